@@ -1,0 +1,1 @@
+"""Floor 5: walk-forward simulation, metrics, tear sheet."""

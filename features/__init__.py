@@ -1,0 +1,1 @@
+"""Floor 1: features, labels, regimes. Frames in, frames out."""

@@ -1,0 +1,1 @@
+"""Floor 0: bars, calendar, horizons, sources, lake, ledger, synthetic market."""

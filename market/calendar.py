@@ -7,6 +7,7 @@ is fixed, so two machines that run on different days see the same calendar.
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from bisect import bisect_left, bisect_right
 from functools import lru_cache
 from typing import Any
@@ -26,9 +27,12 @@ REGULAR_MINUTES = 390
 
 @lru_cache(maxsize=1)
 def _calendar() -> Any:
-    return exchange_calendars.get_calendar(
-        "XNYS", start=FIRST_DATE.isoformat(), end=LAST_DATE.isoformat()
-    )
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 reads a pandas attribute that pandas 4 will change.
+        warnings.filterwarnings("ignore", message="Series.values returning")
+        return exchange_calendars.get_calendar(
+            "XNYS", start=FIRST_DATE.isoformat(), end=LAST_DATE.isoformat()
+        )
 
 
 @lru_cache(maxsize=1)

@@ -145,6 +145,58 @@ HORIZONS: tuple[Horizon, ...] = (
 _BY_NAME = {h.name: h for h in HORIZONS}
 
 
+def scheduled_for(run: Run, session: dt.date) -> dt.datetime:
+    """Return when a run of a session is due (UTC): its ``as_of``, however late it starts.
+
+    08:30, 12:15 and 20 minutes after the close, New York time; the intraday schedule has no
+    single time.
+
+    Raises
+    ------
+    MarketError
+        When the date is no trading session, or the run is ``intraday``.
+
+    Examples
+    --------
+    >>> scheduled_for(Run.EOD, dt.date(2024, 7, 3)).isoformat()
+    '2024-07-03T17:20:00+00:00'
+    """
+    closed = calendar.session_close(session)
+    if run is Run.EOD:
+        return closed + dt.timedelta(minutes=20)
+    clock = {Run.PREMARKET: dt.time(8, 30), Run.MIDDAY: dt.time(12, 15)}.get(run)
+    if clock is None:
+        raise MarketError(
+            "this run has no scheduled time",
+            got=run.value,
+            allowed="premarket, midday, eod",
+            remedy="name one of these",
+        )
+    return dt.datetime.combine(session, clock, calendar.NEW_YORK).astimezone(dt.UTC)
+
+
+def last_complete_bar(timeframe: Timeframe, as_of: dt.datetime, delay: dt.timedelta) -> dt.datetime:
+    """Return the end of the newest bar of the session grid that is known at ``as_of``.
+
+    Examples
+    --------
+    >>> last_complete_bar(Timeframe.M15, dt.datetime(2024, 7, 2, 16, 15, tzinfo=dt.UTC),
+    ...                   dt.timedelta(0)).isoformat()
+    '2024-07-02T16:15:00+00:00'
+    """
+    moment = as_of - delay
+    day = moment.astimezone(calendar.NEW_YORK).date()
+    if timeframe.is_intraday and calendar.is_session(day):
+        opened, closed = calendar.session_open(day), calendar.session_close(day)
+        if moment >= closed:
+            return closed
+        length = dt.timedelta(minutes=timeframe.minutes)
+        whole = (moment - opened) // length
+        if whole >= 1:
+            return opened + whole * length
+    return calendar.session_close(calendar.latest_session(moment))
+
+
 def find_horizon(name: str) -> Horizon:
     """Return the horizon of this name.
 

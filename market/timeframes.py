@@ -108,8 +108,9 @@ def resample(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
 
 def _intraday_buckets(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     length = dt.timedelta(minutes=timeframe.minutes)
-    offset = pl.col(Bar.BAR_START) - pl.col("session_open")
-    start = pl.col("session_open") + (offset // length) * length
+    offset = (pl.col(Bar.BAR_START) - pl.col("session_open")).dt.total_minutes()
+    whole = offset // timeframe.minutes * timeframe.minutes
+    start = pl.col("session_open") + pl.duration(minutes=whole)
     return (
         bars.join(
             calendar.schedule().select("session", "session_open", "session_close"),

@@ -1,0 +1,1 @@
+"""Floor 2: families, splits, walk-forward, tracking."""

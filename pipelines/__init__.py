@@ -1,0 +1,1 @@
+"""Floor 6: Dagster assets, jobs, schedules; settings."""

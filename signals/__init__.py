@@ -1,0 +1,1 @@
+"""Floor 3: regime weights and the signals table."""

@@ -1,0 +1,184 @@
+"""Corporate actions and the adjustment of prices.
+
+Two views, one table of factors:
+
+*Forward-adjusted* prices multiply the price of session *t* by the product of all actions with
+``ex_date <= t``. The factor of a bar never changes when a later action becomes known, so
+features and labels, which are invariant to a symbol's price scale, are computed on these and
+cannot see a split early, to the bit.
+
+*Back-adjusted* prices, which people read on charts, are the forward-adjusted ones divided by the
+factor at ``as_of``: a moment before a split shows prices before that split.
+
+Source of the dividend factor: CRSP's total-return convention, reinvestment at the close before
+the ex-date.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+
+import polars as pl
+
+from market import calendar
+from market.schema import PRICE_COLUMNS, Bar, Dividend, Split
+
+
+class Adjustment(StrEnum):
+    """Which actions a price view takes into account."""
+
+    RAW = "raw"
+    SPLIT = "split"
+    TOTAL = "total"
+
+
+def session_factors(
+    daily: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the cumulative adjustment factors of every symbol and session.
+
+    Parameters
+    ----------
+    daily : pl.DataFrame
+        Raw daily bars (``BAR_SCHEMA``); the close before an ex-date values its dividend.
+    splits, dividends : pl.DataFrame
+        ``SPLIT_SCHEMA`` and ``DIVIDEND_SCHEMA``.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``symbol``, ``session``, ``split_factor`` (shares now per share at the start) and
+        ``total_factor`` (the same with dividends reinvested), ascending. Each row depends only
+        on that session's actions and earlier ones.
+    """
+    keys = [Bar.SYMBOL, Bar.SESSION]
+    split = splits.group_by(pl.col(Split.SYMBOL), pl.col(Split.EX_DATE).alias(Bar.SESSION)).agg(
+        pl.col(Split.SPLIT_RATIO).product().alias("split")
+    )
+    paid = dividends.group_by(
+        pl.col(Dividend.SYMBOL), pl.col(Dividend.EX_DATE).alias(Bar.SESSION)
+    ).agg(pl.col(Dividend.AMOUNT_USD).sum().alias("dividend"))
+    # An ex-date without a bar (a halt) takes effect at the next bar: as-of joins carry it there.
+    frame = daily.select(*keys, Bar.CLOSE).sort(keys)
+    frame = _carry(frame, split, "split", pl.col("split").product())
+    frame = _carry(frame, paid, "dividend", pl.col("dividend").sum())
+    before = pl.col(Bar.CLOSE).shift(1).over(Bar.SYMBOL)
+    # A dividend is per new share when its ex-date is also a split's.
+    reference = before / pl.col("split")
+    growth = pl.when(reference > pl.col("dividend")).then(
+        1.0 / (1.0 - pl.col("dividend") / reference)
+    )
+    return (
+        frame.with_columns(pl.col("split").fill_null(1.0), pl.col("dividend").fill_null(0.0))
+        .with_columns(growth=growth.otherwise(1.0).fill_null(1.0))
+        .select(
+            *keys,
+            pl.col("split").cum_prod().over(Bar.SYMBOL).alias("split_factor"),
+            (pl.col("split") * pl.col("growth")).cum_prod().over(Bar.SYMBOL).alias("total_factor"),
+        )
+    )
+
+
+def _carry(frame: pl.DataFrame, actions: pl.DataFrame, name: str, combine: pl.Expr) -> pl.DataFrame:
+    keys = [Bar.SYMBOL, Bar.SESSION]
+    if actions.is_empty():
+        return frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name))
+    placed = (
+        actions.sort(keys)
+        .join_asof(
+            frame.select(*keys, pl.col(Bar.SESSION).alias("at")).sort(keys),
+            on=Bar.SESSION,
+            by=Bar.SYMBOL,
+            strategy="forward",
+            check_sortedness=False,
+        )
+        .drop_nulls("at")
+        .group_by(Bar.SYMBOL, pl.col("at").alias(Bar.SESSION))
+        .agg(combine)
+    )
+    return frame.join(placed, on=keys, how="left", maintain_order="left")
+
+
+def forward_adjust(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:
+    """Return bars in total-return prices scaled from the start of history.
+
+    Parameters
+    ----------
+    bars : pl.DataFrame
+        Raw bars of any timeframe.
+    factors : pl.DataFrame
+        From :func:`session_factors`. A session without a daily bar uses the last factor before it.
+
+    Returns
+    -------
+    pl.DataFrame
+        The same rows; prices times the total factor, volumes divided by nothing but splits:
+        a share of today counts as the old shares that it came from.
+    """
+    joined = _with_factors(bars, factors)
+    return _scale(joined, pl.col("total_factor"), 1.0 / pl.col("split_factor")).select(bars.columns)
+
+
+def adjust(
+    bars: pl.DataFrame,
+    factors: pl.DataFrame,
+    view: Adjustment,
+    as_of: dt.datetime,
+) -> pl.DataFrame:
+    """Return bars as a person at ``as_of`` would see them on a chart.
+
+    Parameters
+    ----------
+    bars : pl.DataFrame
+        Raw bars of any timeframe.
+    factors : pl.DataFrame
+        From :func:`session_factors`.
+    view : Adjustment
+        Raw, split-adjusted or total-return.
+    as_of : datetime
+        Aware. Actions count whose ex-date's session has opened by then.
+
+    Returns
+    -------
+    pl.DataFrame
+        The rows with ``known_at <= as_of``; the newest price is a raw price.
+    """
+    visible = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+    if view is Adjustment.RAW:
+        return visible
+    day = as_of.astimezone(calendar.NEW_YORK).date()
+    if calendar.is_session(day) and as_of < calendar.session_open(day):
+        day -= dt.timedelta(days=1)
+    seen = factors.filter(pl.col(Bar.SESSION) <= day)
+    last = seen.group_by(Bar.SYMBOL).agg(
+        pl.col("split_factor").last().alias("split_last"),
+        pl.col("total_factor").last().alias("total_last"),
+    )
+    joined = _with_factors(visible, seen).join(last, on=Bar.SYMBOL, how="left")
+    price = "split" if view is Adjustment.SPLIT else "total"
+    return _scale(
+        joined,
+        (pl.col(f"{price}_factor") / pl.col(f"{price}_last")).fill_null(1.0),
+        (pl.col("split_last") / pl.col("split_factor")).fill_null(1.0),
+    ).select(bars.columns)
+
+
+def _with_factors(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:
+    keys = [Bar.SYMBOL, Bar.SESSION]
+    joined = bars.sort(Bar.SYMBOL, Bar.BAR_START).join_asof(
+        factors.sort(keys),
+        on=Bar.SESSION,
+        by=Bar.SYMBOL,
+        strategy="backward",
+        check_sortedness=False,
+    )
+    return joined.with_columns(
+        pl.col("split_factor").fill_null(1.0), pl.col("total_factor").fill_null(1.0)
+    )
+
+
+def _scale(frame: pl.DataFrame, price: pl.Expr, volume: pl.Expr) -> pl.DataFrame:
+    return frame.with_columns(
+        *(pl.col(c) * price for c in PRICE_COLUMNS), pl.col(Bar.VOLUME) * volume
+    )

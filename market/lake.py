@@ -1,0 +1,284 @@
+"""The lake: Delta Lake tables of Parquet under one root.
+
+Every table is declared once in :data:`TABLES`. A write replaces whole partitions in one
+atomic commit; writing what is already there commits nothing; readers see the old version or
+the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from market.errors import LakeError
+from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
+from market.timeframes import Timeframe
+
+SCHEMA_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table of the lake: its partition column and what makes a row unique."""
+
+    name: str
+    partition_by: str | None
+    keys: tuple[str, ...]
+    schema: pl.Schema | None = None
+
+
+_BAR_KEYS = (Bar.SYMBOL.value, Bar.BAR_START.value)
+TABLES: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        TableSpec("bars_1m", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
+        TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
+        TableSpec("ingest_log", None, ("timeframe", "session")),
+        *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
+        TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
+        TableSpec("regimes", None, ("session",)),
+        TableSpec("truth", "horizon", ("symbol", "as_of", "horizon")),
+    )
+}
+
+
+class Lake:
+    """Reads and writes the tables under one root.
+
+    Parameters
+    ----------
+    root : Path or str
+        A local folder, or an ``s3://`` URL.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> lake = Lake(tempfile.mkdtemp())
+    >>> lake.exists("splits")
+    False
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = str(root).rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"Lake({self.root!r})"
+
+    def uri(self, table: str) -> str:
+        """Return where a table lives, refusing names that are not declared."""
+        spec_of(table)
+        return f"{self.root}/{table}"
+
+    def exists(self, table: str) -> bool:
+        """Say whether the table has ever been written."""
+        return DeltaTable.is_deltatable(self.uri(table))
+
+    def version(self, table: str) -> int | None:
+        """Return the table's newest version, or ``None`` where there is no table."""
+        return self._open(table).version() if self.exists(table) else None
+
+    def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
+        """Return a lazy scan (predicates and projections are pushed down).
+
+        Raises
+        ------
+        LakeError
+            When the table was never written; the message says what writes it.
+        """
+        if not self.exists(table):
+            raise LakeError(
+                f"the lake has no table {table!r} yet",
+                allowed=", ".join(t for t in TABLES if self.exists(t)) or "nothing so far",
+                remedy="run `isobar bootstrap`, or `isobar ingest` for bars",
+            )
+        return pl.scan_delta(self._open(table, version))
+
+    def read_bars(
+        self,
+        table: str,
+        *,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        symbols: Sequence[str] | None = None,
+        as_of: dt.datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return bars sorted by symbol and time, only those known at ``as_of`` when given."""
+        frame = self.scan(table)
+        if start is not None:
+            frame = frame.filter(pl.col(Bar.SESSION) >= start)
+        if end is not None:
+            frame = frame.filter(pl.col(Bar.SESSION) <= end)
+        if symbols is not None:
+            frame = frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
+        if as_of is not None:
+            frame = frame.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+        return frame.select(BAR_SCHEMA.names()).sort(Bar.SYMBOL, Bar.BAR_START).collect()
+
+    def sessions(self, table: str) -> set[dt.date]:
+        """Return the sessions of which the table has a partition (no data is read)."""
+        if not self.exists(table):
+            return set()
+        partitions: list[dict[str, Any]] = self._open(table).partitions()
+        return {dt.date.fromisoformat(str(p[Bar.SESSION])) for p in partitions}
+
+    def replace(self, table: str, frame: pl.DataFrame, partitions: Sequence[object] | None) -> bool:
+        """Replace whole partitions by the rows of ``frame`` in one commit.
+
+        Parameters
+        ----------
+        table : str
+            A declared table.
+        frame : pl.DataFrame
+            All rows of these partitions; rows of other partitions are refused.
+        partitions : sequence or None
+            Values of the partition column to replace (also those that became empty);
+            ``None`` replaces the whole of an unpartitioned table.
+
+        Returns
+        -------
+        bool
+            Whether a new version was committed; ``False`` when the content was there already.
+
+        Raises
+        ------
+        LakeError
+            On duplicate keys, foreign partitions, a full disk, or a table of another version.
+        """
+        spec = spec_of(table)
+        self._check(spec, frame, partitions)
+        if self.exists(table) and self._unchanged(spec, frame, partitions):
+            return False
+        if not self.exists(table) and frame.is_empty() and partitions is not None:
+            return False
+        self._commit(spec, frame, partitions)
+        return True
+
+    def content_hash(self, table: str) -> str:
+        """Return a digest of the table's rows, whatever their files and order."""
+        if not self.exists(table):
+            return "empty"
+        spec = spec_of(table)
+        frame = self.scan(table).sort(*spec.keys).collect()
+        return frame_hash(frame.select(sorted(frame.columns)))
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+        try:
+            delta = DeltaTable(self.uri(table), version=version)
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"table {table!r} cannot be opened ({error})",
+                remedy="check that the disk is mounted and readable, and that the version exists",
+            ) from error
+        found = (delta.metadata().description or "").removeprefix("isobar-schema-")
+        if found != SCHEMA_VERSION:
+            raise LakeError(
+                f"table {table!r} was written by another version of Isobar",
+                got=found or "no version",
+                allowed=SCHEMA_VERSION,
+                remedy="use the Isobar version that wrote it, or a new ISOBAR_HOME",
+            )
+        return delta
+
+    def _check(
+        self, spec: TableSpec, frame: pl.DataFrame, partitions: Sequence[object] | None
+    ) -> None:
+        if spec.schema is not None and frame.schema != spec.schema:
+            raise LakeError(
+                f"rows for {spec.name!r} have the wrong columns or types",
+                got=str(dict(frame.schema)),
+                allowed=str(dict(spec.schema)),
+                remedy="pass them through market.schema.conform",
+            )
+        if (spec.partition_by is None) != (partitions is None):
+            raise LakeError(
+                f"table {spec.name!r} is partitioned by {spec.partition_by}",
+                got=partitions,
+                remedy="name the partitions to replace, or none for an unpartitioned table",
+            )
+        doubled = frame.height - frame.select(spec.keys).n_unique()
+        if doubled:
+            raise LakeError(
+                f"rows for {spec.name!r} are not unique",
+                got=f"{doubled} duplicates of {spec.keys}",
+                remedy="remove duplicates at the source",
+            )
+        if spec.partition_by is not None and partitions is not None:
+            strange = set(frame[spec.partition_by].unique()) - set(partitions)
+            if strange:
+                raise LakeError(
+                    f"rows for {spec.name!r} lie outside the partitions being replaced",
+                    got=sorted(map(str, strange))[:5],
+                    allowed=f"{len(partitions)} partitions",
+                    remedy="name every partition that the rows touch",
+                )
+
+    def _unchanged(
+        self, spec: TableSpec, frame: pl.DataFrame, partitions: Sequence[object] | None
+    ) -> bool:
+        stored = self.scan(spec.name)
+        if spec.partition_by is not None and partitions is not None:
+            stored = stored.filter(pl.col(spec.partition_by).is_in(list(partitions)))
+        old = stored.collect()
+        if old.height != frame.height or set(old.columns) != set(frame.columns):
+            return False
+        order = list(spec.keys)
+        return old.select(frame.columns).sort(order).equals(frame.sort(order))
+
+    def _commit(
+        self, spec: TableSpec, frame: pl.DataFrame, partitions: Sequence[object] | None
+    ) -> None:
+        options: dict[str, Any] = {"description": f"isobar-schema-{SCHEMA_VERSION}"}
+        if spec.partition_by is not None and self.exists(spec.name):
+            options["predicate"] = _predicate(spec.partition_by, partitions or ())
+        # Where the columns changed (a new feature), the table takes the new ones: rewriting its
+        # other partitions is the caller's recomputation, reading them gives nulls until then.
+        try:
+            write_deltalake(
+                self.uri(spec.name),
+                frame.sort(list(spec.keys)).to_arrow(),
+                mode="overwrite",
+                schema_mode="merge" if "predicate" in options else "overwrite",
+                partition_by=[spec.partition_by] if spec.partition_by else None,
+                **options,
+            )
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"table {spec.name!r} could not be written; it is as it was before ({error})",
+                remedy="free disk space or make the folder writable, then run the same again",
+            ) from error
+
+
+def spec_of(table: str) -> TableSpec:
+    """Return a table's declaration, or say which tables there are."""
+    try:
+        return TABLES[table]
+    except KeyError:
+        raise LakeError(
+            "unknown lake table",
+            got=table,
+            allowed=", ".join(TABLES),
+            remedy="declare it in TABLES",
+        ) from None
+
+
+def frame_hash(frame: pl.DataFrame) -> str:
+    """Return a digest of a frame's columns, types and values, in the order given."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+
+
+def _predicate(column: str, values: Sequence[object]) -> str:
+    listed = ", ".join(f"'{v}'" for v in sorted(map(str, values)))
+    return f"{column} IN ({listed})"

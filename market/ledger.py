@@ -1,0 +1,358 @@
+"""The ledger: signals, orders and everything else that must not be lost.
+
+SQLite in WAL mode by default, PostgreSQL by URL, through SQLAlchemy Core. Opening migrates
+to the newest version. Readers never block the writer; there is one writer at a time, so that
+hash chains have one order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import polars as pl
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from market.errors import LedgerError
+from market.hash_chain import canonical_json, utc_text
+from market.ledger_tables import VERSION_TABLE, DecimalText, JsonText, UtcTime
+from market.schema import UTC_MICROSECONDS
+
+BUSY_TIMEOUT_SECONDS = 30
+_WRITES = "isobar_writes"
+_WRITER_LOCK = 0x150BA4
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_FAILURES = (SQLAlchemyError, sqlite3.Error)
+
+
+class Ledger:
+    """An open, migrated ledger. Made by :func:`open_ledger`.
+
+    Attributes
+    ----------
+    engine : sqlalchemy.Engine
+        For SQLAlchemy code that needs more than :meth:`read` and :meth:`transaction`.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def __repr__(self) -> str:
+        return f"Ledger({_shown(self.engine.url)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def read(
+        self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None = None
+    ) -> pl.DataFrame:
+        """Return the rows of a query, from one consistent snapshot.
+
+        Parameters
+        ----------
+        query : str or Select
+            SQL with ``:name`` parameters, or a SQLAlchemy select.
+        params : Mapping, optional
+            Parameters by name. Datetimes and decimals are spelled as the ledger stores them.
+
+        Returns
+        -------
+        pl.DataFrame
+            For a select over :mod:`market.ledger_tables`: typed columns (times in UTC, decimals
+            with 12 places, JSON as text), also where there are no rows. For SQL text: values as
+            stored, so times are fixed-width UTC text, which compares and sorts as time does.
+
+        Raises
+        ------
+        LedgerError
+            When the database refuses the query.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> ledger = open_ledger(f"sqlite:///{tempfile.mkdtemp()}/ledger.db")
+        >>> ledger.read("SELECT count(*) AS n FROM signals").item()
+        0
+        >>> ledger.close()
+        """
+        schema = (
+            None
+            if isinstance(query, str)
+            else {c.name: _polars_type(c.type) for c in query.selected_columns}
+        )
+        names, rows = self._fetch(query, params)
+        return _frame(names, rows, schema)
+
+    def rows(
+        self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a query as dictionaries.
+
+        Like :meth:`read`, but with Python values: a select gives datetimes, decimals and decoded
+        JSON; SQL text gives values as stored, whatever is stored.
+        """
+        names, rows = self._fetch(query, params)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _fetch(
+        self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        statement: Any = sa.text(query) if isinstance(query, str) else query
+        bound = dict(params or {})
+        if isinstance(query, str):
+            bound = {k: _stored(v) for k, v in bound.items()}
+        try:
+            with self.engine.connect() as connection:
+                result = connection.execute(statement, bound)
+                return list(result.keys()), [tuple(row) for row in result]
+        except _FAILURES as error:
+            raise _failure("the ledger refused a query", self.engine.url, error) from error
+
+    @contextmanager
+    def transaction(self) -> Generator[sa.Connection]:
+        """Give a connection inside one writing transaction: all of it is kept, or nothing.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            Committed at the end, rolled back when anything is raised. Writers wait for each
+            other (``BEGIN IMMEDIATE`` on SQLite, an advisory lock on PostgreSQL), so what is
+            read inside stays true until the commit.
+
+        Raises
+        ------
+        LedgerError
+            When the database fails: locked for too long, disk full, constraint broken.
+        """
+        try:
+            with self.engine.connect() as connection:
+                writing = connection.execution_options(**{_WRITES: True})
+                with writing.begin():
+                    _take_writer_lock(writing)
+                    yield writing
+        except _FAILURES as error:
+            raise _failure("the ledger could not be written", self.engine.url, error) from error
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open a ledger, creating or migrating it to the newest version first.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path/to/ledger.db``, or a ``postgresql+psycopg://`` URL.
+
+    Returns
+    -------
+    Ledger
+        At the newest version. Opening again changes nothing; processes that open at the same
+        time wait for each other.
+
+    Raises
+    ------
+    LedgerError
+        When the URL is malformed, the place cannot be written, or the ledger was written by a
+        newer Isobar. A password in the URL is never shown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with open_ledger(f"sqlite:///{tempfile.mkdtemp()}/ledger.db") as ledger:
+    ...     ledger.read("SELECT * FROM signals").height
+    0
+    """
+    parsed = _parse(url)
+    try:
+        engine = sa.create_engine(parsed, hide_parameters=True)
+    except (NoSuchModuleError, ImportError) as error:
+        raise LedgerError(
+            "no driver for this ledger",
+            got=_shown(parsed),
+            allowed="sqlite:///path, postgresql+psycopg://user@host/name",
+            remedy="install the driver (pip install psycopg) or use SQLite",
+        ) from error
+    if parsed.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine, parsed)
+    try:
+        _migrate(engine)
+    except _FAILURES as error:
+        engine.dispose()
+        raise _failure("the ledger cannot be opened", parsed, error) from error
+    except LedgerError:
+        engine.dispose()
+        raise
+    return Ledger(engine)
+
+
+def migration_config(connection: sa.Connection | None = None) -> Config:
+    """Return the Alembic configuration of the packaged migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise LedgerError(
+            "malformed ledger URL",
+            allowed="sqlite:///path, postgresql+psycopg://user@host/name",
+            remedy="correct the ledger setting (it is not repeated here: it may hold a password)",
+        ) from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise LedgerError(
+            "a ledger in memory would be lost",
+            got=_shown(parsed),
+            allowed="sqlite:///path/to/ledger.db",
+            remedy="name a file",
+        )
+    return parsed
+
+
+def _prepare_sqlite(engine: sa.Engine, url: sa.URL) -> None:
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger's folder cannot be made ({error.strerror})",
+            got=str(path.parent),
+            allowed="a folder that can be written",
+            remedy="choose another place or correct its permissions",
+        ) from error
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # Transactions are begun by _begin_sqlite: the driver would begin them too late, and deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+    finally:
+        cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _take_writer_lock(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+
+
+def _migrate(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        writing = connection.execution_options(**{_WRITES: True})
+        with writing.begin():
+            _take_writer_lock(writing)
+            config = migration_config(writing)
+            script = ScriptDirectory.from_config(config)
+            context = MigrationContext.configure(writing, opts={"version_table": VERSION_TABLE})
+            at = context.get_current_heads()
+            known = {r.revision for r in script.walk_revisions()}
+            if newer := sorted(set(at) - known):
+                raise LedgerError(
+                    "this ledger was written by a newer version of Isobar",
+                    got=", ".join(newer),
+                    allowed=f"versions up to {script.get_current_head()}",
+                    remedy="upgrade Isobar, or open a ledger of this version",
+                )
+            if at == tuple(script.get_heads()):
+                return
+            with EnvironmentContext(
+                config,
+                script,
+                fn=lambda revision, _context: script._upgrade_revs("head", revision),  # pyright: ignore[reportPrivateUsage]
+                destination_rev="head",
+            ):
+                script.run_env()
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, dt.datetime):
+        return utc_text(value)
+    return format(value, "f") if isinstance(value, Decimal) else value
+
+
+def _polars_type(kind: sa.types.TypeEngine[Any]) -> Any:
+    table: tuple[tuple[type, Any], ...] = (
+        (UtcTime, UTC_MICROSECONDS),
+        (DecimalText, pl.Decimal(38, 12)),
+        (JsonText, pl.String()),
+        (sa.Boolean, pl.Boolean()),
+        (sa.Integer, pl.Int64()),
+        (sa.Float, pl.Float64()),
+        (sa.String, pl.String()),
+    )
+    return next((polars for sql, polars in table if isinstance(kind, sql)), None)
+
+
+def _frame(
+    names: list[str], rows: list[tuple[Any, ...]], schema: dict[str, Any] | None
+) -> pl.DataFrame:
+    columns: dict[str, pl.Series] = {}
+    for place, name in enumerate(names):
+        kind = None if schema is None else schema.get(name)
+        values = [row[place] for row in rows]
+        if kind == pl.String():
+            values = [
+                v if v is None or isinstance(v, str) else canonical_json(v).decode() for v in values
+            ]
+        columns[name] = pl.Series(name, values, dtype=kind, strict=True)
+    return pl.DataFrame(columns)
+
+
+def _shown(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _failure(problem: str, url: sa.URL, error: Exception) -> LedgerError:
+    cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+    if url.password is not None:
+        cause = cause.replace(str(url.password), "***")
+    lowered = cause.lower()
+    remedy = "see the message; the transaction was rolled back, so it is safe to try again"
+    if "full" in lowered:
+        remedy = "free disk space and run again; nothing was half-written"
+    elif "locked" in lowered:
+        remedy = "another process holds the ledger; wait for it and run again"
+    elif "readonly" in lowered or "unable to open" in lowered:
+        remedy = "choose a place that can be written, or correct its permissions"
+    elif "not a database" in lowered or "malformed" in lowered:
+        remedy = "the file is no ledger; name another file or restore a backup"
+    return LedgerError(f"{problem} ({cause})", got=_shown(url), remedy=remedy)

@@ -1,0 +1,178 @@
+"""From the vendor's decoded pages to frames: columns, never an object per bar.
+
+Every value is checked before a row is returned; a page that breaks a promise raises.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from market import calendar
+from market.errors import SourceError
+from market.schema import BAR_SCHEMA, UTC_MICROSECONDS, Bar, conform
+
+_KEYS = {
+    "o": Bar.OPEN,
+    "h": Bar.HIGH,
+    "l": Bar.LOW,
+    "c": Bar.CLOSE,
+    "v": Bar.VOLUME,
+    "vw": Bar.VWAP,
+}
+_NUMBERS = frozenset({int, float})
+_LAST_MS = 4_102_444_800_000
+_MOST_TRADES = 10**12
+_REMEDY = "run again; if it stays, report it to the vendor and leave this symbol out"
+
+
+def results(page: dict[str, Any], symbol: str | None, *, raw: bool = False) -> list[Any]:
+    """Return the results of a page after checking what the page says about itself.
+
+    Parameters
+    ----------
+    page : dict
+        A decoded page.
+    symbol : str or None
+        The symbol that an aggregates page must be about; None for other pages.
+    raw : bool, default False
+        Whether the page must say that prices are not adjusted.
+    """
+    rows = page.get("results")
+    rows = [] if rows is None else rows
+    if not isinstance(rows, list):
+        raise _bad("results is not a list", type(rows).__name__)
+    if symbol is not None and page.get("ticker") != symbol:
+        raise _bad(f"asked for {symbol}, got another ticker", str(page.get("ticker"))[:20])
+    if raw and rows and page.get("adjusted") is not False:
+        raise _bad("asked for raw prices, got adjusted ones", page.get("adjusted"))
+    count = page.get("resultsCount")
+    if count is not None and count != len(rows):
+        raise _bad(f"the page promises {count} rows", len(rows))
+    return rows
+
+
+def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool = False) -> Any:
+    """Return one key of all rows as a list whose values all have one of ``kinds``."""
+    try:
+        values = [r.get(key) for r in rows] if optional else [r[key] for r in rows]
+    except KeyError:
+        raise _bad(f"a row lacks the key {key!r}") from None
+    except (TypeError, AttributeError):
+        raise _bad("a row is not an object") from None
+    allowed = kinds | {type(None)} if optional else kinds
+    wrong = set(map(type, values)) - allowed
+    if wrong:
+        raise _bad(f"key {key!r} has a value of the wrong type", sorted(t.__name__ for t in wrong))
+    return values
+
+
+def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
+    """Return aggregates as a frame: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
+    data: dict[str, Any] = {
+        Bar.SYMBOL: [symbols] * len(rows) if isinstance(symbols, str) else list(symbols),
+        "t": _times(rows),
+    }
+    for key, name in _KEYS.items():
+        values = column(rows, key, _NUMBERS, optional=key == "vw")
+        data[name] = _floats(values, key)
+    trades = column(rows, "n", frozenset({int}), optional=True)
+    counted = [n for n in trades if n is not None]
+    if counted and not 0 <= min(counted) <= max(counted) <= _MOST_TRADES:
+        raise _bad("a number of trades is impossible")
+    data[Bar.TRADES] = pl.Series(trades, dtype=pl.Int64)
+    return pl.DataFrame(data).with_columns(pl.col(Bar.VWAP).fill_nan(None))
+
+
+def minute_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
+    """Return ``BAR_SCHEMA`` rows of one-minute aggregates; extended hours stay."""
+    minute = dt.timedelta(minutes=1)
+    bars = frame.rename({"t": Bar.BAR_START}).with_columns(
+        _new_york_date(Bar.BAR_START).alias(Bar.SESSION),
+        (pl.col(Bar.BAR_START) + minute).alias(Bar.BAR_END),
+        (pl.col(Bar.BAR_START) + minute + delay).alias(Bar.KNOWN_AT),
+    )
+    if (bars[Bar.BAR_START].dt.truncate("1m") != bars[Bar.BAR_START]).any():
+        raise _bad("a minute bar does not start on a minute")
+    stray = bars.join(calendar.schedule(), on=Bar.SESSION, how="anti")
+    if stray.height:
+        raise _no_session(stray[Bar.SYMBOL][0], stray[Bar.SESSION][0])
+    return conform(bars, BAR_SCHEMA, "bars")
+
+
+def daily_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
+    """Return ``BAR_SCHEMA`` rows of daily aggregates, from open to close of the session."""
+    dated = frame.with_columns(_new_york_date("t").alias(Bar.SESSION))
+    bars = dated.join(calendar.schedule(), on=Bar.SESSION, how="left")
+    stray = bars.filter(pl.col("session_open").is_null())
+    if stray.height:
+        raise _no_session(stray[Bar.SYMBOL][0], stray[Bar.SESSION][0])
+    bars = bars.with_columns(
+        pl.col("session_open").alias(Bar.BAR_START),
+        pl.col("session_close").alias(Bar.BAR_END),
+        (pl.col("session_close") + delay).alias(Bar.KNOWN_AT),
+    )
+    return conform(bars, BAR_SCHEMA, "bars")
+
+
+def check_range(bars: pl.DataFrame, start: dt.date, end: dt.date) -> pl.DataFrame:
+    """Return the bars sorted; raise on a duplicate or on a session that was not asked for."""
+    outside = bars.filter(~pl.col(Bar.SESSION).is_between(start, end))
+    if outside.height:
+        raise _bad(
+            f"{outside[Bar.SYMBOL][0]}: a bar outside the range {start} to {end}",
+            outside[Bar.SESSION][0].isoformat(),
+        )
+    bars = bars.sort(Bar.SYMBOL, Bar.BAR_START)
+    double = bars.filter(bars.select(Bar.SYMBOL, Bar.BAR_START).is_duplicated())
+    if double.height:
+        raise _bad(
+            f"{double[Bar.SYMBOL][0]}: the same bar twice", double[Bar.BAR_START][0].isoformat()
+        )
+    return bars
+
+
+def parse_date(value: str, key: str) -> dt.date:
+    """Return an ISO date of the vendor, or raise."""
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise _bad(f"key {key!r} is not a date", value[:20]) from None
+
+
+def _times(rows: list[Any]) -> pl.Series:
+    values = column(rows, "t", frozenset({int}))
+    if values and not 0 <= min(values) <= max(values) <= _LAST_MS:
+        raise _bad("a timestamp is not milliseconds since 1970")
+    series = pl.Series("t", values, dtype=pl.Int64)
+    return series.cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS)
+
+
+def _floats(values: list[Any], key: str) -> pl.Series:
+    try:
+        array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    except OverflowError:
+        raise _bad(f"key {key!r} has a number out of range") from None
+    absent = np.array([v is None for v in values], dtype=bool) if key == "vw" else False
+    low = array < 0 if key == "v" else array <= 0
+    wrong = (~np.isfinite(array) | low) & ~np.asarray(absent)
+    if wrong.any():
+        what = "volume" if key == "v" else "price"
+        raise _bad(f"key {key!r} has an impossible {what}", float(array[wrong][0]))
+    return pl.Series(values=array, dtype=pl.Float64)
+
+
+def _new_york_date(name: str) -> pl.Expr:
+    return pl.col(name).dt.convert_time_zone(str(calendar.NEW_YORK)).dt.date()
+
+
+def _no_session(symbol: str, date: dt.date) -> SourceError:
+    return _bad(f"{symbol}: a bar on a day without a session", date.isoformat())
+
+
+def _bad(problem: str, got: object = None) -> SourceError:
+    return SourceError(f"the vendor sent unusable data: {problem}", got=got, remedy=_REMEDY)

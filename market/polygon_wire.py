@@ -1,0 +1,301 @@
+"""The wire under :mod:`market.polygon`: one GET with a bounded retry, and paging that ends.
+
+The vendor's client retries by itself inside urllib3 and hides status and headers; here that is
+switched off and replaced by one visible policy. Nothing in this file logs, and no message
+carries the key.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+import orjson
+import tenacity
+import urllib3
+
+from market.errors import SourceError
+
+MAX_ATTEMPTS = 5
+MAX_WAIT_SECONDS = 90.0
+MAX_PAGES = 10_000
+VENDOR_HOSTS = frozenset({"api.massive.com", "api.polygon.io"})
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_TRANSIENT = frozenset({500, 502, 503, 504})
+_THROTTLED = 429
+_STATUSES = frozenset({"OK", "DELAYED"})
+_WAIT_THROTTLED = tenacity.wait_exponential_jitter(multiplier=5.0, max=60.0, jitter=1.0)
+_WAIT_TRANSIENT = tenacity.wait_exponential_jitter(multiplier=0.5, max=8.0, jitter=0.5)
+
+
+class Pool(Protocol):
+    """What is used of ``urllib3.PoolManager``."""
+
+    def request(
+        self, method: str, url: str, *, fields: Any, headers: Any, retries: Any, redirect: bool
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request."""
+        ...
+
+
+class Wire:
+    """Send GET requests to one origin: a timeout on each, a bounded retry, errors with a remedy.
+
+    It stands where the vendor's client expects its urllib3 pool, so that every request of the
+    client passes through it.
+
+    Parameters
+    ----------
+    pool : Pool
+        The client's own pool; it holds the authorisation header and the timeouts.
+    origin : str
+        Scheme, host and port; no request goes anywhere else.
+    redact : callable
+        Takes the key out of a text.
+    sleep : callable, default time.sleep
+        Waits between two attempts; tests replace it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        origin: str,
+        *,
+        redact: Callable[[str], str],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._redact = redact
+        self._sleep = sleep
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        fields: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """Answer with status 200, or raise; 429, 5xx and broken connections are tried again.
+
+        Raises
+        ------
+        SourceError
+            Refused (401, 403), throttled or out of order after all attempts, or any other status.
+        """
+        if method != "GET" or not url.startswith(self._origin + "/"):
+            raise SourceError(
+                "a bar source only reads from its own address",
+                got=f"{method} {urlsplit(url).hostname}",
+                allowed=f"GET {self._origin}",
+                remedy="check the base URL",
+            )
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+            wait=_wait,
+            retry=tenacity.retry_if_exception_type(_TryAgainError),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, url, fields, headers)
+        except _TryAgainError as error:
+            raise SourceError(
+                f"{error.problem}, {MAX_ATTEMPTS} times in a row ({_path(url)})",
+                remedy=error.remedy,
+            ) from error.__cause__
+
+    def pages(self, first: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+        """Yield decoded pages, following ``next_url`` until there is none.
+
+        Parameters
+        ----------
+        first : callable
+            Makes the first request through the vendor's client in raw mode.
+
+        Raises
+        ------
+        SourceError
+            When a page is unusable, or ``next_url`` loops or leads to another host.
+        """
+        page = decode(first().data)
+        seen: set[str] = set()
+        yield page
+        while (following := page.get("next_url")) is not None:
+            path = self._next_path(following)
+            if path in seen or len(seen) >= MAX_PAGES:
+                raise SourceError(
+                    "the vendor's paging does not end: next_url repeats itself",
+                    got=path.partition("?")[0],
+                    remedy="ask again later; if it stays, report it to the vendor",
+                )
+            seen.add(path)
+            page = decode(self.request("GET", self._origin + path).data)
+            yield page
+
+    def _once(
+        self, url: str, fields: Mapping[str, Any] | None, headers: Mapping[str, str] | None
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            response = self._pool.request(
+                "GET", url, fields=fields, headers=headers, retries=False, redirect=False
+            )
+        except urllib3.exceptions.TimeoutError as error:
+            raise _TryAgainError("the vendor did not answer in time", _LATER) from error
+        except urllib3.exceptions.HTTPError as error:
+            kind = type(error).__name__
+            problem = f"the connection to the vendor broke ({kind})"
+            raise _TryAgainError(problem, _CONNECTION) from error
+        if response.status == 200:
+            return response
+        raise self._refusal(response, url)
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse, url: str) -> Exception:
+        status = response.status
+        if status in (401, 403):
+            return SourceError(
+                f"the vendor refused the key or the plan ({self._said(response)})",
+                got=f"HTTP {status}",
+                remedy="set POLYGON_API_KEY or MASSIVE_API_KEY to a valid key, and check that "
+                "its plan covers this data",
+            )
+        if status == _THROTTLED:
+            after = _retry_after(response)
+            if after is not None and after > MAX_WAIT_SECONDS:
+                return SourceError(
+                    "the vendor's rate limit asks for a longer wait than a run can afford",
+                    got=f"Retry-After {after:.0f} s",
+                    allowed=f"up to {MAX_WAIT_SECONDS:.0f} s",
+                    remedy="run again later, or ask for fewer symbols",
+                )
+            return _TryAgainError("the vendor's rate limit was hit", _THROTTLE, after, True)
+        if status in _TRANSIENT:
+            return _TryAgainError(f"the vendor failed with HTTP {status}", _LATER)
+        return SourceError(
+            f"the vendor answered with an unexpected status ({self._said(response)})",
+            got=f"HTTP {status} for {_path(url)}",
+            allowed="HTTP 200",
+            remedy="check the base URL and the symbols",
+        )
+
+    def _said(self, response: urllib3.BaseHTTPResponse) -> str:
+        try:
+            body = orjson.loads(response.data)
+        except orjson.JSONDecodeError:
+            return "no reason given"
+        reason = body.get("error") or body.get("message") if isinstance(body, dict) else None
+        return self._redact(str(reason))[:200] if reason else "no reason given"
+
+    def _next_path(self, following: object) -> str:
+        parts = _split(following) if isinstance(following, str) else None
+        here = urlsplit(self._origin)
+        same = parts is not None and (parts.scheme, parts.netloc) == (here.scheme, here.netloc)
+        vendor = parts is not None and {parts.hostname, here.hostname} <= VENDOR_HOSTS
+        if parts is None or not (same or vendor):
+            host = parts.hostname if parts is not None else type(following).__name__
+            raise SourceError(
+                "the vendor's next_url leads to another host; the key does not go there",
+                got=host,
+                allowed=str(here.hostname),
+                remedy="check the base URL, and what stands between here and the vendor",
+            )
+        query = [(k, v) for k, v in parse_qsl(parts.query) if k.lower() != "apikey"]
+        return f"{parts.path}?{urlencode(query)}"
+
+
+class _TryAgainError(Exception):
+    """One attempt failed in a way that another may not."""
+
+    def __init__(
+        self, problem: str, remedy: str, retry_after: float | None = None, throttled: bool = False
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+        self.retry_after = retry_after
+        self.throttled = throttled
+
+
+_LATER = "run again later; the vendor's status page says whether it is known"
+_CONNECTION = "check the network and the base URL, then run again"
+_THROTTLE = "wait a minute, ask for fewer symbols, or raise the plan's request limit"
+
+
+def check_base_url(base_url: str) -> str:
+    """Return the origin of a base URL: https anywhere, http on loopback only.
+
+    Examples
+    --------
+    >>> check_base_url("https://api.massive.com/")
+    'https://api.massive.com'
+    """
+    parts = _split(base_url.rstrip("/"))
+    if parts is not None and parts.hostname:
+        secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+        if secure and not (parts.path or parts.query or parts.fragment or "@" in parts.netloc):
+            return f"{parts.scheme}://{parts.netloc}"
+    raise SourceError(
+        "the vendor's base URL cannot be used",
+        got=None if parts is None else f"{parts.scheme}://{parts.hostname}{parts.path}",
+        allowed="https://host, or http:// on loopback; no path, no credentials",
+        remedy="use https://api.massive.com or the address of a replay server",
+    )
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of an answer, or raise when it is none or reports an error."""
+    try:
+        page = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise SourceError(
+            f"the vendor's answer is not JSON ({error.msg})",
+            got=f"{len(body)} bytes",
+            remedy="check the base URL and what stands between here and the vendor",
+        ) from None
+    if not isinstance(page, dict) or page.get("status") not in _STATUSES:
+        got = page.get("status") if isinstance(page, dict) else type(page).__name__
+        raise SourceError(
+            "the vendor's answer does not say that it is OK",
+            got=str(got)[:40],
+            allowed=", ".join(sorted(_STATUSES)),
+            remedy="run again later",
+        )
+    return page
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if not isinstance(error, _TryAgainError):
+        return 0.0
+    if error.retry_after is not None:
+        return error.retry_after
+    return (_WAIT_THROTTLED if error.throttled else _WAIT_TRANSIENT)(state)
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:  # A date counts from the vendor's own clock, which the Date header tells.
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return max(0.0, wait.total_seconds())
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of an address, None when it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # Reading a malformed port raises.
+    except ValueError:
+        return None
+    return parts
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path

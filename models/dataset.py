@@ -1,0 +1,104 @@
+"""Features and labels joined into the matrix that models learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from features.spec import PANEL_KEYS
+from market.errors import ModelError
+from models.spec import Matrix, Vector
+
+VOLATILITY = "volatility_20"
+_CLIP = 4.0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows that can be learned from or forecast, in order of time.
+
+    Attributes
+    ----------
+    keys : pl.DataFrame
+        ``symbol``, ``session``, ``bar_end``, ``as_of`` and ``label_known_at`` (null when the
+        label is not known).
+    x : (n, k) float32
+        Features; NaN where one is missing.
+    feature_names : tuple of str
+        Names of the columns of ``x``.
+    y : (n,) float64
+        Excess return over the horizon in units of the symbol's volatility, clipped to plus or
+        minus 4; NaN when not known.
+    volatility : (n,) float64
+        The unit, known at ``as_of``.
+    excess_return, forward_return : (n,) float64
+        Fractions; NaN when not known.
+    """
+
+    keys: pl.DataFrame
+    x: Matrix
+    feature_names: tuple[str, ...]
+    y: Vector
+    volatility: Vector
+    excess_return: Vector
+    forward_return: Vector
+
+    def __len__(self) -> int:
+        return self.keys.height
+
+
+def assemble(features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str]) -> Dataset:
+    """Join features and labels on (symbol, bar_end).
+
+    Parameters
+    ----------
+    features : pl.DataFrame
+        From :func:`features.compute.compute_features`.
+    labels : pl.DataFrame
+        From :func:`features.labels.forward_returns`; may lack rows.
+    names : sequence of str
+        Feature columns to learn from. ``volatility_20`` must be among ``features``: it scales
+        the target.
+
+    Returns
+    -------
+    Dataset
+        One row per feature row whose volatility is known, sorted by time, then symbol.
+
+    Raises
+    ------
+    ModelError
+        When nothing is left.
+    """
+    label = labels.select("symbol", "bar_end", "label_known_at", "forward_return", "excess_return")
+    frame = (
+        features.filter(pl.col(VOLATILITY) > 0)
+        .join(label, on=["symbol", "bar_end"], how="left")
+        .sort("bar_end", "symbol")
+    )
+    if frame.is_empty():
+        raise ModelError(
+            "no row has a known volatility",
+            got=f"{features.height} feature rows",
+            allowed="more bars per symbol than the longest lookback",
+            remedy="ingest a longer history",
+        )
+    volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
+    excess = _floats(frame["excess_return"])
+    x = frame.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in names).to_numpy()
+    return Dataset(
+        keys=frame.select(*PANEL_KEYS, "label_known_at"),
+        x=np.ascontiguousarray(x, dtype=np.float32),
+        feature_names=tuple(names),
+        y=np.clip(excess / volatility, -_CLIP, _CLIP),
+        volatility=volatility,
+        excess_return=excess,
+        forward_return=_floats(frame["forward_return"]),
+    )
+
+
+def _floats(column: pl.Series) -> Vector:
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()

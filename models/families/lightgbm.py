@@ -1,0 +1,66 @@
+"""LightGBM: gradient-boosted trees grown leaf by leaf (Ke et al., 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from models.spec import Family, Matrix, Params, Vector, not_fitted
+
+# Returns are almost all noise: few leaves, large leaves, small steps.
+DEFAULTS: Params = {
+    "trees": 150,
+    "learning_rate": 0.03,
+    "num_leaves": 8,
+    "min_data_in_leaf": 400,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.6,
+    "lambda_l2": 50.0,
+}
+
+
+class LightGBMForecaster:
+    """Regression on the standardised excess return."""
+
+    def __init__(self, params: Params, seed: int, native: Any = None) -> None:
+        given = dict(params)
+        self._trees = int(given.pop("trees"))
+        self._params: dict[str, Any] = {
+            "objective": "regression",
+            "bagging_freq": 1,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+            **given,
+        }
+        self._booster: lgb.Booster | None = native
+
+    def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
+        """See :class:`models.spec.Forecaster`."""
+        # A leaf may not need more rows than a small training set can give to several of them.
+        leaf = min(int(self._params["min_data_in_leaf"]), max(1, len(y) // 20))
+        data = lgb.Dataset(x, y, weight=weight, params={"verbosity": -1})
+        self._booster = lgb.train({**self._params, "min_data_in_leaf": leaf}, data, self._trees)
+
+    def predict(self, x: Matrix) -> Vector:
+        """See :class:`models.spec.Forecaster`."""
+        if self._booster is None:
+            raise not_fitted("lightgbm")
+        return np.asarray(self._booster.predict(x), dtype=np.float64)
+
+    def contributions(self, x: Matrix) -> Vector:
+        """See :class:`models.spec.Forecaster`; TreeSHAP (Lundberg et al., 2020)."""
+        if self._booster is None:
+            raise not_fitted("lightgbm")
+        shares = np.asarray(self._booster.predict(x, pred_contrib=True), dtype=np.float64)
+        return shares[:, :-1]
+
+    def native(self) -> Any:
+        """See :class:`models.spec.Forecaster`."""
+        return self._booster
+
+
+FAMILY = Family("lightgbm", "lightgbm", LightGBMForecaster, DEFAULTS)

@@ -1,0 +1,61 @@
+"""Ridge regression: the plain member that is often hard to beat on returns (Hoerl, 1970)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import RobustScaler
+
+from models.spec import Family, Matrix, Params, Vector, not_fitted
+
+# The penalty is per row, so that one value serves training sets of every size.
+DEFAULTS: Params = {"penalty_per_row": 0.02, "clip": 3.0}
+
+
+class LinearForecaster:
+    """Ridge on robustly scaled, clipped features; missing values take the training median."""
+
+    def __init__(self, params: Params, seed: int, native: Any = None) -> None:
+        self._penalty = float(params["penalty_per_row"])
+        self._clip = float(params["clip"])
+        self._pipeline: Pipeline | None = native
+
+    def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
+        """See :class:`models.spec.Forecaster`."""
+        scaler = Pipeline(
+            [
+                ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+                ("scale", RobustScaler()),
+            ]
+        )
+        scaled = np.clip(scaler.fit_transform(x), -self._clip, self._clip)
+        ridge = Ridge(alpha=self._penalty * len(y)).fit(scaled, y, sample_weight=weight)
+        self._pipeline = Pipeline([*scaler.steps, ("ridge", ridge)])
+
+    def predict(self, x: Matrix) -> Vector:
+        """See :class:`models.spec.Forecaster`."""
+        ridge, scaled = self._parts(x)
+        return np.asarray(ridge.predict(scaled), dtype=np.float64)
+
+    def contributions(self, x: Matrix) -> Vector:
+        """See :class:`models.spec.Forecaster`; coefficient times scaled feature."""
+        ridge, scaled = self._parts(x)
+        return np.asarray(scaled * ridge.coef_, dtype=np.float64)
+
+    def _parts(self, x: Matrix) -> tuple[Ridge, Vector]:
+        if self._pipeline is None:
+            raise not_fitted("linear")
+        scaled = self._pipeline[:-1].transform(x)
+        ridge: Any = self._pipeline[-1]
+        return ridge, np.clip(scaled, -self._clip, self._clip)
+
+    def native(self) -> Any:
+        """See :class:`models.spec.Forecaster`."""
+        return self._pipeline
+
+
+FAMILY = Family("linear", "sklearn", LinearForecaster, DEFAULTS)

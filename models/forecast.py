@@ -1,0 +1,98 @@
+"""From a model's standardised forecast to expected return and class probabilities."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+import polars as pl
+from scipy.stats import norm
+
+from market.schema import UTC_MICROSECONDS
+from models.spec import Vector
+
+
+class Prediction(StrEnum):
+    """Columns of the predictions table; one row per symbol, time, horizon and engine."""
+
+    SYMBOL = "symbol"
+    SESSION = "session"
+    BAR_END = "bar_end"
+    AS_OF = "as_of"
+    HORIZON = "horizon"
+    ENGINE = "engine"
+    MODEL_VERSION = "model_version"
+    P_SHORT = "p_short"
+    P_NEUTRAL = "p_neutral"
+    P_LONG = "p_long"
+    EXPECTED_RETURN_BPS = "expected_return_bps"
+    VOLATILITY_BPS = "volatility_bps"
+
+
+PREDICTION_SCHEMA = pl.Schema(
+    {
+        Prediction.SYMBOL: pl.String(),
+        Prediction.SESSION: pl.Date(),
+        Prediction.BAR_END: UTC_MICROSECONDS,
+        Prediction.AS_OF: UTC_MICROSECONDS,
+        Prediction.HORIZON: pl.String(),
+        Prediction.ENGINE: pl.String(),
+        Prediction.MODEL_VERSION: pl.String(),
+        Prediction.P_SHORT: pl.Float64(),
+        Prediction.P_NEUTRAL: pl.Float64(),
+        Prediction.P_LONG: pl.Float64(),
+        Prediction.EXPECTED_RETURN_BPS: pl.Float64(),
+        Prediction.VOLATILITY_BPS: pl.Float64(),
+    }
+)
+
+
+def to_predictions(
+    keys: pl.DataFrame,
+    mean: Vector,
+    volatility: Vector,
+    *,
+    spread: float,
+    band_bps: float,
+    horizon: str,
+    engine: str,
+    model_version: str,
+) -> pl.DataFrame:
+    """Turn standardised forecasts into rows of the predictions table.
+
+    Parameters
+    ----------
+    keys : pl.DataFrame
+        ``symbol``, ``session``, ``bar_end``, ``as_of``.
+    mean, volatility : (n,) float64
+        Forecast in units of volatility, and the unit as a fraction.
+    spread : float
+        Standard deviation of the training targets around the forecast, in the same units.
+    band_bps : float
+        A return inside plus or minus this band does not pay its round trip: neutral.
+    horizon, engine, model_version : str
+        What made the forecast.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``PREDICTION_SCHEMA``. Probabilities are those of a normal distribution around the
+        forecast; they are raw, calibration comes after.
+    """
+    band = band_bps / 1e4 / volatility
+    p_long = norm.sf((band - mean) / spread)
+    p_short = norm.cdf((-band - mean) / spread)
+    return keys.select(
+        Prediction.SYMBOL,
+        Prediction.SESSION,
+        Prediction.BAR_END,
+        Prediction.AS_OF,
+        pl.lit(horizon).alias(Prediction.HORIZON),
+        pl.lit(engine).alias(Prediction.ENGINE),
+        pl.lit(model_version).alias(Prediction.MODEL_VERSION),
+        pl.Series(Prediction.P_SHORT, p_short),
+        pl.Series(Prediction.P_NEUTRAL, np.clip(1.0 - p_short - p_long, 0.0, 1.0)),
+        pl.Series(Prediction.P_LONG, p_long),
+        pl.Series(Prediction.EXPECTED_RETURN_BPS, mean * volatility * 1e4),
+        pl.Series(Prediction.VOLATILITY_BPS, volatility * 1e4),
+    ).cast(PREDICTION_SCHEMA)

@@ -1,0 +1,177 @@
+"""Features, regimes and the version of the dataset that models learn from."""
+
+import datetime as dt
+import hashlib
+
+import dagster as dg
+import polars as pl
+
+from features.compute import compute_features, longest_lookback
+from features.regime import classify_regimes
+from market import calendar
+from market.actions import forward_adjust, session_factors
+from market.lake import Lake
+from market.schema import Bar
+from market.timeframes import Timeframe, resample
+from pipelines.partitions import session_partitions
+from pipelines.resources import Stores, sessions_of
+from pipelines.settings import Settings
+
+GROUP = "features"
+OWNERS = ["team:research"]
+
+
+def feature_table(timeframe: Timeframe) -> str:
+    """Return the lake table of these features."""
+    return f"features_{timeframe.value}"
+
+
+def used_timeframes(settings: Settings) -> list[Timeframe]:
+    """Return the input bars of the horizons that are on."""
+    wanted = {h.timeframe for h in settings.enabled_horizons}
+    return [t for t in Timeframe if t in wanted]
+
+
+def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return one features asset per input bar in use, regimes, and the dataset version."""
+    partitions = session_partitions(settings)
+    frames = used_timeframes(settings)
+    return [*(_features_asset(t, partitions) for t in frames), regimes, _version_asset(frames)]
+
+
+def read_adjusted(
+    lake: Lake, timeframe: Timeframe, start: dt.date | None, end: dt.date | None
+) -> pl.DataFrame:
+    """Return forward-adjusted bars of a timeframe, resampled where needed."""
+    daily = lake.read_bars("bars_1d", end=end)
+    factors = session_factors(
+        daily, lake.scan("splits").collect(), lake.scan("dividends").collect()
+    )
+    if timeframe is Timeframe.D1:
+        bars = daily if start is None else daily.filter(pl.col(Bar.SESSION) >= start)
+    else:
+        bars = resample(lake.read_bars("bars_1m", start=start, end=end), timeframe)
+    return forward_adjust(bars, factors)
+
+
+def _warm_up_sessions(timeframe: Timeframe) -> int:
+    # Twice the lookback, so that a symbol that was halted for a while still has enough bars.
+    per_session = max(1, calendar.REGULAR_MINUTES // timeframe.minutes)
+    return 2 * -(-longest_lookback() // per_session) + 3
+
+
+def _features_asset(
+    timeframe: Timeframe, partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
+    table = feature_table(timeframe)
+    upstream = ["bars_1d"] if timeframe is Timeframe.D1 else ["bars_1d", "bars_1m"]
+    back = dg.TimeWindowPartitionMapping(
+        start_offset=-_warm_up_sessions(timeframe), allow_nonexistent_upstream_partitions=True
+    )
+
+    @dg.asset(
+        name=table,
+        partitions_def=partitions,
+        deps=[
+            *(dg.AssetDep(name, partition_mapping=back) for name in upstream),
+            "splits",
+            "dividends",
+        ],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"polars", "deltalake"},
+        description=f"All registered features on {timeframe} bars, forward-adjusted.",
+    )
+    def features(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        sessions = sessions_of(context)
+        begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
+        bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
+        made = compute_features(bars).filter(pl.col("session").is_in(sessions))
+        stores.lake.replace(table, made, sessions)
+        return dg.MaterializeResult(
+            metadata={
+                "rows": made.height,
+                "features": made.width - 4,
+                "sessions": len(sessions),
+                "null share": round(_null_share(made), 4),
+            }
+        )
+
+    return features
+
+
+def _null_share(frame: pl.DataFrame) -> float:
+    cells = frame.height * max(1, frame.width)
+    return sum(frame.null_count().row(0)) / cells if cells else 0.0
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, deps=["bars_1d"])
+def regimes(
+    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """Label each session bull, bear or neutral from what was known at its close."""
+    made = classify_regimes(read_adjusted(stores.lake, Timeframe.D1, None, None))
+    stores.lake.replace("regimes", made, None)
+    counts = dict(made["regime"].value_counts().iter_rows())
+    return dg.MaterializeResult(metadata={"sessions": made.height, **counts})
+
+
+def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
+    # Dagster works out no staleness through a hundred or more upstream partitions: models
+    # depend on this one unpartitioned asset instead.
+    @dg.asset(
+        deps=[feature_table(t) for t in timeframes],
+        group_name=GROUP,
+        owners=OWNERS,
+        description="Identity of the features that models learn from; its data version changes "
+        "when any of them does.",
+    )
+    def dataset_version(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        version = current_dataset_version(stores.lake, timeframes)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(version), metadata={"dataset version": version}
+        )
+
+    return dataset_version
+
+
+def current_dataset_version(lake: Lake, timeframes: list[Timeframe]) -> str:
+    """Return a digest of the table versions that models would learn from now."""
+    tables = [*(feature_table(t) for t in timeframes), "splits", "dividends"]
+    versions = ",".join(f"{t}@{lake.version(t)}" for t in tables)
+    return hashlib.sha256(versions.encode()).hexdigest()[:12]
+
+
+def build_feature_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
+    """Return the checks on features."""
+    return [_features_check(t) for t in used_timeframes(settings)]
+
+
+def _features_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
+    table = feature_table(timeframe)
+
+    @dg.asset_check(
+        asset=table,
+        name=f"{table}_are_finite",
+        description="No infinite or NaN value: what is not known is null.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        frame = stores.lake.scan(table)
+        names = [n for n, t in frame.collect_schema().items() if t == pl.Float32]
+        bad = frame.select(
+            pl.sum_horizontal((~pl.col(n).is_finite()).sum() for n in names).alias("bad"),
+            pl.len().alias("rows"),
+        ).collect()
+        return dg.AssetCheckResult(
+            passed=bad["bad"][0] == 0,
+            metadata={"not finite": int(bad["bad"][0]), "rows": int(bad["rows"][0])},
+        )
+
+    return check

@@ -1,0 +1,125 @@
+"""Bars and corporate actions from the vendor into the lake."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import dagster as dg
+
+from market.ingest import bars_table, ingest
+from market.quality import describe_bars
+from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
+from market.timeframes import Timeframe
+from pipelines.partitions import session_partitions
+from pipelines.resources import Stores, moment_of, sessions_of
+from pipelines.settings import Settings
+
+GROUP = "market_data"
+OWNERS = ["team:data"]
+
+
+class IngestConfig(dg.Config):
+    """Symbols to ingest; the universe of the settings when empty."""
+
+    symbols: list[str] = []
+
+
+def build_ingest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return the assets that fill the lake."""
+    partitions = session_partitions(settings)
+    return [
+        _bars_asset(Timeframe.D1, partitions, "Official daily bars, raw prices."),
+        _bars_asset(Timeframe.M1, partitions, "1-minute bars with extended hours, raw prices."),
+        splits,
+        dividends,
+    ]
+
+
+def _bars_asset(
+    timeframe: Timeframe, partitions: dg.PartitionsDefinition, description: str
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=bars_table(timeframe),
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"polars", "deltalake"},
+        description=f"{description} A settled session that is in the lake costs no request.",
+    )
+    def bars(
+        context: dg.AssetExecutionContext,
+        config: IngestConfig,
+        stores: dg.ResourceParam[Stores],
+    ) -> dg.MaterializeResult:
+        result = ingest(
+            stores.lake,
+            stores.source,
+            timeframe,
+            sessions_of(context),
+            config.symbols or list(stores.settings.symbols),
+            now=moment_of(context),
+            progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "bars": result.bars,
+                "sessions fetched": result.fetched,
+                "sessions already settled": result.skipped,
+                "sessions without bars": [d.isoformat() for d in result.empty],
+                "table version": stores.lake.version(bars_table(timeframe)) or 0,
+            }
+        )
+
+    return bars
+
+
+def _action_range(settings: Settings, now: dt.datetime) -> tuple[Sequence[str], dt.date, dt.date]:
+    # Announced actions lie ahead; they count from their ex-date on.
+    return settings.symbols, settings.history.start, now.date() + dt.timedelta(days=60)
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+def splits(
+    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """Stock splits with ex-date and the time they became known."""
+    frame = stores.source.splits(*_action_range(stores.settings, moment_of(context)))
+    changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
+    return dg.MaterializeResult(metadata={"splits": frame.height, "changed": changed})
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+def dividends(
+    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """Cash dividends with ex-date and the time they became known."""
+    frame = stores.source.dividends(*_action_range(stores.settings, moment_of(context)))
+    changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
+    return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
+
+
+def build_ingest_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks that hold bars against what a bar must be."""
+    return [_bars_check(Timeframe.D1), _bars_check(Timeframe.M1)]
+
+
+def _bars_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
+    table = bars_table(timeframe)
+
+    @dg.asset_check(
+        asset=table,
+        name=f"{table}_are_sound",
+        blocking=False,
+        description="Positive prices, high and low that enclose open and close, on the grid.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        found = describe_bars(stores.lake.scan(table), timeframe)
+        return dg.AssetCheckResult(
+            passed=found.faults == 0,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata=found.as_metadata(),
+        )
+
+    return check

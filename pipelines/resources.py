@@ -1,0 +1,118 @@
+"""What assets are given: stores and ports, opened when first used.
+
+A plain object, not a configurable resource: configuration is shown in Dagster's pages, and this
+holds secrets.
+"""
+
+import datetime as dt
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+
+from execution.alpaca import AlpacaBroker
+from execution.broker import Broker
+from market.errors import SettingsError
+from market.lake import Lake
+from market.ledger import Ledger, open_ledger
+from market.polygon import PolygonSource
+from market.source import BarSource
+from models.tracking import Tracker
+from pipelines.settings import Settings
+
+NOW_TAG = "isobar/now"
+Progress = Callable[[str, int, int], None]
+
+
+class Stores:
+    """Lake, ledger, source, broker and tracker of one installation.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where everything is.
+    progress : callable, optional
+        Called with (what, done, total) on long work.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self.progress = progress or (lambda what, done, total: None)
+
+    def __repr__(self) -> str:
+        return f"Stores({str(self.settings.home)!r})"
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake."""
+        return Lake(self.settings.lake_root)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, migrated to this version; each use opens its own connections."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        return open_ledger(self.settings.resolved_ledger_url)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The MLflow door."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        artifacts = (self.settings.home / "mlflow").resolve()
+        return Tracker(self.settings.resolved_mlflow_url, artifacts.as_uri())
+
+    @cached_property
+    def source(self) -> BarSource:
+        """The vendor of bars."""
+        polygon = self.settings.polygon
+        if not polygon.api_key.get_secret_value():
+            raise SettingsError(
+                "no key for market data",
+                allowed="POLYGON_API_KEY or MASSIVE_API_KEY in the environment",
+                remedy="set one of them, or run `isobar demo`, which needs none",
+            )
+        return PolygonSource(
+            polygon.api_key,
+            polygon.base_url,
+            known_delay=self.delay,
+            timeout_seconds=polygon.timeout_seconds,
+        )
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The broker."""
+        alpaca = self.settings.alpaca
+        if not (alpaca.api_key.get_secret_value() and alpaca.secret_key.get_secret_value()):
+            raise SettingsError(
+                "no keys for the broker",
+                allowed="ALPACA_API_KEY and ALPACA_SECRET_KEY in the environment",
+                remedy="set both; a paper account is free",
+            )
+        return AlpacaBroker(
+            alpaca.api_key,
+            alpaca.secret_key,
+            alpaca.base_url,
+            is_paper=self.settings.trading.mode == "paper",
+            timeout_seconds=alpaca.timeout_seconds,
+        )
+
+    @property
+    def delay(self) -> dt.timedelta:
+        """Delay of the data plan."""
+        return dt.timedelta(minutes=self.settings.polygon.delay_minutes)
+
+    @property
+    def head_file(self) -> Path:
+        """Where heads of the signals chain are kept outside the database."""
+        return self.settings.home / "signal_heads.jsonl"
+
+
+def moment_of(context: dg.AssetExecutionContext) -> dt.datetime:
+    """Return the run's present: its tag ``isobar/now`` in a replay, else the clock."""
+    tagged = context.run.tags.get(NOW_TAG)
+    return dt.datetime.fromisoformat(tagged) if tagged else dt.datetime.now(dt.UTC)
+
+
+def sessions_of(context: dg.AssetExecutionContext) -> list[dt.date]:
+    """Return the sessions of the partitions that this run is for."""
+    return [dt.date.fromisoformat(key) for key in context.partition_keys]

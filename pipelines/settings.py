@@ -1,0 +1,266 @@
+"""Settings: one frozen model, read from the environment and ``isobar.toml``.
+
+The only module that reads the environment. Order of precedence: environment, then
+``isobar.toml`` (in ``ISOBAR_HOME``, else in the working folder), then the defaults below.
+"""
+
+import datetime as dt
+import difflib
+import hashlib
+import logging
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from execution.risk import RiskLimits
+from execution.targets import TargetRules
+from market.costs import CostModel
+from market.errors import SettingsError
+from market.horizons import HORIZONS, Horizon, find_horizon
+
+CONFIG_FILE = "isobar.toml"
+_DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
+
+# Environment variables with a name of their own, because users know them by it.
+_NAMED = {
+    "POLYGON_API_KEY": "polygon.api_key",
+    "MASSIVE_API_KEY": "polygon.api_key",
+    "POLYGON_BASE_URL": "polygon.base_url",
+    "ALPACA_API_KEY": "alpaca.api_key",
+    "ALPACA_SECRET_KEY": "alpaca.secret_key",
+    "ALPACA_BASE_URL": "alpaca.base_url",
+    "ISOBAR_ALLOW_LIVE": "trading.allow_live",
+    "ISOBAR_LEDGER_URL": "ledger_url",
+    "ISOBAR_MLFLOW_URL": "mlflow_url",
+}
+_NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class PolygonSettings(_Frozen):
+    """Where bars come from."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="Key of the market-data vendor")
+    base_url: str = Field("https://api.polygon.io", description="Root of its REST service")
+    delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
+    timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
+
+
+class AlpacaSettings(_Frozen):
+    """Where orders go."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="Key id")
+    secret_key: SecretStr = Field(SecretStr(""), description="Secret key")
+    base_url: str = Field("https://paper-api.alpaca.markets", description="Root of its service")
+    timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
+
+
+class HistorySettings(_Frozen):
+    """Which sessions the pipeline covers."""
+
+    start: dt.date = Field(dt.date(2021, 1, 4), description="First session of daily bars")
+    minute_sessions: int = Field(120, ge=1, description="Sessions of 1-minute bars to bootstrap")
+    end: dt.date | None = Field(None, description="Last session; today when absent")
+
+
+class ModelSettings(_Frozen):
+    """How models are trained."""
+
+    horizons: tuple[str, ...] = Field(_DEFAULT_HORIZONS, description="Horizons that are on")
+    seed: int = Field(7, description="Seed of every model")
+    daily_min_train_sessions: int = Field(378, description="First training window, daily bars")
+    daily_test_sessions: int = Field(63, description="Rhythm of retraining, daily bars")
+    intraday_min_train_sessions: int = Field(40, description="First window, intraday bars")
+    intraday_test_sessions: int = Field(10, description="Rhythm of retraining, intraday bars")
+    embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
+
+    @field_validator("horizons")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            find_horizon(name)
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one horizon, each once")
+        return names
+
+
+class TradingSettings(_Frozen):
+    """Whether and how orders are sent."""
+
+    enabled: bool = Field(False, description="Whether scheduled runs send orders at all")
+    mode: Literal["paper", "live"] = Field("paper", description="Live needs allow_live as well")
+    allow_live: str | None = Field(None, description="The live account's number, else no live")
+    late_after_minutes: int = Field(30, ge=0, description="A batch later than this may not trade")
+
+
+class Settings(_Frozen):
+    """Everything that can be set.
+
+    ``config_hash`` identifies it in MLflow runs and signals; secrets and folders are no part of it.
+    """
+
+    home: Path = Field(Path("var"), description="Data root (ISOBAR_HOME)")
+    symbols: tuple[str, ...] = Field(
+        ("SPY", "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "JPM", "XOM", "UNH"),
+        description="The universe",
+    )
+    ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
+    mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")
+    polygon: PolygonSettings = PolygonSettings()
+    alpaca: AlpacaSettings = AlpacaSettings()
+    history: HistorySettings = HistorySettings()
+    models: ModelSettings = ModelSettings()
+    trading: TradingSettings = TradingSettings()
+    targets: TargetRules = TargetRules()
+    risk: RiskLimits = RiskLimits()
+    costs: CostModel = CostModel()
+
+    @property
+    def enabled_horizons(self) -> tuple[Horizon, ...]:
+        """The horizons that are on, as rows of the horizons table."""
+        return tuple(find_horizon(n) for n in self.models.horizons)
+
+    @property
+    def band_bps(self) -> float:
+        """The neutral band: what a round trip costs."""
+        return 2.0 * self.costs.one_way_bps
+
+    @property
+    def config_hash(self) -> str:
+        """Digest of everything that can change a number."""
+        places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca"}
+        body = self.model_dump_json(exclude=places)
+        return hashlib.sha256(body.encode()).hexdigest()[:12]
+
+    @property
+    def lake_root(self) -> Path:
+        """Folder of the lake."""
+        return self.home / "lake"
+
+    @property
+    def resolved_ledger_url(self) -> str:
+        """URL of the ledger."""
+        return self.ledger_url or f"sqlite:///{(self.home / 'ledger.db').resolve()}"
+
+    @property
+    def resolved_mlflow_url(self) -> str:
+        """URL of the MLflow tracking store."""
+        return self.mlflow_url or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises
+    ------
+    SettingsError
+        On an unknown key (with near names), a malformed value or an unreadable file. Secrets are
+        never part of the message.
+    """
+    home = Path(os.environ.get("ISOBAR_HOME", "var"))
+    values = _from_file(home)
+    values["home"] = home
+    for name, value in os.environ.items():
+        path = _path_of(name)
+        if path and value:
+            _place(values, path, value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def hide_secrets(settings: Settings) -> None:
+    """Make every log handler, present and future, redact the configured secrets."""
+    keys = (settings.polygon.api_key, settings.alpaca.api_key, settings.alpaca.secret_key)
+    secrets = {k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4}
+    _Redactor.secrets |= secrets
+    if not _Redactor.installed:
+        _Redactor.installed = True
+        make = logging.getLogRecordFactory()
+
+        def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            record.msg, record.args = _Redactor.clean(record.getMessage()), ()
+            return record
+
+        logging.setLogRecordFactory(factory)
+
+
+class _Redactor:
+    secrets: set[str] = set()  # noqa: RUF012
+    installed = False
+
+    @classmethod
+    def clean(cls, text: str) -> str:
+        for secret in cls.secrets:
+            text = text.replace(secret, "[secret]")
+        return text
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without any configured secret."""
+    return _Redactor.clean(text)
+
+
+def _from_file(home: Path) -> dict[str, Any]:
+    for path in (home / CONFIG_FILE, Path(CONFIG_FILE)):
+        if path.exists():
+            try:
+                return tomllib.loads(path.read_text())
+            except (OSError, tomllib.TOMLDecodeError) as error:
+                raise SettingsError(
+                    f"{path} cannot be read ({error})", remedy="correct the file"
+                ) from error
+    return {}
+
+
+def _path_of(name: str) -> str | None:
+    if name in _NAMED:
+        return _NAMED[name]
+    if not name.startswith("ISOBAR_") or name in _NOT_SETTINGS:
+        return None
+    return name.removeprefix("ISOBAR_").lower().replace("__", ".")
+
+
+def _place(values: dict[str, Any], path: str, value: str) -> None:
+    *groups, last = path.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[last] = value.split(",") if last in {"symbols", "horizons"} else value
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner, f"{prefix}{name}.")
+        elif hasattr(inner, "__dataclass_fields__"):
+            keys += [f"{prefix}{name}.{f}" for f in inner.__dataclass_fields__]  # type: ignore[union-attr]
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _explain(error: ValidationError) -> SettingsError:
+    first = error.errors(include_input=False, include_url=False)[0]
+    key = ".".join(str(p) for p in first["loc"])
+    known = _known_keys(Settings)
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        return SettingsError(
+            "unknown setting",
+            got=key,
+            allowed=f"{len(known)} settings, see docs/settings.md",
+            remedy=f"did you mean {' or '.join(near)}?" if near else "remove it",
+        )
+    return SettingsError(
+        f"setting {key}: {first['msg']}", remedy=f"correct it in {CONFIG_FILE} or the environment"
+    )

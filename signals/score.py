@@ -1,0 +1,124 @@
+"""Score the newest bar of every symbol with the champions of a horizon."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from market.errors import SignalError
+from market.horizons import Horizon, last_complete_bar
+from models.dataset import Dataset, assemble
+from models.walk_forward import FittedModel, predict_rows
+from signals.schema import ENSEMBLE_ENGINE
+from signals.weighting import Weight, blend
+
+_STRONGEST = 3
+_NO_LABELS = pl.DataFrame(
+    schema={
+        "symbol": pl.String,
+        "bar_end": pl.Datetime("us", "UTC"),
+        "label_known_at": pl.Datetime("us", "UTC"),
+        "forward_return": pl.Float64,
+        "excess_return": pl.Float64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Predictions of every engine and the ensemble, with what moved them most."""
+
+    predictions: pl.DataFrame
+    contributions: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+
+
+def score_latest(
+    features: pl.DataFrame,
+    models: Sequence[FittedModel],
+    *,
+    horizon: Horizon,
+    weights: pl.DataFrame,
+    regimes: pl.DataFrame,
+    as_of: dt.datetime,
+    delay: dt.timedelta,
+    band_bps: float,
+) -> Scores:
+    """Forecast from the newest complete bar.
+
+    Parameters
+    ----------
+    features : pl.DataFrame
+        Of the horizon's timeframe, the last sessions at least.
+    models : sequence of FittedModel
+        Champions that could exist at ``as_of``.
+    horizon : Horizon
+        A row of the horizons table.
+    weights, regimes : pl.DataFrame
+        From :mod:`signals.weighting` and :mod:`features.regime`.
+    as_of : datetime
+        Rows known later are not looked at.
+    delay : timedelta
+        Of the data plan.
+    band_bps : float
+        The neutral band.
+
+    Returns
+    -------
+    Scores
+        Symbols without the newest bar (halted) are left out: a missing signal closes nothing.
+
+    Raises
+    ------
+    SignalError
+        When no symbol has the newest bar: the data is behind.
+    """
+    expected = last_complete_bar(horizon.timeframe, as_of, delay)
+    known = features.filter(pl.col("as_of") <= as_of)
+    rows = known.filter(pl.col("bar_end") == expected)
+    if rows.is_empty():
+        newest = known["bar_end"].max()
+        raise SignalError(
+            f"features for {horizon.name} are behind",
+            got=f"newest bar ends {newest}",
+            allowed=f"the bar that ends {expected.isoformat()}",
+            remedy="ingest the missing session and compute its features, then run again",
+        )
+    dataset = assemble(rows, _NO_LABELS, models[0].feature_names)
+    every = np.arange(len(dataset))
+    parts = [predict_rows(m, dataset, every, band_bps) for m in models]
+    engines = pl.concat(parts)
+    ensemble = blend(engines, weights, regimes)
+    return Scores(pl.concat([engines, ensemble]), _contributions(models, dataset, weights))
+
+
+def _contributions(
+    models: Sequence[FittedModel], dataset: Dataset, weights: pl.DataFrame
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    share = dict(
+        weights.group_by(Weight.ENGINE).agg(pl.col(Weight.WEIGHT).mean()).iter_rows()
+    )
+    total = np.zeros(dataset.x.shape)
+    out: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    symbols = dataset.keys["symbol"].to_list()
+    for model in models:
+        moved = model.forecaster.contributions(dataset.x) * dataset.volatility[:, None] * 1e4
+        total += moved * share.get(model.family.name, 0.0)
+        out |= _strongest(symbols, model.family.name, moved, dataset.feature_names)
+    return out | _strongest(symbols, ENSEMBLE_ENGINE, total, dataset.feature_names)
+
+
+def _strongest(
+    symbols: Sequence[str], engine: str, moved: np.ndarray, names: Sequence[str]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    order = np.argsort(-np.abs(moved), axis=1)[:, :_STRONGEST]
+    return {
+        (symbol, engine): [
+            {"feature": names[k], "contribution": round(float(moved[i, k]), 6)} for k in order[i]
+        ]
+        for i, symbol in enumerate(symbols)
+    }
