@@ -57,17 +57,23 @@ def compute_features(bars: pl.DataFrame, features: Sequence[Feature] = REGISTRY)
         pl.col(Bar.KNOWN_AT).alias("as_of"),
         pl.int_range(pl.len()).over(Bar.SYMBOL).alias("_age"),
     )
-    panel = panel.select(*PANEL_KEYS, *(_through_time(f).alias(f.name) for f in [*first, *helpers]))
+    panel = panel.select(
+        *PANEL_KEYS, "_age", *(_through_time(f).alias(f.name) for f in [*first, *helpers])
+    )
     # A per-symbol window nested in a per-time window gives nulls without an error in
     # Polars 2.1, so the passes are separate statements.
     panel = panel.with_columns(
-        _finite(f.expression.over(Bar.BAR_END)).alias(f.name) for f in second
+        _old_enough(f, f.expression.over(Bar.BAR_END)).alias(f.name) for f in second
     )
     return panel.select(*PANEL_KEYS, *(f.name for f in features))
 
 
 def _through_time(feature: Feature) -> pl.Expr:
-    value = feature.expression.over(Bar.SYMBOL)
+    return _old_enough(feature, feature.expression.over(Bar.SYMBOL))
+
+
+def _old_enough(feature: Feature, value: pl.Expr) -> pl.Expr:
+    # Also across symbols: an aggregate of the others says nothing about a symbol's first bars.
     return _finite(pl.when(pl.col("_age") >= feature.lookback - 1).then(value))
 
 

@@ -111,7 +111,8 @@ _TIME_SERIES: tuple[Feature, ...] = (
     _series("rsi_14", _cutler_rsi(14), 15, "Cutler's RSI, 0 to 1", "Wilder (1978), Cutler's form"),
     _series(
         "volume_ratio",
-        _positive(_V, _V.rolling_mean(20)),
+        # The maximum is exact where a rolling sum of zeros may keep a rounding residue.
+        pl.when(_V.rolling_max(20) > 0).then(_V / _V.rolling_mean(20)),
         20,
         "Volume over its 20-bar mean",
         "Gervais, Kaniel and Mingelgrin (2001)",

@@ -49,8 +49,9 @@ def session_factors(
     -------
     pl.DataFrame
         ``symbol``, ``session``, ``split_factor`` (shares now per share at the start) and
-        ``total_factor`` (the same with dividends reinvested), ascending. Each row depends only
-        on that session's actions and earlier ones.
+        ``total_factor`` (the same with dividends reinvested), ascending; one row per daily bar,
+        and one per ex-date without a bar (a halt, or today, whose daily bar comes at the close).
+        Each row depends only on that session's actions, earlier ones and earlier closes.
     """
     keys = [Bar.SYMBOL, Bar.SESSION]
     split = splits.group_by(pl.col(Split.SYMBOL), pl.col(Split.EX_DATE).alias(Bar.SESSION)).agg(
@@ -59,45 +60,24 @@ def session_factors(
     paid = dividends.group_by(
         pl.col(Dividend.SYMBOL), pl.col(Dividend.EX_DATE).alias(Bar.SESSION)
     ).agg(pl.col(Dividend.AMOUNT_USD).sum().alias("dividend"))
-    # An ex-date without a bar (a halt) takes effect at the next bar: as-of joins carry it there.
-    frame = daily.select(*keys, Bar.CLOSE).sort(keys)
-    frame = _carry(frame, split, "split", pl.col("split").product())
-    frame = _carry(frame, paid, "dividend", pl.col("dividend").sum())
-    before = pl.col(Bar.CLOSE).shift(1).over(Bar.SYMBOL)
-    # A dividend is per new share when its ex-date is also a split's.
-    reference = before / pl.col("split")
-    growth = pl.when(reference > pl.col("dividend")).then(
-        1.0 / (1.0 - pl.col("dividend") / reference)
+    days = pl.concat([f.select(keys) for f in (daily, split, paid)]).unique()
+    frame = (
+        days.join(daily.select(*keys, Bar.CLOSE), on=keys, how="left")
+        .join(split, on=keys, how="left")
+        .join(paid, on=keys, how="left")
+        .sort(keys)
+        .with_columns(pl.col("split").fill_null(1.0), pl.col("dividend").fill_null(0.0))
+        .with_columns(pl.col("split").cum_prod().over(Bar.SYMBOL).alias("split_factor"))
     )
-    return (
-        frame.with_columns(pl.col("split").fill_null(1.0), pl.col("dividend").fill_null(0.0))
-        .with_columns(growth=growth.otherwise(1.0).fill_null(1.0))
-        .select(
-            *keys,
-            pl.col("split").cum_prod().over(Bar.SYMBOL).alias("split_factor"),
-            (pl.col("split") * pl.col("growth")).cum_prod().over(Bar.SYMBOL).alias("total_factor"),
-        )
+    # The last close per share of this session: a dividend is per new share on a split's ex-date.
+    per_old_share = pl.col(Bar.CLOSE) * pl.col("split_factor")
+    before = per_old_share.forward_fill().shift(1).over(Bar.SYMBOL) / pl.col("split_factor")
+    growth = pl.when(before > pl.col("dividend")).then(1.0 / (1.0 - pl.col("dividend") / before))
+    return frame.with_columns(growth=growth.otherwise(1.0)).select(
+        *keys,
+        "split_factor",
+        (pl.col("split") * pl.col("growth")).cum_prod().over(Bar.SYMBOL).alias("total_factor"),
     )
-
-
-def _carry(frame: pl.DataFrame, actions: pl.DataFrame, name: str, combine: pl.Expr) -> pl.DataFrame:
-    keys = [Bar.SYMBOL, Bar.SESSION]
-    if actions.is_empty():
-        return frame.with_columns(pl.lit(None, dtype=pl.Float64).alias(name))
-    placed = (
-        actions.sort(keys)
-        .join_asof(
-            frame.select(*keys, pl.col(Bar.SESSION).alias("at")).sort(keys),
-            on=Bar.SESSION,
-            by=Bar.SYMBOL,
-            strategy="forward",
-            check_sortedness=False,
-        )
-        .drop_nulls("at")
-        .group_by(Bar.SYMBOL, pl.col("at").alias(Bar.SESSION))
-        .agg(combine)
-    )
-    return frame.join(placed, on=keys, how="left", maintain_order="left")
 
 
 def forward_adjust(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:

@@ -149,12 +149,23 @@ def offset_session(session: dt.date, steps: int) -> dt.date:
 
 def previous_session(date: dt.date) -> dt.date:
     """Return the last session strictly before a date (which need not be a session)."""
-    return sessions_between(date - dt.timedelta(days=14), date - dt.timedelta(days=1))[-1]
+    return _near(date, bisect_left(_sessions(), date) - 1)
 
 
 def next_session(date: dt.date) -> dt.date:
     """Return the first session strictly after a date (which need not be a session)."""
-    return sessions_between(date + dt.timedelta(days=1), date + dt.timedelta(days=14))[0]
+    return _near(date, bisect_right(_sessions(), date))
+
+
+def _near(date: dt.date, index: int) -> dt.date:
+    if FIRST_DATE <= date <= LAST_DATE and 0 <= index < len(_sessions()):
+        return _sessions()[index]
+    raise MarketError(
+        "no session next to this date in the calendar",
+        got=date.isoformat(),
+        allowed=f"{FIRST_DATE} to {LAST_DATE}",
+        remedy="choose a date inside the calendar",
+    )
 
 
 def latest_session(as_of: dt.datetime) -> dt.date:

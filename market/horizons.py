@@ -31,6 +31,9 @@ class ExitRule(StrEnum):
     AT_EXPIRY = "at_expiry"
 
 
+_HALF_DAY_MINUTES = 210
+
+
 @dataclass(frozen=True, slots=True)
 class Horizon:
     """How far ahead a forecast looks, and all that follows from it.
@@ -78,7 +81,9 @@ class Horizon:
             return 0
         if not self.timeframe.is_intraday:
             return self.steps
-        return -(-self.minutes // calendar.REGULAR_MINUTES)
+        # At worst the first two are half-days, as on 1997-12-24 and 26.
+        half, full = _HALF_DAY_MINUTES, calendar.REGULAR_MINUTES
+        return 1 + (self.minutes > half) + max(0, -(-(self.minutes - 2 * half) // full))
 
     @property
     def exit_rule(self) -> ExitRule:

@@ -104,6 +104,10 @@ class Lake:
             )
         return pl.scan_delta(self._open(table, version))
 
+    def arrow_dataset(self, table: str) -> Any:
+        """Return the table as an Arrow dataset, for engines such as DuckDB."""
+        return self._open(table).to_pyarrow_dataset()
+
     def read_bars(
         self,
         table: str,

@@ -69,7 +69,8 @@ class PurgedWalkForward:
                 allowed=f"{self.horizon.sessions} sessions or more",
                 remedy="raise purge_sessions or leave it out",
             )
-        lengths = (self.min_train_sessions, self.test_sessions, self.max_train_sessions or 1)
+        rolling = 1 if self.max_train_sessions is None else self.max_train_sessions
+        lengths = (self.min_train_sessions, self.test_sessions, rolling)
         if min(lengths) < 1 or self.embargo_sessions < 0:
             raise ModelError(
                 "window lengths of the walk-forward",

@@ -126,6 +126,20 @@ class Tracker:
         )
         return str(version.version)
 
+    def is_trained_on(self, horizon: str, dataset_version: str, config_hash: str) -> bool:
+        """Say whether the horizon's newest finished training saw this dataset and settings."""
+        experiment = self._client.get_experiment_by_name(f"{_PREFIX}-{horizon}")
+        if experiment is None:
+            return False
+        runs = self._client.search_runs(
+            [experiment.experiment_id],
+            filter_string="attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        wanted = {"dataset_version": dataset_version, "config_hash": config_hash}
+        return bool(runs) and all(runs[0].data.tags.get(k) == v for k, v in wanted.items())
+
     def champions(self, horizon: str, as_of: dt.datetime) -> list[FittedModel]:
         """Load the champions of a horizon as they were usable at ``as_of``.
 

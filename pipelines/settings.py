@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,7 @@ class Settings(_Frozen):
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()
     costs: CostModel = CostModel()
+    starting_cash_usd: Decimal = Field(Decimal(100_000), gt=0, description="Backtest's capital")
 
     @property
     def enabled_horizons(self) -> tuple[Horizon, ...]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from market.errors import SignalError
 from market.horizons import Horizon, last_complete_bar
+from market.lake import frame_hash
 from models.dataset import Dataset, assemble
 from models.walk_forward import FittedModel, predict_rows
 from signals.schema import ENSEMBLE_ENGINE
@@ -31,9 +32,10 @@ _NO_LABELS = pl.DataFrame(
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions of every engine and the ensemble, with what moved them most."""
+    """Predictions of every engine and the ensemble, what they saw and what moved them most."""
 
     predictions: pl.DataFrame
+    data_hash: str
     contributions: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 
 
@@ -93,15 +95,17 @@ def score_latest(
     parts = [predict_rows(m, dataset, every, band_bps) for m in models]
     engines = pl.concat(parts)
     ensemble = blend(engines, weights, regimes)
-    return Scores(pl.concat([engines, ensemble]), _contributions(models, dataset, weights))
+    return Scores(
+        pl.concat([engines, ensemble]),
+        frame_hash(rows.sort("symbol")),
+        _contributions(models, dataset, weights),
+    )
 
 
 def _contributions(
     models: Sequence[FittedModel], dataset: Dataset, weights: pl.DataFrame
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    share = dict(
-        weights.group_by(Weight.ENGINE).agg(pl.col(Weight.WEIGHT).mean()).iter_rows()
-    )
+    share = dict(weights.group_by(Weight.ENGINE).agg(pl.col(Weight.WEIGHT).mean()).iter_rows())
     total = np.zeros(dataset.x.shape)
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
     symbols = dataset.keys["symbol"].to_list()

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import dagster as dg
+from pydantic import Field
 
 from market.ingest import bars_table, ingest
 from market.quality import describe_bars
@@ -20,7 +21,7 @@ OWNERS = ["team:data"]
 class IngestConfig(dg.Config):
     """Symbols to ingest; the universe of the settings when empty."""
 
-    symbols: list[str] = []
+    symbols: list[str] = Field(default_factory=list)
 
 
 def build_ingest_assets(settings: Settings) -> list[dg.AssetsDefinition]:

@@ -1,0 +1,51 @@
+# Isobar. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Children of the tests get a core each; numeric libraries must not take all of them at once.
+TEST_FLAGS ?= -n 2
+
+.PHONY: help demo test check format lint types layers ui bench docs clean setup
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Create .venv and install everything
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Isobar needs CPython 3.11 or later: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## Run the whole pipeline offline on a synthetic market
+	$(BIN)/isobar demo
+
+test: $(READY) ## Run every test
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: format lint types layers test ## What CI runs: format, lint, types, floors, tests
+
+format: $(READY) ## Check the formatting
+	$(BIN)/ruff format --check .
+
+lint: $(READY) ## Lint
+	$(BIN)/ruff check .
+
+types: $(READY) ## Check types, strictly on the pure floors
+	$(BIN)/pyright
+
+layers: $(READY) ## Check that floors import only what lies below them
+	$(BIN)/lint-imports
+
+ui: $(READY) ## Open Dagster's UI (ISOBAR_HOME=var/demo shows the demo)
+	$(BIN)/isobar ui
+
+bench: $(READY) ## Run the benchmarks
+	$(BIN)/python -m benchmarks.run
+
+clean: ## Remove the virtual environment and caches; data in var/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

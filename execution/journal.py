@@ -1,0 +1,400 @@
+"""The order journal: what Isobar wanted, was denied, sent and got, in the ledger.
+
+An intent is committed here before any request leaves. A batch has one plan: asking again
+returns the journalled one. Every change of an order's state is a row of the audit log.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from execution.broker import Order, OrderStatus, OrderType, Side, TimeInForce
+from execution.denials import DenialCode
+from execution.plan import OrderIntent, Plan
+from execution.risk import Denial, Verdict
+from execution.state import append_audit
+from execution.targets import HeldPosition, TargetReason, Targets
+from market.errors import ExecutionError
+from market.ledger import Ledger
+from market.ledger_tables import audit_log, fills, orders, plans
+
+
+class JournalState(StrEnum):
+    """States of an order in the journal.
+
+    ``SENDING`` is committed before the request: after a crash the order may or may not exist.
+    ``UNCLEAR``: the request failed and the broker could not tell. ``LAPSED``: never sent, and
+    never will be. The others are the broker's own.
+    """
+
+    DENIED = "denied"
+    INTENDED = "intended"
+    SENDING = "sending"
+    UNCLEAR = "unclear"
+    LAPSED = "lapsed"
+    ACCEPTED = "accepted"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the order."""
+        return self in _FINAL
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether it is not known that the broker has the order."""
+        return self in {JournalState.SENDING, JournalState.UNCLEAR}
+
+    @property
+    def may_fill(self) -> bool:
+        """Whether the order was sent, or may have been, and is not final."""
+        return not self.is_final and self is not JournalState.INTENDED
+
+
+_FINAL = frozenset(
+    {
+        JournalState.DENIED,
+        JournalState.LAPSED,
+        JournalState.FILLED,
+        JournalState.CANCELED,
+        JournalState.EXPIRED,
+        JournalState.REJECTED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledOrder:
+    """An intent and what became of it."""
+
+    intent: OrderIntent
+    plan_id: str
+    denials: tuple[Denial, ...]
+    state: JournalState
+    broker_order_id: str | None
+    filled_quantity: Decimal
+    filled_average_price_usd: Decimal | None
+    updated_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledPlan:
+    """The plan of a batch, as it stands."""
+
+    plan_id: str
+    batch_id: str
+    as_of: dt.datetime
+    expires_at: dt.datetime
+    broker: str
+    orders: tuple[JournalledOrder, ...]
+    skipped: tuple[dict[str, str], ...]
+
+
+def record_plan(
+    ledger: Ledger,
+    plan: Plan,
+    verdicts: Sequence[Verdict],
+    targets: Targets,
+    *,
+    broker: str,
+    now: dt.datetime,
+    based_on: int | None = None,
+) -> JournalledPlan:
+    """Commit a plan before anything of it is sent; the first plan of a batch is its only one.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The journal.
+    plan, verdicts, targets
+        What was decided, accepted and denied.
+    broker : str
+        Name of the broker it is for.
+    now : datetime
+        When.
+    based_on : int, optional
+        :func:`journal_position` from before planning. When the journal has moved since, the plan
+        may count orders or fills wrongly, and is refused.
+
+    Returns
+    -------
+    JournalledPlan
+        The one in the journal, which is an earlier one if this batch already had a plan. What
+        earlier plans did not send has lapsed.
+
+    Raises
+    ------
+    ExecutionError
+        When the journal moved while planning; nothing is written.
+    """
+    with ledger.transaction() as connection:
+        query = sa.select(plans.c.plan_id).where(plans.c.batch_id == plan.batch_id)
+        earlier = connection.scalar(query)
+        if earlier is None:
+            if based_on is not None and based_on != _position(connection):
+                raise ExecutionError(
+                    "the journal moved while the plan was made",
+                    got=plan.plan_id,
+                    allowed="a plan made on the newest journal",
+                    remedy="plan again; nothing was recorded",
+                )
+            _lapse_unsent(connection, plan.plan_id, now)
+            _insert_plan(connection, plan, verdicts, targets, broker, now)
+    return read_plan(ledger, plan.plan_id if earlier is None else earlier)
+
+
+def journal_position(ledger: Ledger) -> int:
+    """Return a number that grows with every change of the journal or the trading state."""
+    with ledger.engine.connect() as connection:
+        return _position(connection)
+
+
+def find_plan(ledger: Ledger, batch_id: str) -> JournalledPlan | None:
+    """Return the plan of a batch, if it has one."""
+    found = ledger.rows(sa.select(plans.c.plan_id).where(plans.c.batch_id == batch_id))
+    return read_plan(ledger, found[0]["plan_id"]) if found else None
+
+
+def read_plan(ledger: Ledger, plan_id: str) -> JournalledPlan:
+    """Return a plan and its orders, in the order of sending.
+
+    Raises
+    ------
+    ExecutionError
+        When there is no such plan.
+    """
+    found = ledger.rows(sa.select(plans).where(plans.c.plan_id == plan_id))
+    if not found:
+        raise ExecutionError("unknown plan", got=plan_id, remedy="name a plan of the table 'plans'")
+    row = found[0]
+    query = sa.select(orders).where(orders.c.plan_id == plan_id).order_by(orders.c.place)
+    return JournalledPlan(
+        plan_id=plan_id,
+        batch_id=row["batch_id"],
+        as_of=row["as_of"],
+        expires_at=row["expires_at"],
+        broker=row["broker"],
+        orders=tuple(_order(r) for r in ledger.rows(query)),
+        skipped=tuple(row["skipped"]),
+    )
+
+
+def pending_orders(ledger: Ledger) -> list[JournalledOrder]:
+    """Return every order that was sent, or may have been, and is not final."""
+    states = [s.value for s in JournalState if s.may_fill]
+    query = sa.select(orders).where(orders.c.state.in_(states))
+    return [_order(r) for r in ledger.rows(query.order_by(orders.c.client_order_id))]
+
+
+def as_broker_order(order: JournalledOrder) -> Order:
+    """Return a journalled order in the broker's words; ``UNKNOWN`` where none has answered."""
+    intent, unresolved = order.intent, order.state.is_unresolved
+    return Order(
+        client_order_id=intent.client_order_id,
+        broker_order_id=order.broker_order_id or "",
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=intent.quantity,
+        filled_quantity=order.filled_quantity,
+        filled_average_price_usd=order.filled_average_price_usd,
+        status=OrderStatus.UNKNOWN if unresolved else OrderStatus(order.state.value),
+        submitted_at=order.updated_at,
+        updated_at=order.updated_at,
+    )
+
+
+def journalled_ids(ledger: Ledger) -> set[str]:
+    """Return the identity of every order that Isobar ever journalled."""
+    return {r["client_order_id"] for r in ledger.rows(sa.select(orders.c.client_order_id))}
+
+
+def own_quantities(ledger: Ledger) -> dict[str, Decimal]:
+    """Return what Isobar's own fills amount to, signed, without the symbols at zero."""
+    totals: dict[str, Decimal] = {}
+    query = sa.select(fills.c.symbol, fills.c.side, fills.c.quantity)
+    for row in ledger.rows(query):
+        signed = row["quantity"] if row["side"] == Side.BUY else -row["quantity"]
+        totals[row["symbol"]] = totals.get(row["symbol"], Decimal(0)) + signed
+    return {symbol: quantity for symbol, quantity in sorted(totals.items()) if quantity != 0}
+
+
+def held_positions(ledger: Ledger) -> list[HeldPosition]:
+    """Return what Isobar owns, each with the exit rule of the order that last added to it."""
+    own = own_quantities(ledger)
+    rules: dict[str, OrderIntent] = {}
+    for intent, _ in _filled_intents(ledger):
+        if own.get(intent.symbol, Decimal(0)) * intent.signed_quantity > 0:
+            rules[intent.symbol] = intent
+    return [
+        HeldPosition(
+            symbol=symbol,
+            quantity=quantity,
+            opened_by_horizon=rules[symbol].horizon,
+            valid_until=rules[symbol].valid_until,
+            target_price=rules[symbol].target_price_usd,
+            stop_price=rules[symbol].stop_price_usd,
+        )
+        for symbol, quantity in own.items()
+    ]
+
+
+def level_exits(ledger: Ledger) -> dict[str, dt.datetime]:
+    """Return when a touched target or stop last closed each symbol."""
+    touched = {TargetReason.EXIT_TARGET, TargetReason.EXIT_STOP}
+    return {i.symbol: at for i, at in _filled_intents(ledger) if i.reason in touched}
+
+
+def _filled_intents(ledger: Ledger) -> list[tuple[OrderIntent, dt.datetime]]:
+    query = (
+        sa.select(orders, plans.c.as_of)
+        .join_from(orders, plans, orders.c.plan_id == plans.c.plan_id)
+        .where(orders.c.client_order_id.in_(sa.select(fills.c.client_order_id)))
+        .order_by(plans.c.as_of, plans.c.created_at, orders.c.place)
+    )
+    return [(_order(r).intent, r["as_of"]) for r in ledger.rows(query)]
+
+
+def _position(connection: sa.Connection) -> int:
+    return connection.scalar(sa.select(sa.func.max(audit_log.c.seq))) or 0
+
+
+def _lapse_unsent(connection: sa.Connection, plan_id: str, now: dt.datetime) -> None:
+    unsent = sa.select(orders.c.client_order_id).where(
+        orders.c.state == JournalState.INTENDED.value
+    )
+    for (order_id,) in connection.execute(unsent).all():
+        move_order(
+            connection,
+            order_id,
+            JournalState.INTENDED,
+            JournalState.LAPSED,
+            now,
+            {"why": f"superseded by plan {plan_id}"},
+        )
+
+
+def move_order(
+    connection: sa.Connection,
+    order_id: str,
+    before: JournalState,
+    after: JournalState,
+    now: dt.datetime,
+    detail: dict[str, Any],
+) -> bool:
+    """Change an order's state if it still is ``before``, and log it; say whether it was."""
+    statement = (
+        sa.update(orders)
+        .where(orders.c.client_order_id == order_id, orders.c.state == before.value)
+        .values(state=after.value, updated_at=now)
+    )
+    if connection.execute(statement).rowcount != 1:
+        return False
+    append_audit(
+        connection,
+        at=now,
+        subject="order",
+        key=order_id,
+        event=f"{before.value} -> {after.value}",
+        detail=detail,
+    )
+    return True
+
+
+def _insert_plan(
+    connection: sa.Connection,
+    plan: Plan,
+    verdicts: Sequence[Verdict],
+    targets: Targets,
+    broker: str,
+    now: dt.datetime,
+) -> None:
+    row = {
+        "plan_id": plan.plan_id,
+        "batch_id": plan.batch_id,
+        "as_of": plan.as_of,
+        "created_at": now,
+        "expires_at": plan.expires_at,
+        "broker": broker,
+        "decisions": [asdict(d) for d in targets.decisions],
+        "skipped": [asdict(s) for s in plan.skipped],
+    }
+    connection.execute(plans.insert(), row)
+    append_audit(
+        connection,
+        at=now,
+        subject="plan",
+        key=plan.plan_id,
+        event="recorded",
+        detail={"batch_id": plan.batch_id, "orders": len(verdicts)},
+    )
+    for place, verdict in enumerate(verdicts):
+        intent = verdict.intent
+        state = JournalState.INTENDED if verdict.accepted else JournalState.DENIED
+        denials = [asdict(d) for d in verdict.denials]
+        # A duplicate has no row of its own: its identity is taken. The audit log tells of it.
+        if all(d.code is not DenialCode.DUPLICATE for d in verdict.denials):
+            fields = {
+                **_plain(intent),
+                "plan_id": plan.plan_id,
+                "place": place,
+                "denials": denials,
+                "state": state.value,
+                "filled_quantity": Decimal(0),
+                "updated_at": now,
+            }
+            connection.execute(orders.insert(), fields)
+        append_audit(
+            connection,
+            at=now,
+            subject="order",
+            key=intent.client_order_id,
+            event=state.value,
+            detail={"intent": asdict(intent), "denials": denials},
+        )
+
+
+def _plain(intent: OrderIntent) -> dict[str, Any]:
+    # Drivers other than SQLite's store an enumeration by its name.
+    return {k: v.value if isinstance(v, StrEnum) else v for k, v in asdict(intent).items()}
+
+
+def _order(row: dict[str, Any]) -> JournalledOrder:
+    intent = OrderIntent(
+        client_order_id=row["client_order_id"],
+        symbol=row["symbol"],
+        side=Side(row["side"]),
+        quantity=row["quantity"],
+        order_type=OrderType(row["order_type"]),
+        time_in_force=TimeInForce(row["time_in_force"]),
+        leg=row["leg"],
+        attempt=row["attempt"],
+        reason=TargetReason(row["reason"]),
+        limit_price_usd=row["limit_price_usd"],
+        reference_price_usd=row["reference_price_usd"],
+        horizon=row["horizon"],
+        valid_until=row["valid_until"],
+        target_price_usd=row["target_price_usd"],
+        stop_price_usd=row["stop_price_usd"],
+    )
+    return JournalledOrder(
+        intent=intent,
+        plan_id=row["plan_id"],
+        denials=tuple(Denial(DenialCode(d["code"]), d["detail"]) for d in row["denials"]),
+        state=JournalState(row["state"]),
+        broker_order_id=row["broker_order_id"],
+        filled_quantity=row["filled_quantity"],
+        filled_average_price_usd=row["filled_average_price_usd"],
+        updated_at=row["updated_at"],
+    )

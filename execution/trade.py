@@ -1,0 +1,280 @@
+"""One trading run: fresh signals to targets, plan, checks, journal, broker, fills."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import sqlalchemy as sa
+
+from execution.broker import Account, Broker, Clock
+from execution.dispatch import SyncReport, send_plan, sync_orders
+from execution.journal import (
+    JournalledPlan,
+    as_broker_order,
+    find_plan,
+    held_positions,
+    journal_position,
+    journalled_ids,
+    level_exits,
+    own_quantities,
+    pending_orders,
+    read_plan,
+    record_plan,
+)
+from execution.plan import LastPrice, Plan, PlanRules, plan_orders
+from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
+from execution.state import current_state
+from execution.targets import TargetRules, Targets, compute_targets
+from market.errors import ExecutionError
+from market.ledger import Ledger
+from market.ledger_tables import signal_batches, signals_current
+from signals.publish import decode_signals
+from signals.schema import ENSEMBLE_ENGINE
+
+_CLOCK_TOLERANCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRules:
+    """Every rule of a trading run."""
+
+    targets: TargetRules = field(default_factory=TargetRules)
+    plan: PlanRules = field(default_factory=PlanRules)
+    limits: RiskLimits = field(default_factory=RiskLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class TradeReport:
+    """What a run decided and did.
+
+    Attributes
+    ----------
+    batch_id : str or None
+        The batch that was traded; ``None`` when no batch was ever published.
+    dry_run : bool
+        Whether nothing was written or sent.
+    resumed : bool
+        Whether the batch already had a plan, which was carried on instead of made anew.
+    targets, plan, verdicts
+        What was decided in this run; absent in a resumed one.
+    journalled : JournalledPlan or None
+        The plan with the state of each order; absent in a dry run.
+    sync : SyncReport or None
+        What the last poll of the broker found; absent in a dry run.
+    """
+
+    batch_id: str | None
+    dry_run: bool
+    resumed: bool = False
+    targets: Targets | None = None
+    plan: Plan | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    journalled: JournalledPlan | None = None
+    sync: SyncReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    targets: Targets
+    plan: Plan
+    verdicts: tuple[Verdict, ...]
+    based_on: int
+
+
+def trade(
+    ledger: Ledger,
+    broker: Broker,
+    *,
+    prices: Mapping[str, LastPrice],
+    volatilities: Mapping[str, float],
+    rules: TradeRules,
+    now: dt.datetime,
+    dry_run: bool = False,
+) -> TradeReport:
+    """Trade the newest batch; calling again carries its plan on and sends nothing twice.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Signals, journal and trading state.
+    broker : Broker
+        Paper or live; see :func:`assert_may_trade`.
+    prices : Mapping
+        Of everything that has a signal or is held.
+    volatilities : Mapping
+        Annualised, by symbol, as shares.
+    rules : TradeRules
+    now : datetime
+        The present; more than five minutes away from the broker's clock, every order is denied.
+    dry_run : bool
+        Decide and check, but write and send nothing.
+
+    Returns
+    -------
+    TradeReport
+        Denials are in it, per order: they are data.
+
+    Raises
+    ------
+    BrokerError
+        When the broker is out of reach; what is journalled is carried on by the next call.
+    LedgerError
+        When the journal cannot be written; nothing was sent that is not journalled.
+    """
+    if not dry_run:
+        sync_orders(ledger, broker, now)
+    batch = newest_batch(ledger)
+    if batch is None:
+        return TradeReport(None, dry_run)
+    report = TradeReport(batch.batch_id, dry_run)
+    journalled = None if dry_run else find_plan(ledger, batch.batch_id)
+    if journalled is None:
+        made = _decide(ledger, broker, batch, prices, volatilities, rules, now)
+        report = replace(report, targets=made.targets, plan=made.plan, verdicts=made.verdicts)
+        if dry_run:
+            return report
+        journalled = _record(ledger, broker, made, now)
+    send_plan(ledger, broker, journalled.plan_id, now)
+    sync = sync_orders(ledger, broker, now)
+    return replace(
+        report,
+        resumed=report.plan is None,
+        journalled=read_plan(ledger, journalled.plan_id),
+        sync=sync,
+    )
+
+
+def newest_batch(ledger: Ledger) -> BatchStatus | None:
+    """Return the newest batch of signals, or ``None`` where there is none."""
+    table = signal_batches.c
+    query = sa.select(signal_batches).order_by(table.as_of.desc(), table.seq.desc()).limit(1)
+    rows = ledger.rows(query)
+    if not rows:
+        return None
+    names = ("batch_id", "as_of", "scheduled_for", "ts_emit", "late", "complete")
+    return BatchStatus(**{name: rows[0][name] for name in names})
+
+
+def assert_may_trade(mode: str, broker: Broker, allow_live_account: str | None) -> Account:
+    """Refuse to trade real money unless two separate settings agree; return the account.
+
+    Parameters
+    ----------
+    mode : str
+        ``paper`` or ``live``, from the settings.
+    broker : Broker
+        The connected broker.
+    allow_live_account : str or None
+        The second setting: the number of the live account.
+
+    Raises
+    ------
+    ExecutionError
+        When mode, broker and account do not agree.
+    """
+    if mode not in {"paper", "live"}:
+        raise ExecutionError(
+            "unknown trading mode", got=mode, allowed="paper, live", remedy="use paper"
+        )
+    if mode == "paper" and not broker.is_paper:
+        raise ExecutionError(
+            "paper mode refuses a live broker",
+            got=broker.name,
+            allowed="a paper broker",
+            remedy="use the paper URL and paper keys",
+        )
+    if mode == "live" and broker.is_paper:
+        raise ExecutionError(
+            "live mode is set and the broker is a paper one",
+            got=broker.name,
+            allowed="a live broker",
+            remedy="set the mode to paper, or use the live URL",
+        )
+    account = broker.account()
+    if mode == "live" and (not allow_live_account or allow_live_account != account.account_number):
+        raise ExecutionError(
+            "live trading is not allowed for this account",
+            allowed="ISOBAR_ALLOW_LIVE equal to the account number",
+            remedy="set it on purpose, or trade on paper",
+        )
+    return account
+
+
+def _decide(
+    ledger: Ledger,
+    broker: Broker,
+    batch: BatchStatus,
+    prices: Mapping[str, LastPrice],
+    volatilities: Mapping[str, float],
+    rules: TradeRules,
+    now: dt.datetime,
+) -> _Decision:
+    # The journal's position comes first: whatever moves after it makes record_plan refuse.
+    based_on = journal_position(ledger)
+    view = signals_current.c
+    query = sa.select(signals_current).where(
+        view.engine == ENSEMBLE_ENGINE, view.valid_until > now, view.as_of <= now
+    )
+    own = own_quantities(ledger)
+    account, clock, positions = broker.account(), broker.clock(), broker.positions()
+    known = journalled_ids(ledger)
+    foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
+    open_orders = [as_broker_order(o) for o in pending_orders(ledger)] + foreign
+    targets = compute_targets(
+        decode_signals(ledger.read(query)),
+        held_positions(ledger),
+        {symbol: last.price_usd for symbol, last in prices.items()},
+        volatilities,
+        account.equity_usd,
+        rules.targets,
+        now,
+        level_exits(ledger),
+    )
+    assets = broker.assets([d.symbol for d in targets.decisions])
+    plan = plan_orders(
+        targets,
+        positions,
+        open_orders,
+        own,
+        prices,
+        assets,
+        clock,
+        rules.plan,
+        batch.batch_id,
+        known,
+    )
+    context = RiskContext(
+        now=now,
+        state=current_state(ledger),
+        batch=batch,
+        account=account,
+        clock=_checked(clock, now),
+        positions=positions,
+        open_orders=open_orders,
+        own_quantities=own,
+        journalled=known,
+        assets=assets,
+        prices=prices,
+        limits=rules.limits,
+    )
+    return _Decision(targets, plan, tuple(check_plan(plan.intents, context)), based_on)
+
+
+def _record(ledger: Ledger, broker: Broker, made: _Decision, now: dt.datetime) -> JournalledPlan:
+    return record_plan(
+        ledger,
+        made.plan,
+        made.verdicts,
+        made.targets,
+        broker=broker.name,
+        now=now,
+        based_on=made.based_on,
+    )
+
+
+def _checked(clock: Clock, now: dt.datetime) -> Clock | None:
+    """Return the clock, or ``None`` (which denies) when it and ``now`` are far apart."""
+    jumped = abs((clock.now - now).total_seconds()) > _CLOCK_TOLERANCE_SECONDS
+    return None if jumped else clock

@@ -1,0 +1,70 @@
+"""The command line. Every query has ``--json``; logs and progress go to stderr.
+
+Exit status: 0 fine, 1 the work failed, 2 the command was used wrongly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+# MLflow and Dagster would report usage to their makers; nothing here leaves the machine unasked.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "true")
+
+import typer
+from rich.traceback import Traceback
+
+from isobar import pipeline_commands, query_commands, server_commands
+from isobar.output import log
+from market.errors import IsobarError, UsageError
+from pipelines.settings import redact
+
+app = typer.Typer(
+    name="isobar",
+    help="US-equity bars into trustworthy signals and safe orders.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_STATE = {"debug": False}
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
+) -> None:
+    """US-equity bars into trustworthy signals and safe orders."""
+    _STATE["debug"] = debug
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+
+
+pipeline_commands.register(app)
+query_commands.register(app)
+server_commands.register(app)
+
+
+def main() -> None:
+    """Run the command line; turn errors into one message and an exit status."""
+    try:
+        app(standalone_mode=True)
+    except IsobarError as error:
+        _fail(error, 2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    if _STATE["debug"] or "--debug" in sys.argv:
+        log.print(Traceback.from_exception(type(error), error, error.__traceback__))
+    log.print("[bold red]Error:[/]", end=" ")
+    log.print(redact(str(error)), markup=False, highlight=False)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

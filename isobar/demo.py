@@ -1,0 +1,253 @@
+"""The demo: the whole pipeline on a synthetic market, offline, through real servers and clients.
+
+A vendor's server and a broker's server run on loopback, and one replayed clock moves all
+three: yesterday evening's history, training and EOD run, this morning's premarket run and orders,
+midday, and this evening.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from execution.paper import ReplayClock
+from execution.paper import create_app as create_broker
+from isobar import output
+from isobar.bootstrap import bootstrap
+from market import calendar
+from market.errors import UsageError
+from market.horizons import Run, find_horizon, scheduled_for
+from market.replay import create_app as create_vendor
+from market.replay_data import ServedMarket
+from market.serving import BackgroundServer
+from market.synthetic import SyntheticMarket, SyntheticSpec, generate
+from models.evaluation import Estimate, skill
+from pipelines.assets.models import read_labels
+from pipelines.assets.orders import trade_newest
+from pipelines.launch import Launcher
+from pipelines.resources import Progress, Stores
+from pipelines.settings import Settings
+
+HORIZONS = ("1h", "1d")
+_MARKER = "made-by-isobar-demo"
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """What the demo has to show."""
+
+    home: Path
+    bars: dict[str, int]
+    skill: dict[str, dict[str, Any]]
+    backtests: dict[str, dict[str, Any]]
+    signals: dict[str, int]
+    orders: dict[str, int]
+    tear_sheets: dict[str, str]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "home": str(self.home),
+            "bars": self.bars,
+            "skill": self.skill,
+            "backtests": self.backtests,
+            "signals": self.signals,
+            "orders": self.orders,
+            "tear_sheets": self.tear_sheets,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def show(self) -> None:
+        """Print it."""
+        rows: list[tuple[str, str]] = [
+            (f"bars ingested, {name}", f"{n:,}") for name, n in self.bars.items()
+        ]
+        for horizon, s in self.skill.items():
+            rows += [
+                (f"out-of-sample rank IC, {horizon}", _interval(s["found"])),
+                (f"planted rank IC, {horizon}", _interval(s["planted"])),
+            ]
+        for horizon, metrics in self.backtests.items():
+            rows += [(f"backtest {horizon}, {k}", output.show(v)) for k, v in metrics.items()]
+        rows += [(f"signals published, {run}", f"{n:,}") for run, n in self.signals.items()]
+        rows += [(f"orders {state}", f"{n:,}") for state, n in self.orders.items()]
+        output.out.print(output.table(f"Demo, {self.seconds:.0f} seconds", ("", ""), rows))
+        for horizon, path in self.tear_sheets.items():
+            output.out.print(f"Tear sheet {horizon}: {path}", soft_wrap=True)
+        output.out.print(
+            f"Look further: ISOBAR_HOME={self.home} isobar signals, status, ui", soft_wrap=True
+        )
+
+
+def _interval(e: dict[str, float]) -> str:
+    return f"{e['mean']:+.4f}  (95%: {e['low']:+.4f} to {e['high']:+.4f})"
+
+
+def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
+    """Run the demo in a fresh data root (``ISOBAR_HOME``, else ``var/demo``).
+
+    Raises
+    ------
+    UsageError
+        When the folder holds something that is not a demo.
+    """
+    began = dt.datetime.now(dt.UTC)
+    home = _fresh_home()
+    progress("synthetic market", 0, 1)
+    spec = SyntheticSpec(seed=seed)
+    market = generate(spec)
+    progress("synthetic market", 1, 1)
+    today = market.daily["session"].max()
+    assert isinstance(today, dt.date)
+    clock = ReplayClock(calendar.session_close(calendar.previous_session(today)))
+    keys = [secrets.token_hex(12) for _ in range(3)]
+    served = ServedMarket(
+        market.daily, market.minute, market.splits, market.dividends, market.tickers
+    )
+    vendor = create_vendor(served, api_key=keys[0], now=clock.now)
+    broker = create_broker(market.minute, api_key=keys[1], secret_key=keys[2], clock=clock)
+    with BackgroundServer(vendor) as vendor_server, BackgroundServer(broker) as broker_server:
+        settings = _settings(home, market, today, keys, vendor_server.url, broker_server.url)
+        first = _evening_before(settings, clock, progress)
+        signals = first.signals | _trading_day(settings, clock, today, progress)
+        summary = _summarise(settings, market, first, signals)
+    return DemoSummary(**summary, seconds=(dt.datetime.now(dt.UTC) - began).total_seconds())
+
+
+def _fresh_home() -> Path:
+    home = Path(os.environ.get("ISOBAR_HOME", "var/demo"))
+    if home.exists() and any(home.iterdir()):
+        if not (home / _MARKER).exists():
+            raise UsageError(
+                "the demo will not touch a data root that holds something else",
+                got=str(home),
+                allowed="an empty folder, or one that an earlier demo made",
+                remedy="unset ISOBAR_HOME, or name an empty folder",
+            )
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / _MARKER).touch()
+    return home
+
+
+def _settings(
+    home: Path,
+    market: SyntheticMarket,
+    today: dt.date,
+    keys: list[str],
+    vendor_url: str,
+    broker_url: str,
+) -> Settings:
+    symbols = market.tickers["symbol"].to_list()
+    start = market.daily["session"].min()
+    minutes = market.spec.minute_sessions - 1
+    # The same file serves later commands in this data root; keys are never written.
+    lines = [
+        f"symbols = {symbols}".replace("'", '"'),
+        "[history]",
+        f"start = {start}",
+        f"end = {today}",
+        f"minute_sessions = {minutes}",
+        "[models]",
+        f"horizons = {list(HORIZONS)}".replace("'", '"'),
+        "[trading]",
+        "enabled = true",
+    ]
+    (home / "isobar.toml").write_text("\n".join(lines) + "\n")
+    return Settings.model_validate(
+        {
+            "home": home,
+            "symbols": symbols,
+            "polygon": {"api_key": keys[0], "base_url": vendor_url},
+            "alpaca": {"api_key": keys[1], "secret_key": keys[2], "base_url": broker_url},
+            "history": {"start": start, "end": today, "minute_sessions": minutes},
+            "models": {"horizons": HORIZONS},
+            "trading": {"enabled": True},
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Evening:
+    done: dict[str, dict[str, Any]]
+    signals: dict[str, int]
+
+
+def _evening_before(settings: Settings, clock: ReplayClock, progress: Progress) -> _Evening:
+    yesterday = clock.now().astimezone(calendar.NEW_YORK).date()
+    clock.advance_to(scheduled_for(Run.EOD, yesterday))
+    launcher = Launcher(settings, now=clock.now(), progress=progress)
+    done = bootstrap(launcher)
+    made = launcher.scheduled_run(Run.EOD, yesterday)
+    return _Evening(done, {f"eod {yesterday}": int(made["signals_eod"]["signals"])})
+
+
+def _trading_day(
+    settings: Settings, clock: ReplayClock, today: dt.date, progress: Progress
+) -> dict[str, int]:
+    signals: dict[str, int] = {}
+    for run in (Run.PREMARKET, Run.MIDDAY, Run.EOD):
+        clock.advance_to(scheduled_for(run, today))
+        launcher = Launcher(settings, now=clock.now(), progress=progress)
+        made = launcher.scheduled_run(run, today)
+        signals[f"{run.value} {today}"] = int(made[f"signals_{run.value}"]["signals"])
+    # The broker's last words on today's orders.
+    trade_newest(Stores(settings), now=clock.now(), dry_run=False)
+    return signals
+
+
+def _summarise(
+    settings: Settings, market: SyntheticMarket, evening: _Evening, signals: dict[str, int]
+) -> dict[str, Any]:
+    stores = Stores(settings)
+    stores.lake.replace("truth", market.truth, sorted(market.truth["horizon"].unique()))
+    with stores.ledger as ledger:
+        states = ledger.read("select state, count(*) as n from orders group by state order by n")
+    backtests = {h: evening.done[f"backtest {h}"] for h in HORIZONS}
+    wanted = ("total_return", "annual_return", "sharpe", "max_drawdown", "turnover", "orders")
+    return {
+        "home": settings.home,
+        "bars": {
+            t: int(stores.lake.scan(t).select(pl.len()).collect().item())
+            for t in ("bars_1d", "bars_1m")
+        },
+        "skill": {h: _skill(stores, market, h) for h in HORIZONS},
+        "backtests": {
+            h: {k: m["metrics"][k] for k in wanted if k in m["metrics"]}
+            for h, m in backtests.items()
+        },
+        "signals": signals,
+        "orders": {str(s): int(n) for s, n in states.iter_rows()},
+        "tear_sheets": {h: str(m["tear sheet"]) for h, m in backtests.items()},
+    }
+
+
+def _skill(stores: Stores, market: SyntheticMarket, horizon: str) -> dict[str, Any]:
+    row = find_horizon(horizon)
+    outcomes = read_labels(stores.lake, row).select("symbol", "bar_end", "excess_return")
+    found = (
+        stores.lake.scan("predictions")
+        .filter((pl.col("horizon") == horizon) & (pl.col("engine") == "ensemble"))
+        .collect()
+        .join(outcomes, on=["symbol", "bar_end"])
+    )
+    truth = market.truth.filter(pl.col("horizon") == horizon).rename({"as_of": "bar_end"})
+    planted = found.drop("expected_return_bps").join(
+        truth.select("symbol", "bar_end", "expected_return_bps"), on=["symbol", "bar_end"]
+    )
+    return {
+        "found": _plain(skill(found, seed=1, periods_per_block=5.0)),
+        "planted": _plain(skill(planted, seed=1, periods_per_block=5.0)),
+    }
+
+
+def _plain(e: Estimate) -> dict[str, float]:
+    return {"mean": e.mean, "low": e.low, "high": e.high, "periods": e.periods}

@@ -1,0 +1,98 @@
+"""What the terminal shows: tables and progress on stderr, documents on stdout."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+out = Console()
+log = Console(stderr=True)
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document to stdout."""
+    body = orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2)
+    sys.stdout.write(body.decode() + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal | Path | dt.timedelta):
+        return str(value)
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Return a table; numbers are right-aligned."""
+    made = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    for k, name in enumerate(columns):
+        numeric = any(isinstance(row[k], int | float | Decimal) for row in rows)
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(show(v) for v in row))
+    return made
+
+
+def show(value: object) -> str:
+    """Return a value as a person reads it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dt.datetime):
+        return f"{value:%Y-%m-%d %H:%M}Z"
+    return str(value)
+
+
+@contextmanager
+def progress_bars(quiet: bool = False) -> Iterator[Any]:
+    """Yield a callable (what, done, total) that draws one bar per kind of work."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=log, transient=False, disable=quiet) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield update
+
+
+def print_mapping(title: str, values: Mapping[str, object]) -> None:
+    """Print names and values as a table on stdout."""
+    rows = [(k, v if isinstance(v, int | float | str) else show(v)) for k, v in values.items()]
+    out.print(table(title, ("", ""), [(k, show(v)) for k, v in rows]))

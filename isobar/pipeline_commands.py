@@ -1,0 +1,204 @@
+"""Commands that do work: bootstrap, ingest, train, backtest, run, trade, demo."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from isobar import output
+from isobar.arguments import (
+    AsOf,
+    End,
+    Horizons,
+    JsonFlag,
+    Start,
+    due_session,
+    read_date,
+    read_horizons,
+    read_period,
+    read_run,
+    read_time,
+    read_timeframe,
+)
+from isobar.bootstrap import bootstrap
+from isobar.demo import run_demo
+from market.timeframes import Timeframe
+from pipelines.assets.orders import describe_trade, trade_newest
+from pipelines.launch import Launcher
+from pipelines.settings import load_settings
+
+_PANEL = "Work"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for function in (
+        demo,
+        bootstrap_command,
+        ingest_command,
+        train_command,
+        backtest_command,
+        run_command,
+        trade_command,
+    ):
+        name = function.__name__.removesuffix("_command")
+        app.command(name, rich_help_panel=_PANEL)(function)
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic market.")] = 7,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run everything offline on a synthetic market, from vendor to filled orders."""
+    with output.progress_bars(quiet=as_json) as progress:
+        summary = run_demo(seed=seed, progress=progress)
+    if as_json:
+        output.print_json(summary.as_dict())
+    else:
+        summary.show()
+
+
+def bootstrap_command(as_json: JsonFlag = False) -> None:
+    """The first day: history, features, models, a first backtest. Resumes where it stopped."""
+    with output.progress_bars(quiet=as_json) as progress:
+        done = bootstrap(Launcher(load_settings(), progress=progress))
+    _report("Bootstrap", done, as_json)
+
+
+def ingest_command(
+    start: Start,
+    end: End,
+    timeframe: Annotated[str, typer.Option(help="1m or 1d; both when absent.")] = "",
+    symbols: Annotated[str, typer.Option(help="A,B,C; the universe when absent.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch bars and corporate actions into the lake. What is settled is not fetched again."""
+    first, last = read_period(start, end)
+    wanted = [read_timeframe(timeframe)] if timeframe else [Timeframe.D1, Timeframe.M1]
+    named = [s.strip() for s in symbols.split(",") if s.strip()]
+    with output.progress_bars(quiet=as_json) as progress:
+        launcher = Launcher(load_settings(), progress=progress)
+        done = launcher.ingest(first, last, wanted, named)
+    _report("Ingested", done, as_json)
+
+
+def train_command(
+    horizon: Horizons = None,
+    as_of: AsOf = "",
+    start: Start = "",
+    end: End = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Walk forward over the out-of-sample period and train the champions."""
+    settings = load_settings()
+    _check_dates(start, end)
+    wanted = read_horizons(horizon, settings)
+    with output.progress_bars(quiet=as_json) as progress:
+        launcher = Launcher(settings, now=read_time(as_of, "--as-of"), progress=progress)
+        done = launcher.train(wanted, start, end)
+    _report("Trained", done, as_json)
+
+
+def backtest_command(
+    horizon: Horizons = None, start: Start = "", end: End = "", as_json: JsonFlag = False
+) -> None:
+    """Backtest the out-of-sample signals through the live targets, planning and risk code."""
+    settings = load_settings()
+    _check_dates(start, end)
+    wanted = read_horizons(horizon, settings)
+    with output.progress_bars(quiet=as_json) as progress:
+        done = Launcher(settings, progress=progress).backtest(wanted, start, end)
+    if as_json:
+        output.print_json(
+            {h: {**m["metrics"], "tear_sheet": m["tear sheet"]} for h, m in done.items()}
+        )
+        return
+    for name, metadata in done.items():
+        output.out.print(metrics_table(f"Backtest {name}", metadata["metrics"]))
+        output.out.print(f"Tear sheet: {metadata['tear sheet']}", soft_wrap=True)
+
+
+def metrics_table(title: str, metrics: Mapping[str, Any]) -> Any:
+    """Return the scalar metrics as a table."""
+    rows = [(k.replace("_", " "), v) for k, v in metrics.items() if not isinstance(v, list | dict)]
+    return output.table(title, ("metric", "value"), rows)
+
+
+def run_command(
+    run: Annotated[str, typer.Argument(help="premarket, midday or eod")],
+    as_of: AsOf = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Do a scheduled run now. It keeps its scheduled as_of and says when it is late."""
+    kind = read_run(run)
+    now = read_time(as_of, "--as-of")
+    with output.progress_bars(quiet=as_json) as progress:
+        launcher = Launcher(load_settings(), now=now, progress=progress)
+        done = launcher.scheduled_run(kind, due_session(kind, launcher.present()))
+    _report(f"Run {kind.value}", done, as_json)
+
+
+def trade_command(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan and check, send nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn the newest batch of signals into risk-checked orders. Again sends nothing twice."""
+    launcher = Launcher(load_settings())
+    # The broker's clock decides what is fresh: it is the one that fills.
+    now = launcher.stores.broker.clock().now
+    report = trade_newest(launcher.stores, now=now, dry_run=dry_run)
+    shown = {k: getattr(v, "md_str", v) for k, v in describe_trade(report).items()}
+    verdicts = [
+        {
+            "symbol": v.intent.symbol,
+            "side": v.intent.side.value,
+            "quantity": str(v.intent.quantity),
+            "client_order_id": v.intent.client_order_id,
+            "denials": [d.code.value for d in v.denials],
+        }
+        for v in report.verdicts
+    ]
+    if as_json:
+        output.print_json({**shown, "plan": verdicts})
+        return
+    rows = [
+        (v["symbol"], v["side"], v["quantity"], ", ".join(v["denials"]) or "accepted")
+        for v in verdicts
+    ]
+    output.out.print(output.table("Plan", ("symbol", "side", "shares", "verdict"), rows))
+    output.print_mapping("Trade", {k: str(v) for k, v in shown.items() if k != "plan"})
+
+
+def _check_dates(start: str, end: str) -> None:
+    if start and end:
+        read_period(start, end)
+    elif start or end:
+        read_date(start or end, "--start" if start else "--end")
+
+
+def _report(title: str, done: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    if as_json:
+        output.print_json(done)
+        return
+    rows = [
+        (name if k == 0 else "", key, _one_line(value))
+        for name, metadata in done.items()
+        for k, (key, value) in enumerate(metadata.items())
+        if not (isinstance(value, str) and "\n" in value)
+    ]
+    output.out.print(output.table(title, ("asset", "what", "value"), rows))
+    for metadata in done.values():
+        for value in metadata.values():
+            if isinstance(value, str) and "\n" in value:
+                output.out.print(value)
+
+
+def _one_line(value: object) -> object:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:6])) + (" ..." if len(value) > 6 else "")
+    return value if isinstance(value, int | float | str | dt.datetime) else str(value)

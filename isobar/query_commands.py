@@ -1,0 +1,220 @@
+"""Commands that ask, and the trading switch: signals, status, doctor, halt, resume."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from execution.journal import own_quantities
+from execution.state import current_state
+from execution.state import halt as halt_trading
+from execution.state import resume as resume_trading
+from isobar import output
+from isobar.arguments import JsonFlag, read_horizons, read_time
+from isobar.workspace import Workspace
+from market import calendar
+from market.errors import IsobarError
+from pipelines.resources import Stores
+from pipelines.settings import load_settings, redact
+
+_PANEL = "Questions"
+_GIB = 2**30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("signals", rich_help_panel=_PANEL)(signals)
+    app.command("status", rich_help_panel=_PANEL)(status)
+    app.command("doctor", rich_help_panel=_PANEL)(doctor)
+    app.command("halt", rich_help_panel="Trading switch")(halt)
+    app.command("resume", rich_help_panel="Trading switch")(resume)
+
+
+def signals(
+    since: Annotated[str, typer.Option("--since", help="as_of from this ISO time on.")] = "",
+    horizon: Annotated[str, typer.Option("--horizon", help="One horizon.")] = "",
+    symbol: Annotated[str, typer.Option("--symbol", help="One symbol.")] = "",
+    engine: Annotated[
+        str, typer.Option("--engine", help="Engine; `all` for every one.")
+    ] = "ensemble",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show current signals, strongest first."""
+    workspace = Workspace()
+    if horizon:
+        read_horizons([horizon], workspace.settings)
+    rows = workspace.signals(
+        since=read_time(since, "--since"),
+        horizon=horizon or None,
+        symbol=symbol or None,
+        engine=None if engine == "all" else engine,
+    )
+    if as_json:
+        output.print_json(rows.to_dicts())
+        return
+    if rows.is_empty():
+        output.out.print("No signals match. `isobar run eod` publishes some.")
+        return
+    newest = rows.sort("as_of", "confidence", descending=True)
+    columns = (
+        "as_of",
+        "symbol",
+        "horizon",
+        "direction",
+        "confidence",
+        "expected_return_bps",
+        "regime",
+        "valid_until",
+    )
+    shown = newest.select(columns).head(40).rows()
+    output.out.print(output.table(f"Signals ({rows.height:,})", columns, shown))
+    if rows.height > len(shown):
+        output.out.print(f"... and {rows.height - len(shown):,} more: narrow it, or use --json")
+
+
+def status(as_json: JsonFlag = False) -> None:
+    """Show what is in the lake and the ledger, the trading state, positions and orders."""
+    workspace = Workspace()
+    stores = Stores(workspace.settings)
+    document: dict[str, Any] = {"home": str(workspace.settings.home)}
+    document["lake"] = {
+        t: _coverage(workspace, t) for t in ("bars_1d", "bars_1m") if workspace.lake.exists(t)
+    }
+    with stores.ledger as ledger:
+        document["trading_state"] = current_state(ledger).value
+        document["positions"] = {s: str(q) for s, q in own_quantities(ledger).items() if q}
+        batch = ledger.read(
+            "select batch_id, run, as_of, rows, late from signal_batches order by seq desc limit 1"
+        ).to_dicts()
+        orders = ledger.read("select state, count(*) as n from orders group by state").to_dicts()
+    document["newest_batch"] = batch[0] if batch else None
+    document["orders"] = {o["state"]: o["n"] for o in orders}
+    if as_json:
+        output.print_json(document)
+        return
+    flat = {
+        "data root": document["home"],
+        **{f"lake, {t}": c for t, c in document["lake"].items()},
+        "trading": document["trading_state"],
+        "newest batch": _describe_batch(document["newest_batch"]),
+        "own positions": ", ".join(f"{s} {q}" for s, q in document["positions"].items()) or "none",
+        "orders": ", ".join(f"{n} {s}" for s, n in document["orders"].items()) or "none",
+    }
+    output.print_mapping("Status", flat)
+
+
+def _coverage(workspace: Workspace, table: str) -> str:
+    sessions = workspace.lake.sessions(table)
+    return f"{len(sessions):,} sessions, {min(sessions)} to {max(sessions)}"
+
+
+def _describe_batch(batch: dict[str, Any] | None) -> str:
+    if batch is None:
+        return "none published"
+    late = ", late" if batch["late"] else ""
+    return f"{batch['run']} as of {batch['as_of']}, {batch['rows']} signals{late}"
+
+
+@dataclass(frozen=True)
+class _Check:
+    name: str
+    ask: Callable[[], str]
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check keys, vendor, broker, calendar, disk, ledger and models; say how to mend each."""
+    settings = load_settings()
+    stores = Stores(settings)
+    now = dt.datetime.now(dt.UTC)
+    results = [_ask(c) for c in _checks(stores, now)]
+    failed = [r for r in results if not r["ok"]]
+    if as_json:
+        output.print_json({"healthy": not failed, "checks": results})
+    else:
+        rows = [(("ok" if r["ok"] else "FAIL"), r["check"], r["says"]) for r in results]
+        output.out.print(output.table("Doctor", ("", "check", "says"), rows))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
+    settings = stores.settings
+
+    def vendor() -> str:
+        known = stores.source.tickers().height
+        return f"{settings.polygon.base_url}, {known:,} tickers"
+
+    def broker() -> str:
+        account = stores.broker.account()
+        return f"{settings.alpaca.base_url}, account {account.account_number}, {account.currency}"
+
+    def models() -> str:
+        names = [h.name for h in settings.enabled_horizons]
+        for name in names:
+            stores.tracker.champions(name, now)
+        return f"champions for {', '.join(names)}"
+
+    def ledger() -> str:
+        with stores.ledger as opened:
+            return f"trading is {current_state(opened).value}"
+
+    def disk() -> str:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(settings.home).free / _GIB
+        if free < 1.0:
+            raise IsobarError(
+                "little disk space",
+                got=f"{free:.2f} GiB",
+                allowed="1 GiB or more free",
+                remedy="free some space",
+            )
+        return f"{free:,.0f} GiB free under {settings.home}"
+
+    return [
+        _Check("settings", lambda: f"hash {settings.config_hash}"),
+        _Check("calendar", lambda: f"last closed session {calendar.latest_session(now)}"),
+        _Check("disk", disk),
+        _Check("ledger", ledger),
+        _Check("market data", vendor),
+        _Check("models", models),
+        _Check("broker", broker),
+    ]
+
+
+def _ask(check: _Check) -> dict[str, Any]:
+    try:
+        return {"check": check.name, "ok": True, "says": check.ask()}
+    except IsobarError as error:
+        return {"check": check.name, "ok": False, "says": redact(str(error))}
+
+
+def halt(
+    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "by hand",
+    as_json: JsonFlag = False,
+) -> None:
+    """Stop all orders until `isobar resume`. Survives restarts."""
+    with Stores(load_settings()).ledger as ledger:
+        state = halt_trading(ledger, reason, dt.datetime.now(dt.UTC))
+    _show_state(state.value, as_json)
+
+
+def resume(
+    reason: Annotated[str, typer.Option("--reason", help="Why it is safe. Required.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Allow orders again; only a person does this."""
+    with Stores(load_settings()).ledger as ledger:
+        state = resume_trading(ledger, reason, dt.datetime.now(dt.UTC))
+    _show_state(state.value, as_json)
+
+
+def _show_state(state: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"trading_state": state})
+    else:
+        output.out.print(f"Trading is [bold]{state}[/].")

@@ -1,0 +1,197 @@
+"""Commands that serve: the vendor's protocol, the broker's protocol, the UI."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from execution.paper import ReplayClock
+from execution.paper import create_app as create_broker
+from isobar import output
+from isobar.arguments import read_time
+from market.errors import UsageError
+from market.lake import Lake
+from market.replay import create_app as create_vendor
+from market.replay_data import ServedMarket, load_bars_file
+from market.serving import serve
+from market.synthetic import SyntheticSpec, generate
+from pipelines.launch import prepare_dagster_home
+from pipelines.resources import Stores
+from pipelines.settings import Settings, load_settings
+
+_DEFAULT_KEY = "replay"
+_PANEL = "Servers"
+
+Port = Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)]
+BarsFile = Annotated[
+    list[Path] | None,
+    typer.Option("--bars", help="Parquet of bars; may be repeated, one daily and one intraday."),
+]
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="The synthetic market.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    group = typer.Typer(help="Serve bars or a paper broker in the real services' protocols.")
+    group.command("polygon")(serve_polygon)
+    group.command("alpaca")(serve_alpaca)
+    app.add_typer(group, name="serve", rich_help_panel=_PANEL)
+    app.command("ui", rich_help_panel=_PANEL)(ui)
+
+
+def serve_polygon(
+    port: Port,
+    bars: BarsFile = None,
+    synthetic: Synthetic = False,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic market.")] = 7,
+    requests_per_minute: Annotated[
+        int, typer.Option("--rate-limit", help="Requests a minute; 0 for no limit.")
+    ] = 0,
+) -> None:
+    """Serve bars as Polygon would. The key is POLYGON_API_KEY, or `replay` when unset."""
+    if synthetic == bool(bars):
+        raise UsageError(
+            "what to serve",
+            got="both --bars and --synthetic" if synthetic else "neither",
+            allowed="--bars FILE or --synthetic",
+            remedy="name exactly one of them",
+        )
+    market = _synthetic(seed) if synthetic else _from_files(bars or [])
+    key = load_settings().polygon.api_key.get_secret_value() or _DEFAULT_KEY
+    app = create_vendor(market, api_key=key, requests_per_minute=requests_per_minute or None)
+    output.log.print(f"Serving the Polygon protocol on http://127.0.0.1:{port}")
+    output.log.print(f"Use it: POLYGON_BASE_URL=http://127.0.0.1:{port} isobar ingest ...")
+    serve(app, port=port)
+
+
+def serve_alpaca(
+    port: Port,
+    bars: BarsFile = None,
+    synthetic: Synthetic = False,
+    as_of: Annotated[str, typer.Option("--as-of", help="Where the replayed clock starts.")] = "",
+    speed: Annotated[float, typer.Option(help="Replayed seconds per second.", min=0.0)] = 1.0,
+    cash: Annotated[float, typer.Option(help="Cash at the start, USD.", min=1.0)] = 100_000.0,
+) -> None:
+    """Serve a paper broker as Alpaca would, filling at replayed prices.
+
+    Prices are those of the lake unless --bars or --synthetic is given. The clock starts at the
+    newest batch of signals unless --as-of is given. Keys are ALPACA_API_KEY and
+    ALPACA_SECRET_KEY, or `replay` when unset.
+    """
+    settings = load_settings()
+    frame = _prices(settings, bars, synthetic)
+    clock = PacedClock(_start(settings, frame, as_of), speed)
+    keys = settings.alpaca
+    app = create_broker(
+        frame,
+        api_key=keys.api_key.get_secret_value() or _DEFAULT_KEY,
+        secret_key=keys.secret_key.get_secret_value() or _DEFAULT_KEY,
+        clock=clock,
+        starting_cash_usd=Decimal(str(round(cash, 2))),
+    )
+    output.log.print(f"Serving the Alpaca protocol on http://127.0.0.1:{port}")
+    output.log.print(f"Replayed clock: {clock.now():%Y-%m-%d %H:%M:%S}Z at {speed:g}x")
+    serve(app, port=port)
+
+
+class PacedClock(ReplayClock):
+    """A replayed clock that runs by itself; it can also be advanced."""
+
+    def __init__(self, start: dt.datetime, speed: float) -> None:
+        super().__init__(start)
+        self._start, self._speed, self._began = start, speed, time.monotonic()
+
+    def now(self) -> dt.datetime:
+        """Return the replayed present."""
+        passed = dt.timedelta(seconds=(time.monotonic() - self._began) * self._speed)
+        if self._start + passed > super().now():
+            self.advance_to(self._start + passed)
+        return super().now()
+
+    __call__ = now
+
+
+def ui(port: Port = 3000) -> None:
+    """Open Dagster's UI on this installation: assets, runs, schedules, checks."""
+    settings = load_settings()
+    home = prepare_dagster_home(settings)
+    output.log.print(f"Dagster UI on http://127.0.0.1:{port} (instance {home})")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    environment = {**os.environ, "ISOBAR_HOME": str(settings.home.resolve())}
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def _synthetic(seed: int) -> ServedMarket:
+    made = generate(SyntheticSpec(seed=seed))
+    return ServedMarket(made.daily, made.minute, made.splits, made.dividends, made.tickers)
+
+
+def _from_files(paths: list[Path]) -> ServedMarket:
+    loaded = [load_bars_file(p, as_of=dt.datetime.now(dt.UTC)) for p in paths]
+    daily = [m.daily for m in loaded if m.daily is not None]
+    minute = [m.minute for m in loaded if m.minute is not None]
+    if len(daily) > 1 or len(minute) > 1:
+        raise UsageError(
+            "several files of one kind",
+            got=", ".join(map(str, paths)),
+            allowed="at most one daily and one intraday file",
+            remedy="leave one out",
+        )
+    tickers = pl.concat([m.tickers for m in loaded]).unique("symbol").sort("symbol")
+    return ServedMarket(
+        daily[0] if daily else None,
+        minute[0] if minute else None,
+        pl.concat([m.splits for m in loaded]),
+        pl.concat([m.dividends for m in loaded]),
+        tickers,
+    )
+
+
+def _prices(settings: Settings, bars: list[Path] | None, synthetic: bool) -> pl.DataFrame:
+    if synthetic:
+        return _finest(_synthetic(7).daily, _synthetic(7).minute)
+    if bars:
+        market = _from_files(bars)
+        return _finest(market.daily, market.minute)
+    lake = Lake(settings.lake_root)
+    parts = [lake.read_bars(t) if lake.exists(t) else None for t in ("bars_1d", "bars_1m")]
+    return _finest(parts[0], parts[1])
+
+
+def _finest(daily: pl.DataFrame | None, minute: pl.DataFrame | None) -> pl.DataFrame:
+    """Return minutes of the symbols that have them, daily bars of the others."""
+    if minute is None or minute.is_empty():
+        if daily is None or daily.is_empty():
+            raise UsageError(
+                "no prices to fill at",
+                allowed="--bars FILE, --synthetic, or bars in the lake",
+                remedy="ingest bars first, or name a file",
+            )
+        return daily
+    if daily is None:
+        return minute
+    others = daily.filter(~pl.col("symbol").is_in(minute["symbol"].unique().to_list()))
+    return pl.concat([minute, others])
+
+
+def _start(settings: Settings, frame: pl.DataFrame, as_of: str) -> dt.datetime:
+    given = read_time(as_of, "--as-of")
+    if given is not None:
+        return given
+    with Stores(settings).ledger as ledger:
+        newest = ledger.read("select max(ts_emit) as t from signal_batches")["t"].to_list()
+    if newest and newest[0] is not None:
+        value = newest[0]
+        moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return min(dt.datetime.now(dt.UTC), max(frame["bar_end"].to_list()))

@@ -1,0 +1,222 @@
+"""The notebook's view of an installation: bars, features, signals, SQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from features.registry import select_features
+from features.spec import PANEL_KEYS
+from market import calendar
+from market.actions import Adjustment, adjust, session_factors
+from market.errors import MarketError, UsageError
+from market.lake import TABLES, Lake
+from market.ledger import Ledger, open_ledger
+from market.ledger_tables import METADATA
+from market.schema import Bar
+from market.timeframes import Timeframe, parse_timeframe, resample
+from pipelines.settings import Settings, load_settings
+from signals.publish import read_signals
+
+
+class Workspace:
+    """Read-only access to the lake and the ledger.
+
+    Parameters
+    ----------
+    home : Path or str, optional
+        Data root; ``ISOBAR_HOME`` or ``./var`` when absent.
+
+    Examples
+    --------
+    >>> ws = Workspace("var/demo")  # doctest: +SKIP
+    >>> ws.bars("ZZAA", "15m", "2025-06-02", "2025-06-06").height  # doctest: +SKIP
+    130
+    """
+
+    def __init__(self, home: Path | str | None = None) -> None:
+        self.settings: Settings = load_settings()
+        if home is not None:
+            self.settings = self.settings.model_copy(update={"home": Path(home)})
+        self.lake = Lake(self.settings.lake_root)
+
+    def __repr__(self) -> str:
+        held = ", ".join(t for t in TABLES if self.lake.exists(t)) or "empty"
+        return f"Workspace({str(self.settings.home)!r}: {held})"
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger (signals, orders, weights, ...)."""
+        return open_ledger(self.settings.resolved_ledger_url)
+
+    def bars(
+        self,
+        symbols: str | Sequence[str],
+        timeframe: str = "1d",
+        start: dt.date | str | None = None,
+        end: dt.date | str | None = None,
+        *,
+        adjusted: str = "split",
+        as_of: dt.datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return bars of a timeframe.
+
+        Parameters
+        ----------
+        symbols : str or sequence of str
+            One or several.
+        timeframe : str
+            ``1m 5m 15m 30m 1h 4h 1d 1w 1M``.
+        start, end : date or str, optional
+            Sessions, both included.
+        adjusted : str
+            ``raw``, ``split`` or ``total`` (dividends reinvested).
+        as_of : datetime, optional
+            Aware: bars and adjustments as they were known then; by default, everything.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``BAR_SCHEMA``, sorted by symbol and time; prices in USD, times in UTC.
+
+        Raises
+        ------
+        MarketError
+            On an unknown symbol, timeframe or view, or reversed dates.
+        """
+        wanted = [symbols] if isinstance(symbols, str) else list(symbols)
+        frame = parse_timeframe(timeframe)
+        view = _view(adjusted)
+        first, last = _date(start), _date(end)
+        if first and last and last < first:
+            calendar.sessions_between(first, last)
+        moment = as_of or calendar.session_close(_far_session())
+        self._require(wanted, frame)
+        daily = self.lake.read_bars("bars_1d", symbols=wanted, as_of=moment)
+        if frame is Timeframe.D1:
+            bars = daily
+        elif frame.is_intraday:
+            minutes = self.lake.read_bars(
+                "bars_1m", start=first, end=last, symbols=wanted, as_of=moment
+            )
+            bars = minutes if frame is Timeframe.M1 else resample(minutes, frame)
+        else:
+            bars = resample(daily, frame)
+        if first:
+            bars = bars.filter(pl.col(Bar.SESSION) >= first)
+        if last:
+            bars = bars.filter(pl.col(Bar.SESSION) <= last)
+        return adjust(bars, self._factors(daily), view, moment)
+
+    def features(
+        self,
+        symbols: str | Sequence[str] | None = None,
+        timeframe: str = "1d",
+        start: dt.date | str | None = None,
+        end: dt.date | str | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return features from the lake, sorted by symbol and time.
+
+        Raises
+        ------
+        FeatureError
+            On an unknown feature name, with near ones.
+        LakeError
+            When features of this timeframe were never computed.
+        """
+        columns = [f.name for f in select_features(names)]
+        rows = self.lake.scan(f"features_{parse_timeframe(timeframe).value}")
+        if symbols is not None:
+            wanted = [symbols] if isinstance(symbols, str) else list(symbols)
+            rows = rows.filter(pl.col(Bar.SYMBOL).is_in(wanted))
+        first, last = _date(start), _date(end)
+        if first:
+            rows = rows.filter(pl.col(Bar.SESSION) >= first)
+        if last:
+            rows = rows.filter(pl.col(Bar.SESSION) <= last)
+        return rows.select(*PANEL_KEYS, *columns).sort(Bar.SYMBOL, Bar.BAR_END).collect()
+
+    def signals(
+        self,
+        *,
+        since: dt.datetime | None = None,
+        horizon: str | None = None,
+        symbol: str | None = None,
+        engine: str | None = None,
+    ) -> pl.DataFrame:
+        """Return current signals: of each batch its last revision."""
+        with self.ledger as ledger:
+            return read_signals(ledger, since=since, horizon=horizon, symbol=symbol, engine=engine)
+
+    def sql(self, query: str) -> pl.DataFrame:
+        """Run DuckDB SQL over the tables of lake and ledger, in a connection of its own.
+
+        Examples
+        --------
+        >>> Workspace("var/demo").sql(  # doctest: +SKIP
+        ...     "select horizon, count(*) from signals_current group by horizon")
+        """
+        with duckdb.connect() as connection, self.ledger as ledger:
+            for name in TABLES:
+                if self.lake.exists(name):
+                    connection.register(name, self.lake.arrow_dataset(name))
+            # A lake table keeps its name; the ledger's table of the same name gets a prefix.
+            for name in (*METADATA.tables, "signals_current"):
+                target = f"ledger_{name}" if name in TABLES else name
+                if target in query:
+                    rows = ledger.read(f"select * from {name}")
+                    connection.register(target, rows.to_arrow())
+            try:
+                return connection.sql(query).pl()
+            except duckdb.Error as error:
+                raise UsageError(f"SQL: {error}", remedy="correct the query") from error
+
+    def _factors(self, daily: pl.DataFrame) -> pl.DataFrame:
+        return session_factors(
+            daily, self.lake.scan("splits").collect(), self.lake.scan("dividends").collect()
+        )
+
+    def _require(self, wanted: Sequence[str], timeframe: Timeframe) -> None:
+        table = "bars_1m" if timeframe.is_intraday else "bars_1d"
+        known = self.lake.scan(table).select(pl.col(Bar.SYMBOL).unique()).collect()
+        missing = sorted(set(wanted) - set(known[Bar.SYMBOL]))
+        if missing:
+            raise MarketError(
+                "symbols without bars in the lake",
+                got=missing[:10],
+                allowed=f"{known.height} symbols in {table}",
+                remedy=f"run `isobar ingest --symbols {','.join(missing[:10])} ...`",
+            )
+
+
+def _far_session() -> dt.date:
+    return calendar.previous_session(calendar.LAST_DATE)
+
+
+def _view(name: str) -> Adjustment:
+    try:
+        return Adjustment(name)
+    except ValueError:
+        raise MarketError(
+            "unknown price view",
+            got=name,
+            allowed=", ".join(a.value for a in Adjustment),
+            remedy="choose one of these",
+        ) from None
+
+
+def _date(value: dt.date | str | None) -> dt.date | None:
+    if value is None or isinstance(value, dt.date):
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise MarketError(
+            "not a date", got=value, allowed="YYYY-MM-DD", remedy="write it like 2024-06-03"
+        ) from None

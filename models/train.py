@@ -1,0 +1,126 @@
+"""One training of one horizon: out-of-sample predictions and the newest models."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from market.errors import ModelError
+from market.horizons import Horizon
+from models.dataset import Dataset, assemble
+from models.spec import Family
+from models.splits import PurgedWalkForward
+from models.walk_forward import FittedModel, fit_model, walk_forward
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training gives.
+
+    Attributes
+    ----------
+    predictions : pl.DataFrame
+        Out of sample, every engine (``PREDICTION_SCHEMA``).
+    models : tuple of FittedModel
+        One per family, fitted on everything known at ``as_of``: the coming champions.
+    windows : int
+        Out-of-sample windows.
+    """
+
+    predictions: pl.DataFrame
+    models: tuple[FittedModel, ...]
+    windows: int
+
+
+def train_horizon(
+    features: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    horizon: Horizon,
+    families: Sequence[Family],
+    feature_names: Sequence[str],
+    min_train_sessions: int,
+    test_sessions: int,
+    embargo_sessions: int,
+    start: dt.date | None,
+    end: dt.date | None,
+    as_of: dt.datetime,
+    seed: int,
+    band_bps: float,
+    data_hash: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Training:
+    """Walk forward over the out-of-sample period, then fit on all that is known.
+
+    Parameters
+    ----------
+    features, labels : pl.DataFrame
+        From :mod:`features`; rows known after ``as_of`` are not looked at.
+    horizon : Horizon
+        A row of the horizons table.
+    families : sequence of Family
+        Engines.
+    feature_names : sequence of str
+        Columns to learn from.
+    min_train_sessions, test_sessions, embargo_sessions : int
+        Windows of the walk-forward; the first is ignored where ``start`` is given.
+    start, end : date, optional
+        First and last session of the out-of-sample period.
+    as_of : datetime
+        Aware; the moment at which the training happens.
+    seed, band_bps, data_hash, progress
+        See :func:`models.walk_forward.walk_forward`.
+
+    Raises
+    ------
+    ModelError
+        When the period leaves too little to train on, or nothing to test on.
+    """
+    known = features.filter(pl.col("as_of") <= as_of)
+    if end is not None:
+        known = known.filter(pl.col("session") <= end)
+    arrived = labels.with_columns(
+        pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
+        for c in ("label_known_at", "forward_return", "excess_return")
+    )
+    dataset = assemble(known, arrived, feature_names)
+    splitter = PurgedWalkForward(
+        horizon,
+        min_train_sessions=_first_window(dataset, start, min_train_sessions),
+        test_sessions=test_sessions,
+        embargo_sessions=embargo_sessions,
+    )
+    walked = walk_forward(
+        dataset,
+        families,
+        splitter,
+        seed=seed,
+        band_bps=band_bps,
+        data_hash=data_hash,
+        progress=progress,
+    )
+    every = np.arange(len(dataset))
+    fitted = tuple(
+        fit_model(dataset, every, f, horizon=horizon.name, seed=seed, data_hash=data_hash)
+        for f in families
+    )
+    return Training(walked.predictions, fitted, walked.windows)
+
+
+def _first_window(dataset: Dataset, start: dt.date | None, default: int) -> int:
+    if start is None:
+        return default
+    sessions = dataset.keys["session"].unique()
+    before = int((sessions < start).sum())
+    if before == 0:
+        raise ModelError(
+            "no history before the out-of-sample period",
+            got=f"start {start}, first session with features {sessions.min()}",
+            allowed="a start that leaves sessions to train on",
+            remedy="choose a later start, or ingest older bars",
+        )
+    return before

@@ -1,0 +1,172 @@
+"""Walk-forward backtest of each horizon's out-of-sample signals."""
+
+import datetime as dt
+
+import dagster as dg
+import polars as pl
+import sqlalchemy as sa
+from backtest.metrics import compute_metrics
+from backtest.tearsheet import render_tear_sheet
+
+from backtest.simulate import Simulation, simulate
+from market.errors import BacktestError
+from market.horizons import Horizon, find_horizon
+from market.lake import frame_hash
+from market.ledger_tables import backtests
+from market.schema import Bar
+from market.timeframes import Timeframe, resample
+from pipelines.assets.models import PeriodConfig, parse_date, read_labels
+from pipelines.partitions import horizon_partitions
+from pipelines.resources import Stores, moment_of
+from pipelines.settings import Settings
+from signals.record import insert_new
+
+GROUP = "backtest"
+OWNERS = ["team:research"]
+
+
+def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return the backtest asset, partitioned by horizon."""
+
+    @dg.asset(
+        partitions_def=horizon_partitions(settings),
+        deps=["models"],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"vectorbt", "plotly"},
+        description="The out-of-sample signals through the live targets, planning and risk code, "
+        "filled at the next bar's open, after costs.",
+    )
+    def walk_forward_backtest(
+        context: dg.AssetExecutionContext,
+        config: PeriodConfig,
+        stores: dg.ResourceParam[Stores],
+    ) -> dg.MaterializeResult:
+        horizon = find_horizon(context.partition_key)
+        now = moment_of(context)
+        metrics, path = run_backtest(
+            stores, horizon, parse_date(config.start), parse_date(config.end), now
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "tear sheet": dg.MetadataValue.path(str(path)),
+                "metrics": dg.MetadataValue.json(metrics),
+            }
+        )
+
+    return [walk_forward_backtest]
+
+
+def run_backtest(
+    stores: Stores,
+    horizon: Horizon,
+    start: dt.date | None,
+    end: dt.date | None,
+    now: dt.datetime,
+) -> tuple[dict[str, object], object]:
+    """Simulate one horizon, write its tear sheet and its row in the ledger."""
+    settings = stores.settings
+    predictions = _predictions(stores, horizon, start, end)
+    simulation = _simulate(stores, horizon, predictions)
+    outcomes = read_labels(stores.lake, horizon).select("symbol", "bar_end", "excess_return")
+    metrics = compute_metrics(
+        simulation,
+        predictions.join(outcomes, on=["symbol", "bar_end"], how="left"),
+        horizon=horizon,
+        seed=settings.models.seed,
+    )
+    page = render_tear_sheet(
+        metrics,
+        simulation,
+        title=f"Walk-forward backtest, horizon {horizon.name}",
+        subtitle=f"{len(settings.symbols)} symbols, {predictions['session'].min()} to "
+        f"{predictions['session'].max()}, out of sample, after costs",
+    )
+    folder = settings.home / "backtests"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"tear-sheet-{horizon.name}.html"
+    scratch = path.with_suffix(".part")
+    scratch.write_text(page)
+    scratch.replace(path)
+    _record(stores, horizon, predictions, metrics, path.as_posix(), now)
+    return metrics, path
+
+
+def _predictions(
+    stores: Stores, horizon: Horizon, start: dt.date | None, end: dt.date | None
+) -> pl.DataFrame:
+    rows = stores.lake.scan("predictions").filter(
+        (pl.col("horizon") == horizon.name) & (pl.col("engine") == "ensemble")
+    )
+    if start is not None:
+        rows = rows.filter(pl.col("session") >= start)
+    if end is not None:
+        rows = rows.filter(pl.col("session") <= end)
+    frame = rows.sort("bar_end", "symbol").collect()
+    if frame.is_empty():
+        raise BacktestError(
+            f"no out-of-sample predictions of horizon {horizon.name} in this period",
+            got=f"{start or 'beginning'} to {end or 'end'}",
+            allowed="a period that was trained walk-forward",
+            remedy=f"run `isobar train --horizon {horizon.name}` for it first",
+        )
+    return frame
+
+
+def is_backtested(stores: Stores, horizon: Horizon) -> bool:
+    """Say whether the present predictions were backtested with the present settings."""
+    predictions = _predictions(stores, horizon, None, None)
+    query = sa.select(backtests.c.backtest_id).where(
+        backtests.c.data_hash == frame_hash(predictions),
+        backtests.c.config_hash == stores.settings.config_hash,
+    )
+    with stores.ledger as ledger:
+        return bool(ledger.rows(query))
+
+
+def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Simulation:
+    settings, lake = stores.settings, stores.lake
+    first = predictions["session"].min()
+    table = "bars_1m" if horizon.timeframe.is_intraday else "bars_1d"
+    bars = lake.read_bars(table, start=first)
+    if horizon.timeframe not in (Timeframe.M1, Timeframe.D1):
+        bars = resample(bars, horizon.timeframe)
+    return simulate(
+        predictions,
+        bars.sort(Bar.SYMBOL, Bar.BAR_START),
+        horizon=horizon,
+        regimes=lake.scan("regimes").sort("as_of").collect(),
+        rules=settings.targets,
+        limits=settings.risk,
+        costs=settings.costs,
+        band_bps=settings.band_bps,
+        starting_cash_usd=settings.starting_cash_usd,
+        splits=lake.scan("splits").collect(),
+        dividends=lake.scan("dividends").collect(),
+        progress=lambda done, total: stores.progress(f"backtest {horizon.name}", done, total),
+    )
+
+
+def _record(
+    stores: Stores,
+    horizon: Horizon,
+    predictions: pl.DataFrame,
+    metrics: dict[str, object],
+    path: str,
+    now: dt.datetime,
+) -> None:
+    settings = stores.settings
+    row = {
+        "backtest_id": f"{horizon.name}-{settings.config_hash}-{now:%Y%m%dT%H%M%S%f}",
+        "as_of": max(predictions["as_of"].to_list()),
+        "created_at": now,
+        "start_session": str(predictions["session"].min()),
+        "end_session": str(predictions["session"].max()),
+        "horizons": [horizon.name],
+        "metrics": metrics,
+        "data_hash": frame_hash(predictions),
+        "config_hash": settings.config_hash,
+        "tear_sheet": path,
+    }
+    with stores.ledger as ledger:
+        insert_new(ledger, backtests, [row])

@@ -1,0 +1,208 @@
+"""Training: out-of-sample predictions into the lake, champions into MLflow."""
+
+import datetime as dt
+import math
+
+import dagster as dg
+import polars as pl
+
+from features.labels import forward_returns
+from features.registry import feature_names
+from market import calendar
+from market.horizons import Horizon, find_horizon
+from market.lake import Lake
+from models.evaluation import Estimate, skill
+from models.forecast import Prediction
+from models.registry import families_of
+from models.train import Training, train_horizon
+from pipelines.assets.features import (
+    current_dataset_version,
+    feature_table,
+    read_adjusted,
+    used_timeframes,
+)
+from pipelines.partitions import horizon_partitions
+from pipelines.resources import Stores, moment_of
+from pipelines.settings import ModelSettings, Settings
+from signals.schema import ENSEMBLE_ENGINE
+from signals.weighting import blend_walk_forward
+
+GROUP = "models"
+OWNERS = ["team:research"]
+
+
+class PeriodConfig(dg.Config):
+    """Out-of-sample period; ISO dates, empty for the default."""
+
+    start: str = ""
+    end: str = ""
+
+
+def parse_date(text: str) -> dt.date | None:
+    """Return the date, or ``None`` for an empty text."""
+    return dt.date.fromisoformat(text) if text else None
+
+
+def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return the training asset, partitioned by horizon."""
+
+    @dg.asset(
+        partitions_def=horizon_partitions(settings),
+        deps=["dataset_version", "regimes"],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"xgboost", "lightgbm", "mlflow"},
+        description="Purged walk-forward of every engine and the regime-weighted ensemble; "
+        "the newest models become champions.",
+    )
+    def models(
+        context: dg.AssetExecutionContext,
+        config: PeriodConfig,
+        stores: dg.ResourceParam[Stores],
+    ) -> dg.MaterializeResult:
+        horizon = find_horizon(context.partition_key)
+        as_of = _as_of(context, config)
+        labels = read_labels(stores.lake, horizon)
+        training = _train(stores, horizon, config, as_of, labels)
+        predictions = with_ensemble(stores.lake, training.predictions, labels)
+        stores.lake.replace("predictions", predictions, [horizon.name])
+        estimates = skill_by_engine(predictions, labels, horizon, stores.settings.models.seed)
+        run_id = _log(stores, horizon, training, estimates)
+        return dg.MaterializeResult(metadata=_metadata(training, predictions, estimates, run_id))
+
+    return [models]
+
+
+def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
+    """Return the labels of a horizon from the bars in the lake."""
+    return forward_returns(read_adjusted(lake, horizon.timeframe, None, None), horizon)
+
+
+def with_ensemble(lake: Lake, engines: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Return the engines' predictions and below them the ensemble's, blended as known then."""
+    blended = blend_walk_forward(engines, labels, lake.scan("regimes").collect())
+    return pl.concat([engines, blended])
+
+
+def skill_by_engine(
+    predictions: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, seed: int
+) -> dict[str, Estimate]:
+    """Return each engine's out-of-sample rank IC with its interval."""
+    scored = predictions.join(
+        labels.select("symbol", "bar_end", "excess_return"), on=["symbol", "bar_end"], how="left"
+    )
+    block = float(max(5, 2 * horizon.sessions))
+    return {
+        str(name[0]): skill(part, seed=seed, periods_per_block=block)
+        for name, part in sorted(scored.partition_by(Prediction.ENGINE, as_dict=True).items())
+    }
+
+
+def _as_of(context: dg.AssetExecutionContext, config: PeriodConfig) -> dt.datetime:
+    end = parse_date(config.end)
+    now = moment_of(context)
+    if end is None:
+        return now
+    # A declared end bounds what the champions may know, too.
+    day = end if calendar.is_session(end) else calendar.previous_session(end)
+    return min(now, calendar.session_close(day) + dt.timedelta(hours=1))
+
+
+def _windows(settings: ModelSettings, horizon: Horizon) -> tuple[int, int]:
+    if horizon.timeframe.is_intraday:
+        return settings.intraday_min_train_sessions, settings.intraday_test_sessions
+    return settings.daily_min_train_sessions, settings.daily_test_sessions
+
+
+def _train(
+    stores: Stores, horizon: Horizon, config: PeriodConfig, as_of: dt.datetime, labels: pl.DataFrame
+) -> Training:
+    settings = stores.settings
+    first, test = _windows(settings.models, horizon)
+    return train_horizon(
+        stores.lake.scan(feature_table(horizon.timeframe)).collect(),
+        labels,
+        horizon=horizon,
+        families=families_of(horizon),
+        feature_names=feature_names(),
+        min_train_sessions=first,
+        test_sessions=test,
+        embargo_sessions=settings.models.embargo_sessions,
+        start=parse_date(config.start),
+        end=parse_date(config.end),
+        as_of=as_of,
+        seed=settings.models.seed,
+        band_bps=settings.band_bps,
+        data_hash=current_dataset_version(stores.lake, used_timeframes(settings)),
+        progress=lambda done, total: stores.progress(f"training {horizon.name}", done, total),
+    )
+
+
+def _log(
+    stores: Stores, horizon: Horizon, training: Training, estimates: dict[str, Estimate]
+) -> str:
+    settings = stores.settings
+    metrics = {f"rank_ic_{engine}": e.mean for engine, e in estimates.items()}
+    ensemble = estimates[ENSEMBLE_ENGINE]
+    metrics |= {"rank_ic_low": ensemble.low, "rank_ic_high": ensemble.high}
+    version = current_dataset_version(stores.lake, used_timeframes(settings))
+    return stores.tracker.log_training(
+        horizon.name,
+        training.models,
+        params={
+            "horizon": horizon.name,
+            "families": ",".join(m.family.name for m in training.models),
+            "windows": training.windows,
+            "features": len(training.models[0].feature_names),
+            "seed": settings.models.seed,
+        },
+        metrics=metrics,
+        tags={"dataset_version": version, "config_hash": settings.config_hash},
+    )
+
+
+def _metadata(
+    training: Training, predictions: pl.DataFrame, estimates: dict[str, Estimate], run_id: str
+) -> dict[str, object]:
+    table = "| engine | rank IC | 95% interval | sessions |\n|---|---|---|---|\n" + "\n".join(
+        f"| {name} | {e.mean:+.4f} | {e.low:+.4f} to {e.high:+.4f} | {e.periods} |"
+        for name, e in estimates.items()
+    )
+    ensemble = estimates[ENSEMBLE_ENGINE]
+    return {
+        "out-of-sample skill": dg.MetadataValue.md(table),
+        "rank IC": None if math.isnan(ensemble.mean) else ensemble.mean,
+        "predictions": predictions.height,
+        "windows": training.windows,
+        "models": [m.version for m in training.models],
+        "MLflow run": run_id,
+    }
+
+
+def build_model_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks on predictions."""
+
+    @dg.asset_check(
+        asset="models",
+        description="Probabilities add up to one, and no prediction is missing or infinite.",
+    )
+    def predictions_are_sound(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        parts = (Prediction.P_SHORT, Prediction.P_NEUTRAL, Prediction.P_LONG)
+        row = (
+            stores.lake.scan("predictions")
+            .select(
+                rows=pl.len(),
+                not_finite=(~pl.col(Prediction.EXPECTED_RETURN_BPS).is_finite()).sum(),
+                not_one=((pl.sum_horizontal(parts) - 1.0).abs() > 1e-6).sum(),
+            )
+            .collect()
+            .row(0, named=True)
+        )
+        return dg.AssetCheckResult(
+            passed=row["not_finite"] == 0 and row["not_one"] == 0,
+            metadata={k.replace("_", " "): int(v) for k, v in row.items()},
+        )
+
+    return [predictions_are_sound]

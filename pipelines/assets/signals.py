@@ -1,0 +1,210 @@
+"""The scheduled runs: score, weight by regime, publish."""
+
+import datetime as dt
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from features.labels import forward_returns
+from market import calendar
+from market.errors import SignalError
+from market.horizons import Horizon, Run, scheduled_for
+from market.schema import Bar
+from pipelines.assets.features import feature_table, read_adjusted
+from pipelines.partitions import session_partitions
+from pipelines.resources import Stores, moment_of
+from pipelines.settings import Settings
+from signals.compose import compose_signals
+from signals.publish import PublishedBatch, publish_batch, verify_chain
+from signals.record import record_engines, record_regime, record_weights
+from signals.score import score_latest
+from signals.weighting import regime_weights, session_skill
+
+GROUP = "signals"
+OWNERS = ["team:research"]
+SCHEDULED_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
+
+
+def signals_asset_name(run: Run) -> str:
+    """Return the asset's name of a run's signals."""
+    return f"signals_{run.value}"
+
+
+def published_horizons(settings: Settings, run: Run) -> list[Horizon]:
+    """Return the horizons that are on and that this run publishes."""
+    return [h for h in settings.enabled_horizons if run in h.runs]
+
+
+def build_signal_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return one signals asset per scheduled run, partitioned by session."""
+    partitions = session_partitions(settings)
+    return [_signals_asset(run, settings, partitions) for run in SCHEDULED_RUNS]
+
+
+def _signals_asset(
+    run: Run, settings: Settings, partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
+    tables = {feature_table(h.timeframe) for h in published_horizons(settings, run)}
+    # Before the open, what is known is the previous session's.
+    offset = -1 if run is Run.PREMARKET else 0
+    mapping = dg.TimeWindowPartitionMapping(
+        start_offset=-1, end_offset=offset, allow_nonexistent_upstream_partitions=True
+    )
+
+    @dg.asset(
+        name=signals_asset_name(run),
+        partitions_def=partitions,
+        deps=[
+            *(dg.AssetDep(t, partition_mapping=mapping) for t in sorted(tables)),
+            dg.AssetDep("models", partition_mapping=dg.AllPartitionMapping()),
+            "regimes",
+        ],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"polars", "sqlite"},
+        description=f"Signals of the {run.value} run: scored by the champions, weighted by "
+        "regime, published whole or not at all.",
+    )
+    def signals(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        session = dt.date.fromisoformat(context.partition_key)
+        rows, batch = publish_run(stores, run, session, moment_of(context))
+        counts = dict(rows["direction"].value_counts().iter_rows())
+        return dg.MaterializeResult(
+            metadata={
+                "batch": batch.batch_id,
+                "signals": batch.rows,
+                "already published": batch.already_published,
+                "as of": scheduled_for(run, session).isoformat(),
+                **counts,
+            }
+        )
+
+    return signals
+
+
+def publish_run(
+    stores: Stores, run: Run, session: dt.date, now: dt.datetime
+) -> tuple[pl.DataFrame, PublishedBatch]:
+    """Score and publish everything that a run of a session publishes.
+
+    Raises
+    ------
+    SignalError
+        When the run is not due yet, or nothing is published by it.
+    """
+    settings, as_of = stores.settings, scheduled_for(run, session)
+    horizons = published_horizons(settings, run)
+    if now < as_of:
+        raise SignalError(
+            f"the {run.value} run of {session} is not due yet",
+            got=f"now {now.isoformat()}",
+            allowed=f"from {as_of.isoformat()}",
+            remedy="wait, or name an earlier session",
+        )
+    if not horizons:
+        raise SignalError(
+            f"the {run.value} run publishes none of the horizons that are on",
+            got=", ".join(settings.models.horizons),
+            allowed="a horizon whose row names this run",
+            remedy="switch such a horizon on in the settings",
+        )
+    late = now > as_of + dt.timedelta(minutes=settings.trading.late_after_minutes)
+    rows = pl.concat([_score(stores, h, as_of, now) for h in horizons])
+    with stores.ledger as ledger:
+        batch = publish_batch(
+            ledger,
+            rows,
+            run=run.value,
+            as_of=as_of,
+            scheduled_for=as_of,
+            ts_emit=now,
+            late=late,
+            head_file=stores.head_file,
+        )
+    return rows, batch
+
+
+def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetime) -> pl.DataFrame:
+    settings, lake = stores.settings, stores.lake
+    models = stores.tracker.champions(horizon.name, as_of)
+    regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
+    engines = [m.family.name for m in models]
+    weights = regime_weights(_evidence(stores, horizon, as_of), regimes, engines, as_of)
+    day = as_of.astimezone(calendar.NEW_YORK).date()
+    recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -5)
+    scores = score_latest(
+        lake.scan(feature_table(horizon.timeframe)).filter(recent).collect(),
+        models,
+        horizon=horizon,
+        weights=weights,
+        regimes=regimes,
+        as_of=as_of,
+        delay=stores.delay,
+        band_bps=settings.band_bps,
+    )
+    regime = regimes["regime"].to_list()[-1] if regimes.height else "neutral"
+    with stores.ledger as ledger:
+        record_weights(ledger, weights, horizon=horizon.name, as_of=as_of)
+        record_engines(ledger, models, scores.data_hash, settings.config_hash, recorded_at=now)
+        record_regime(ledger, regime, as_of=as_of, recorded_at=now)
+    return compose_signals(
+        scores.predictions,
+        horizon=horizon,
+        prices=last_prices(stores, horizon, as_of),
+        regime=regime,
+        band_bps=settings.band_bps,
+        as_of=as_of,
+        data_hash=scores.data_hash,
+        config_hash=settings.config_hash,
+        contributions=scores.contributions,
+    )
+
+
+def _evidence(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> pl.DataFrame:
+    past = (
+        stores.lake.scan("predictions")
+        .filter((pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of))
+        .filter(pl.col("engine") != "ensemble")
+        .collect()
+    )
+    start = past["session"].min()
+    bars = read_adjusted(stores.lake, horizon.timeframe, start, None)
+    labels = forward_returns(bars.filter(pl.col(Bar.KNOWN_AT) <= as_of), horizon)
+    outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
+    return session_skill(past.join(outcome, on=["symbol", "bar_end"], how="left"))
+
+
+def last_prices(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Mapping[str, float]:
+    """Return each symbol's last raw close known at ``as_of``."""
+    table = "bars_1m" if horizon.timeframe.is_intraday else "bars_1d"
+    day = as_of.astimezone(calendar.NEW_YORK).date()
+    first = calendar.offset_session(calendar.previous_session(day), -5)
+    bars = stores.lake.read_bars(table, start=first, as_of=as_of)
+    last = bars.group_by(Bar.SYMBOL).agg(pl.col(Bar.CLOSE).last())
+    return dict(last.iter_rows())
+
+
+def build_signal_checks() -> list[dg.AssetChecksDefinition]:
+    """Return a check of the signals chain after each run."""
+    return [_chain_check(run) for run in SCHEDULED_RUNS]
+
+
+def _chain_check(run: Run) -> dg.AssetChecksDefinition:
+    name = signals_asset_name(run)
+
+    @dg.asset_check(
+        asset=name,
+        name=f"{name}_chain_is_whole",
+        description="No row of the signals table was altered, removed or inserted.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        with stores.ledger as ledger:
+            findings = verify_chain(ledger, stores.head_file)
+        return dg.AssetCheckResult(passed=not findings, metadata={"findings": findings[:20]})
+
+    return check

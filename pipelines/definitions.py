@@ -1,0 +1,56 @@
+"""Everything Dagster is told: assets, checks, jobs, schedules, resources."""
+
+import warnings
+
+import dagster as dg
+
+# Backfill policies and owners work, and are still marked beta in Dagster 1.13.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+from pipelines.assets.backtest import build_backtest_assets  # noqa: E402
+from pipelines.assets.features import build_feature_assets, build_feature_checks  # noqa: E402
+from pipelines.assets.ingest import build_ingest_assets, build_ingest_checks  # noqa: E402
+from pipelines.assets.models import build_model_assets, build_model_checks  # noqa: E402
+from pipelines.assets.orders import build_order_assets  # noqa: E402
+from pipelines.assets.signals import build_signal_assets, build_signal_checks  # noqa: E402
+from pipelines.jobs import build_jobs  # noqa: E402
+from pipelines.resources import Stores  # noqa: E402
+from pipelines.schedules import build_schedules  # noqa: E402
+from pipelines.settings import Settings, hide_secrets, load_settings  # noqa: E402
+
+
+def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.Definitions:
+    """Return the definitions of one installation.
+
+    Parameters
+    ----------
+    settings : Settings
+        Universe, horizons, folders.
+    stores : Stores, optional
+        Given by tests and the command line; made from the settings otherwise.
+    """
+    hide_secrets(settings)
+    return dg.Definitions(
+        assets=[
+            *build_ingest_assets(settings),
+            *build_feature_assets(settings),
+            *build_model_assets(settings),
+            *build_backtest_assets(settings),
+            *build_signal_assets(settings),
+            *build_order_assets(settings),
+        ],
+        asset_checks=[
+            *build_ingest_checks(),
+            *build_feature_checks(settings),
+            *build_model_checks(),
+            *build_signal_checks(),
+        ],
+        jobs=build_jobs(settings),
+        schedules=build_schedules(settings),
+        resources={"stores": stores or Stores(settings)},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(load_settings())

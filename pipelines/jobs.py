@@ -1,0 +1,74 @@
+"""Jobs: the same ones are launched by schedules, by the command line and from the UI.
+
+A job's assets share one kind of partition (sessions or horizons); unpartitioned assets go along.
+"""
+
+import dagster as dg
+
+from market.horizons import Run
+from market.ingest import bars_table
+from market.timeframes import Timeframe
+from pipelines.assets.features import feature_table, used_timeframes
+from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
+from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
+from pipelines.settings import Settings
+
+ACTIONS_JOB = "corporate_actions_job"
+VERSION_JOB = "dataset_version_job"
+TRAINING_JOB = "training_job"
+BACKTEST_JOB = "backtest_job"
+
+
+def run_job_name(run: Run) -> str:
+    """Return the job's name of a scheduled run."""
+    return f"{run.value}_job"
+
+
+def ingest_job_name(timeframe: Timeframe) -> str:
+    """Return the job's name that fills bars of a timeframe."""
+    return f"ingest_{timeframe.value}_job"
+
+
+def features_job_name(timeframe: Timeframe) -> str:
+    """Return the job's name that computes features of a timeframe."""
+    return f"{feature_table(timeframe)}_job"
+
+
+def build_jobs(settings: Settings) -> list[dg.UnresolvedAssetJobDefinition]:
+    """Return every job."""
+    return [
+        _job(ACTIONS_JOB, ["splits", "dividends"], "Fetch splits and dividends."),
+        *(
+            _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.")
+            for t in (Timeframe.D1, Timeframe.M1)
+        ),
+        *(
+            _job(features_job_name(t), [feature_table(t)], f"Compute features on {t} bars.")
+            for t in used_timeframes(settings)
+        ),
+        _job(VERSION_JOB, ["regimes", "dataset_version"], "Label regimes, version the dataset."),
+        _job(TRAINING_JOB, ["models"], "Walk forward and train the champions of a horizon."),
+        _job(BACKTEST_JOB, ["walk_forward_backtest"], "Backtest a horizon after costs."),
+        *(_run_job(run, settings) for run in SCHEDULED_RUNS if published_horizons(settings, run)),
+    ]
+
+
+def _job(name: str, assets: list[str], description: str) -> dg.UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name, selection=dg.AssetSelection.assets(*assets), description=description
+    )
+
+
+def _run_job(run: Run, settings: Settings) -> dg.UnresolvedAssetJobDefinition:
+    frames = used_timeframes(settings)
+    intraday = [t for t in frames if t.is_intraday]
+    names = ["splits", "dividends", signals_asset_name(run)]
+    if run is Run.EOD:
+        names += ["bars_1d", "bars_1m", "regimes", *(feature_table(t) for t in frames)]
+    if run is Run.MIDDAY:
+        names += ["bars_1m", *(feature_table(t) for t in intraday)]
+    if run in TRADING_RUNS:
+        names.append(orders_asset_name(run))
+    return _job(
+        run_job_name(run), names, f"The {run.value} run: fresh data, signals, and orders if due."
+    )

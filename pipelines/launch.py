@@ -1,0 +1,200 @@
+"""Launch the jobs from a program: what the command line and the demo do."""
+
+import datetime as dt
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from market import calendar
+from market.errors import MarketError
+from market.horizons import Horizon, Run
+from market.timeframes import Timeframe
+from pipelines import jobs
+from pipelines.assets.features import feature_table, used_timeframes
+from pipelines.definitions import build_definitions
+from pipelines.resources import NOW_TAG, Progress, Stores
+from pipelines.settings import Settings
+
+Metadata = dict[str, Any]
+_RANGE_START = "dagster/asset_partition_range_start"
+_RANGE_END = "dagster/asset_partition_range_end"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Create Dagster's folder under the data root and point ``DAGSTER_HOME`` at it.
+
+    A ``DAGSTER_HOME`` that is set already is left alone.
+    """
+    given = os.environ.get("DAGSTER_HOME")
+    if given:
+        return Path(given)
+    home = (settings.home / "dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    template = Path(__file__).resolve().parent.parent / "dagster.yaml"
+    if template.exists() and not (home / "dagster.yaml").exists():
+        shutil.copyfile(template, home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+class Launcher:
+    """Runs jobs in this process, recorded in the same instance that the UI shows.
+
+    Parameters
+    ----------
+    settings : Settings
+        Which installation.
+    now : datetime, optional
+        The present of a replay; the clock's otherwise.
+    progress : callable, optional
+        Called with (what, done, total).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: dt.datetime | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        prepare_dagster_home(settings)
+        self.settings = settings
+        self.stores = Stores(settings, progress)
+        self.now = now
+        self._definitions = build_definitions(settings, self.stores)
+        self._instance = dg.DagsterInstance.get()
+
+    def present(self) -> dt.datetime:
+        """Return the present: the replay's or the clock's."""
+        return self.now or dt.datetime.now(dt.UTC)
+
+    def launch(
+        self,
+        job: str,
+        *,
+        partition: str | None = None,
+        sessions: Sequence[dt.date] = (),
+        config: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> dict[str, Metadata]:
+        """Run a job to its end; return each asset's metadata.
+
+        Parameters
+        ----------
+        job : str
+            A name from :mod:`pipelines.jobs`.
+        partition : str, optional
+            A horizon or a session.
+        sessions : sequence of date
+            Several sessions in one run, contiguous; instead of ``partition``.
+        config : mapping
+            Asset name to its configuration.
+
+        Raises
+        ------
+        IsobarError
+            Whatever the asset raised.
+        """
+        tags = {NOW_TAG: self.now.isoformat()} if self.now else {}
+        if sessions:
+            tags |= {
+                _RANGE_START: sessions[0].isoformat(),
+                _RANGE_END: sessions[-1].isoformat(),
+            }
+        ops = {name: {"config": dict(values)} for name, values in (config or {}).items()}
+        result = self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            partition_key=partition,
+            tags=tags,
+            run_config={**_QUIET, "ops": ops} if ops else _QUIET,
+        )
+        found: dict[str, Metadata] = {}
+        for event in result.get_asset_materialization_events():
+            made = event.asset_materialization
+            if made is not None:
+                found[made.asset_key.to_user_string()] = {
+                    k: v.value for k, v in made.metadata.items()
+                }
+        return found
+
+    def ingest(
+        self,
+        start: dt.date,
+        end: dt.date,
+        timeframes: Sequence[Timeframe],
+        symbols: Sequence[str] = (),
+    ) -> dict[str, Metadata]:
+        """Fetch corporate actions and the bars of a period."""
+        sessions = self._sessions(start, end)
+        found = self.launch(jobs.ACTIONS_JOB)
+        for timeframe in timeframes:
+            found |= self.launch(
+                jobs.ingest_job_name(timeframe),
+                sessions=sessions,
+                config={f"bars_{timeframe.value}": {"symbols": list(symbols)}},
+            )
+        return found
+
+    def prepare(self) -> dict[str, Metadata]:
+        """Compute the features that bars in the lake lack, regimes and the dataset version."""
+        found: dict[str, Metadata] = {}
+        for timeframe in used_timeframes(self.settings):
+            source = "bars_1d" if timeframe is Timeframe.D1 else "bars_1m"
+            behind = self.stores.lake.sessions(source) - self.stores.lake.sessions(
+                feature_table(timeframe)
+            )
+            if behind:
+                span = calendar.sessions_between(min(behind), max(behind))
+                found |= self.launch(jobs.features_job_name(timeframe), sessions=span)
+        return found | self.launch(jobs.VERSION_JOB)
+
+    def train(
+        self, horizons: Sequence[Horizon], start: str = "", end: str = ""
+    ) -> dict[str, Metadata]:
+        """Train horizons one after the other; metadata by horizon."""
+        self.prepare()
+        config = {"models": {"start": start, "end": end}}
+        return {
+            h.name: self.launch(jobs.TRAINING_JOB, partition=h.name, config=config)["models"]
+            for h in horizons
+        }
+
+    def backtest(
+        self, horizons: Sequence[Horizon], start: str = "", end: str = ""
+    ) -> dict[str, Metadata]:
+        """Backtest horizons one after the other; metadata by horizon."""
+        config = {"walk_forward_backtest": {"start": start, "end": end}}
+        return {
+            h.name: self.launch(jobs.BACKTEST_JOB, partition=h.name, config=config)[
+                "walk_forward_backtest"
+            ]
+            for h in horizons
+        }
+
+    def scheduled_run(self, run: Run, session: dt.date) -> dict[str, Metadata]:
+        """Do what the schedule of this run does for a session."""
+        return self.launch(jobs.run_job_name(run), partition=session.isoformat())
+
+    def _sessions(self, start: dt.date, end: dt.date) -> list[dt.date]:
+        history = self.settings.history
+        last = history.end or self.present().astimezone(calendar.NEW_YORK).date()
+        if start < history.start or end > last:
+            raise MarketError(
+                "dates outside the history that this installation covers",
+                got=f"{start} to {end}",
+                allowed=f"{history.start} to {last}",
+                remedy="widen history.start or history.end in isobar.toml, or change the dates",
+            )
+        sessions = calendar.sessions_between(start, end)
+        if not sessions:
+            raise MarketError(
+                "no trading session between these dates",
+                got=f"{start} to {end}",
+                allowed="a period with at least one trading day",
+                remedy="widen it",
+            )
+        return sessions

@@ -1,0 +1,63 @@
+"""Premarket, midday and end-of-day runs, on trading days only, New York time."""
+
+import datetime as dt
+
+import dagster as dg
+
+from market import calendar
+from market.horizons import Run, scheduled_for
+from pipelines.assets.signals import published_horizons
+from pipelines.jobs import run_job_name
+from pipelines.settings import Settings
+
+_CRONS = {
+    Run.PREMARKET: ["30 8 * * 1-5"],
+    Run.MIDDAY: ["15 12 * * 1-5"],
+    # Half-days close at 13:00; each tick checks which of the two this session needs.
+    Run.EOD: ["20 13 * * 1-5", "20 16 * * 1-5"],
+}
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Return the schedules of the runs that publish something; all are off until switched on."""
+    return [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
+
+
+def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
+    """Return what a tick asks for: a run of its session, or the reason for none.
+
+    Parameters
+    ----------
+    run : Run
+        Premarket, midday or eod.
+    tick : datetime
+        Aware; the scheduled time of the tick, not the moment at which it is handled, so a late
+        run keeps its scheduled ``as_of``.
+    """
+    session = tick.astimezone(calendar.NEW_YORK).date()
+    if not calendar.is_session(session):
+        return dg.SkipReason(f"{session} is no trading session of XNYS")
+    due = scheduled_for(run, session)
+    if tick != due:
+        local = due.astimezone(calendar.NEW_YORK)
+        return dg.SkipReason(f"{run.value} of {session} is due at {local:%H:%M} New York time")
+    return dg.RunRequest(
+        run_key=f"{run.value}-{session}",
+        partition_key=session.isoformat(),
+        tags={"isobar/run": run.value, "isobar/scheduled_for": due.isoformat()},
+    )
+
+
+def _schedule(run: Run) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{run.value}_schedule",
+        job_name=run_job_name(run),
+        cron_schedule=_CRONS[run],
+        execution_timezone=calendar.NEW_YORK.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Launches the {run.value} run of each trading session.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return request_for(run, context.scheduled_execution_time.astimezone(dt.UTC))
+
+    return schedule

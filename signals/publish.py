@@ -1,0 +1,372 @@
+"""Publication: a batch of signals reaches its readers whole, once, or not at all.
+
+Rows are never changed. The same batch again is the same rows; a correction is a new revision
+that takes the old one's place in the view ``signals_current``. Every row is hashed over the
+row before it, and the head after each batch is also kept outside the database.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import sqlalchemy as sa
+
+from market.errors import SignalError
+from market.hash_chain import GENESIS_HASH, canonical_json, chain_hash
+from market.ledger import Ledger
+from market.ledger_tables import signal_batches, signals_current
+from market.ledger_tables import signals as signals_table
+from signals.head_file import BatchHead, append_heads, read_heads
+from signals.schema import SIGNAL_SCHEMA, SignalColumn
+from signals.validate import validate_batch
+
+_HASHED = [n for n in SIGNAL_SCHEMA.names() if n not in (SignalColumn.PREV_HASH, SignalColumn.HASH)]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBatch:
+    """What publication did.
+
+    Attributes
+    ----------
+    batch_id : str
+        Identity of the batch: a function of run, as_of and revision.
+    rows : int
+        Number of signals in it.
+    head_hash : str
+        Hash of its last row.
+    already_published : bool
+        True when the ledger held this content already and nothing was written.
+    """
+
+    batch_id: str
+    rows: int
+    head_hash: str
+    already_published: bool
+
+
+def publish_batch(
+    ledger: Ledger,
+    signals: pl.DataFrame,
+    *,
+    run: str,
+    as_of: dt.datetime,
+    scheduled_for: dt.datetime,
+    ts_emit: dt.datetime,
+    late: bool,
+    head_file: Path,
+) -> PublishedBatch:
+    """Publish a batch in one transaction.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    signals : pl.DataFrame
+        ``signals.schema.CONTENT_SCHEMA``; one row per symbol, horizon and engine.
+    run : str
+        ``premarket``, ``midday``, ``eod`` or ``intraday``.
+    as_of, scheduled_for, ts_emit : datetime
+        What the signals knew, when the run was due, when it is published.
+    late : bool
+        Whether it is published past the run's limit; risk checks deny every order of such a batch.
+    head_file : Path
+        Remembers heads outside the database; what a crash kept out, the next call appends.
+
+    Returns
+    -------
+    PublishedBatch
+        With ``already_published`` when the newest revision of this (run, as_of) has the same
+        content; ``ts_emit`` and ``late`` do not count as content.
+
+    Raises
+    ------
+    SignalError
+        When a row breaks a rule, or the ledger lacks batches that the head file remembers.
+    LedgerError
+        When the database fails. In both cases nothing is written.
+    """
+    _refuse_naive(as_of=as_of, scheduled_for=scheduled_for, ts_emit=ts_emit)
+    frame = validate_batch(signals, run=run, as_of=as_of)
+    content = frame.to_dicts()
+    wanted = {
+        "run": run,
+        "as_of": as_of,
+        "scheduled_for": scheduled_for,
+        "ts_emit": ts_emit,
+        "late": late,
+        "complete": True,
+        "content_hash": hashlib.sha256(canonical_json([run, as_of, content])).hexdigest(),
+    }
+    remembered = read_heads(head_file)
+    with ledger.transaction() as connection:
+        _refuse_lost_batches(connection, remembered)
+        batch = _newest_revision(connection, run, as_of)
+        published = batch is not None and batch["content_hash"] == wanted["content_hash"]
+        if batch is None or not published:
+            batch = _insert(connection, wanted, content)
+    sync_head_file(ledger, head_file)
+    return PublishedBatch(batch["batch_id"], batch["rows"], batch["head_hash"], published)
+
+
+def sync_head_file(ledger: Ledger, head_file: Path) -> int:
+    """Append the heads that the file lacks and return how many there were.
+
+    Raises
+    ------
+    SignalError
+        When the file remembers batches that the ledger does not have.
+    """
+
+    def missing(known: Sequence[BatchHead]) -> list[BatchHead]:
+        heads = _heads(ledger)
+        if list(known) != heads[: len(known)]:
+            raise _diverged(known, heads)
+        return heads[len(known) :]
+
+    return len(append_heads(head_file, missing))
+
+
+def read_signals(
+    ledger: Ledger,
+    *,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+    horizon: str | None = None,
+    symbol: str | None = None,
+    engine: str | None = None,
+) -> pl.DataFrame:
+    """Return current signals, in the order of their publication.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where from.
+    since, until : datetime, optional
+        Bounds on ``as_of``: from ``since`` (included) to ``until`` (included).
+    horizon, symbol, engine : str, optional
+        Keep only these.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``SIGNAL_SCHEMA``.
+    """
+    view = signals_current.c
+    query = sa.select(signals_current).order_by(view.seq)
+    if since is not None:
+        query = query.where(view.as_of >= since)
+    if until is not None:
+        query = query.where(view.as_of <= until)
+    for column, wanted in ((view.horizon, horizon), (view.symbol, symbol), (view.engine, engine)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    return decode_signals(ledger.read(query))
+
+
+def decode_signals(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows that ``Ledger.read`` gave for the signals table as ``SIGNAL_SCHEMA``."""
+    lists = (SignalColumn.TARGETS, SignalColumn.STOPS, SignalColumn.FEATURES)
+    decoded = rows.with_columns(pl.col(c).str.json_decode(SIGNAL_SCHEMA[c]) for c in lists)
+    return decoded.select(SIGNAL_SCHEMA.names())
+
+
+def verify_chain(ledger: Ledger, head_file: Path) -> list[str]:
+    """Look for altered, removed and inserted rows.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        What to verify.
+    head_file : Path
+        The heads kept outside the database.
+
+    Returns
+    -------
+    list of str
+        One finding per break; empty when everything holds.
+    """
+    rows = _all_rows(ledger)
+    batches = _batches(ledger)
+    findings = [*_row_findings(rows), *_batch_findings(batches, rows)]
+    heads = [_head(batch) for batch in batches]
+    remembered = read_heads(head_file)
+    for place, head in enumerate(remembered):
+        if place >= len(heads):
+            findings.append(f"batch {head.batch_id} was removed: the head file remembers it")
+        elif head != heads[place]:
+            findings.append(
+                f"batch {heads[place].batch_id} is not as the head file remembers it "
+                f"(there: {head.batch_id}, {head.rows} rows, {head.head_hash[:12]})"
+            )
+    findings.extend(
+        f"batch {head.batch_id} is not in the head file" for head in heads[len(remembered) :]
+    )
+    return findings
+
+
+def _refuse_naive(**moments: dt.datetime) -> None:
+    for name, moment in moments.items():
+        if moment.tzinfo is None:
+            raise SignalError(
+                f"{name} has no time zone",
+                got=moment.isoformat(),
+                allowed="aware datetimes",
+                remedy="attach the zone, for example tzinfo=datetime.UTC",
+            )
+
+
+def _newest_revision(
+    connection: sa.Connection, run: str, as_of: dt.datetime
+) -> dict[str, Any] | None:
+    table = signal_batches.c
+    query = (
+        sa.select(signal_batches)
+        .where(table.run == run, table.as_of == as_of, table.complete)
+        .order_by(table.revision.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else dict(row)
+
+
+def _next_revision(connection: sa.Connection, as_of: dt.datetime) -> int:
+    # Over all runs of this moment: a row's key is (as_of, symbol, horizon, engine, revision).
+    newest = sa.select(sa.func.max(signal_batches.c.revision)).where(
+        signal_batches.c.as_of == as_of
+    )
+    return (connection.scalar(newest) or 0) + 1
+
+
+def _insert(
+    connection: sa.Connection, wanted: dict[str, Any], content: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    revision = _next_revision(connection, wanted["as_of"])
+    batch_id = _batch_id(wanted["run"], wanted["as_of"], revision)
+    batch: dict[str, Any] = {**wanted, "batch_id": batch_id, "revision": revision}
+    last = sa.select(signals_table.c.seq, signals_table.c.hash).order_by(signals_table.c.seq.desc())
+    found = connection.execute(last.limit(1)).first()
+    seq, prev_hash = (0, GENESIS_HASH) if found is None else (found[0], found[1])
+    rows: list[dict[str, Any]] = []
+    for place, fields in enumerate(content, start=seq + 1):
+        row = {
+            **fields,
+            "seq": place,
+            "batch_id": batch["batch_id"],
+            "revision": batch["revision"],
+            "ts_emit": batch["ts_emit"],
+            "as_of": batch["as_of"],
+        }
+        row["id"] = _signal_id(row)
+        row["prev_hash"] = prev_hash
+        row["hash"] = prev_hash = _row_hash(row)
+        rows.append(row)
+    top = connection.scalar(sa.select(sa.func.max(signal_batches.c.seq))) or 0
+    batch = {
+        **batch,
+        "seq": top + 1,
+        "rows": len(rows),
+        "first_seq": rows[0]["seq"],
+        "last_seq": rows[-1]["seq"],
+        "head_hash": prev_hash,
+    }
+    connection.execute(signal_batches.insert(), batch)
+    connection.execute(signals_table.insert(), rows)
+    return batch
+
+
+def _signal_id(row: Mapping[str, Any]) -> str:
+    key = [row[k] for k in ("as_of", "symbol", "horizon", "engine", "revision")]
+    return hashlib.sha256(canonical_json(key)).hexdigest()[:32]
+
+
+def _batch_id(run: str, as_of: dt.datetime, revision: int) -> str:
+    return hashlib.sha256(canonical_json(["batch", run, as_of, revision])).hexdigest()[:32]
+
+
+def _row_hash(row: Mapping[str, Any]) -> str:
+    return chain_hash(row["prev_hash"], {n: row[n] for n in ("seq", *_HASHED)})
+
+
+def _head(batch: dict[Any, Any]) -> BatchHead:
+    return BatchHead(
+        batch_id=batch["batch_id"],
+        last_seq=batch["last_seq"],
+        rows=batch["rows"],
+        head_hash=batch["head_hash"],
+        batch_hash=hashlib.sha256(canonical_json(batch)).hexdigest(),
+    )
+
+
+def _batches(ledger: Ledger) -> list[dict[str, Any]]:
+    query = sa.select(signal_batches).order_by(signal_batches.c.seq)
+    return ledger.rows(query)
+
+
+def _heads(ledger: Ledger) -> list[BatchHead]:
+    return [_head(batch) for batch in _batches(ledger)]
+
+
+def _all_rows(ledger: Ledger) -> list[dict[str, Any]]:
+    # As stored: a row that was tampered with may no longer decode, and that is a finding.
+    rows = ledger.rows("SELECT * FROM signals ORDER BY seq")
+    for row in rows:
+        for name in (SignalColumn.TARGETS, SignalColumn.STOPS, SignalColumn.FEATURES):
+            try:
+                row[name] = orjson.loads(row[name])
+            except orjson.JSONDecodeError:
+                continue
+    return rows
+
+
+def _refuse_lost_batches(connection: sa.Connection, remembered: Sequence[BatchHead]) -> None:
+    query = sa.select(signal_batches).order_by(signal_batches.c.seq)
+    heads = [_head(dict(row)) for row in connection.execute(query).mappings()]
+    if list(remembered) != heads[: len(remembered)]:
+        raise _diverged(remembered, heads)
+
+
+def _diverged(remembered: Sequence[BatchHead], heads: Sequence[BatchHead]) -> SignalError:
+    return SignalError(
+        "the ledger and its head file tell different histories",
+        got=f"{len(heads)} batches in the ledger, {len(remembered)} remembered",
+        allowed="every remembered batch unchanged in the ledger",
+        remedy="restore the ledger (or its own head file) from the same backup, then verify",
+    )
+
+
+def _row_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    prev_hash, seq = GENESIS_HASH, 0
+    for row in rows:
+        seq += 1
+        if row["seq"] != seq:
+            yield f"rows {seq} to {row['seq'] - 1} of the signals table are missing"
+            seq = row["seq"]
+        if row["prev_hash"] != prev_hash:
+            yield f"signal {row['id']} (row {seq}) does not follow the row before it"
+        if _row_hash(row) != row["hash"]:
+            yield f"signal {row['id']} (row {seq}) was altered"
+        prev_hash = row["hash"]
+
+
+def _batch_findings(
+    batches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    by_batch: dict[str, list[Mapping[str, Any]]] = {b["batch_id"]: [] for b in batches}
+    for row in rows:
+        if row["batch_id"] in by_batch:
+            by_batch[row["batch_id"]].append(row)
+        else:
+            yield f"signal {row['id']} belongs to no batch"
+    for batch in batches:
+        own = by_batch[batch["batch_id"]]
+        if len(own) != batch["rows"] or not own:
+            yield f"batch {batch['batch_id']} has {len(own)} rows and says {batch['rows']}"
+        elif own[-1]["hash"] != batch["head_hash"] or own[-1]["seq"] != batch["last_seq"]:
+            yield f"batch {batch['batch_id']} does not end where it says"

@@ -1,0 +1,97 @@
+"""Signals and ledgers that the execution tests start from."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from execution.plan import LastPrice
+from market.ledger import Ledger
+from signals.publish import PublishedBatch, publish_batch
+from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA
+from tests.execution.memory_broker import NOW, MemoryBroker
+
+AS_OF = NOW - dt.timedelta(minutes=5)
+
+
+def content(symbol: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "valid_until": NOW + dt.timedelta(hours=20),
+        "symbol": symbol,
+        "engine": "ensemble",
+        "direction": "long",
+        "confidence": 0.6,
+        "horizon": "1d",
+        "expected_return_bps": 10.0,
+        "targets": [],
+        "stops": [],
+        "regime": "bull",
+        "explain": "",
+        "features": [],
+        "model_version": "1",
+        "data_hash": "d",
+        "config_hash": "c",
+        **changes,
+    }
+
+
+def a_signal(symbol: str, **changes: Any) -> dict[str, Any]:
+    """A row of the signals table as readers see it."""
+    row = {
+        **content(symbol),
+        "id": f"{symbol}-{changes.get('horizon', '1d')}",
+        "batch_id": "b",
+        "revision": 1,
+        "ts_emit": AS_OF,
+        "as_of": AS_OF,
+        "prev_hash": "p",
+        "hash": "h",
+    }
+    return {**row, **changes}
+
+
+def table(*rows: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=SIGNAL_SCHEMA)
+
+
+def publish(ledger: Ledger, folder: Path, *rows: dict[str, Any], **changes: Any) -> PublishedBatch:
+    arguments: dict[str, Any] = {
+        "run": "midday",
+        "as_of": AS_OF,
+        "scheduled_for": AS_OF,
+        "ts_emit": AS_OF,
+        "late": False,
+        "head_file": folder / "heads.jsonl",
+        **changes,
+    }
+    return publish_batch(ledger, pl.DataFrame(list(rows), schema=CONTENT_SCHEMA), **arguments)
+
+
+def prices_of(broker: MemoryBroker, at: dt.datetime = AS_OF) -> dict[str, LastPrice]:
+    return {s: LastPrice(p, at) for s, p in broker.prices.items()}
+
+
+@contextlib.contextmanager
+def watched(monkeypatch, broker, fault):
+    """Tell ``fault`` of every broker call and of both ends of every ledger transaction."""
+    original = Ledger.transaction
+
+    @contextlib.contextmanager
+    def transaction(self):
+        fault("before transaction")
+        with original(self) as connection:
+            yield connection
+            fault("before commit")
+        fault("after commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "transaction", transaction)
+        broker.on_step = fault
+        try:
+            yield
+        finally:
+            broker.on_step = lambda _step: None

@@ -1,0 +1,213 @@
+"""Plans: netted, deterministic, and never touching what is not ours."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from execution.broker import Asset, Order, OrderStatus, Position, Side, TimeInForce
+from execution.plan import (
+    LastPrice,
+    PlanRules,
+    SkipReason,
+    client_order_id,
+    plan_orders,
+    time_in_force_at,
+)
+from execution.targets import TargetDecision, TargetReason, Targets
+from tests.execution.memory_broker import NOW, open_clock
+
+PRICE = Decimal(50)
+SIGNAL = TargetReason.SIGNAL
+
+
+def decision(weight=0.1, symbol="A", reason=SIGNAL, **changes):
+    return TargetDecision(symbol, weight, reason, **changes)
+
+
+def position(quantity, symbol="A"):
+    q = Decimal(quantity)
+    return Position(symbol, q, PRICE, PRICE, q * PRICE)
+
+
+def an_order(quantity, side=Side.BUY, own=True, status=OrderStatus.ACCEPTED, symbol="A", filled=0):
+    key = f"{'iso' if own else 'other'}-{symbol}-{quantity}"
+    return Order(
+        key, "b1", symbol, side, Decimal(quantity), Decimal(filled), None, status, NOW, NOW
+    )
+
+
+def plan(*decisions, account=(), orders=(), own=None, rules=None, clock=None, prices=None):
+    return plan_orders(
+        Targets(NOW, 10_000.0, decisions or (decision(),)),
+        account,
+        orders,
+        {k: Decimal(v) for k, v in (own or {}).items()},
+        prices if prices is not None else {s: LastPrice(PRICE, NOW) for s in "ABC"},
+        {s: Asset(s, True, True, True, "active") for s in "ABC"},
+        clock or open_clock(),
+        rules or PlanRules(min_notional_usd=Decimal(0)),
+        "batch",
+        {o.client_order_id for o in orders if o.client_order_id.startswith("iso-")},
+    )
+
+
+def changes(made):
+    return [(i.symbol, i.signed_quantity) for i in made.intents]
+
+
+def skips(made):
+    return [(s.symbol, s.reason) for s in made.skipped]
+
+
+def test_from_nothing():
+    assert changes(plan()) == [("A", 20)]
+
+
+def test_whole_shares_toward_zero():
+    assert changes(plan(decision(0.1049))) == [("A", 20)]
+    assert changes(plan(decision(-0.1049))) == [("A", -20)]
+    assert skips(plan(decision(0.004))) == [("A", SkipReason.BELOW_ONE_SHARE)]
+
+
+def test_netted_with_position_and_open_orders():
+    assert changes(plan(account=[position(5)], own={"A": 5})) == [("A", 15)]
+    assert changes(plan(account=[position(5)], own={"A": 5}, orders=[an_order(10)])) == [("A", 5)]
+    partly = an_order(10, filled=4)
+    assert changes(plan(account=[position(4)], own={"A": 4}, orders=[partly])) == [("A", 10)]
+    at_target = plan(account=[position(5)], own={"A": 5}, orders=[an_order(15)])
+    assert skips(at_target) == [("A", SkipReason.AT_TARGET)]
+
+
+def test_crossing_zero_is_two_legs_and_sells_come_first():
+    made = plan(
+        decision(0.1, "B"),
+        decision(-0.05),
+        account=[position(6)],
+        own={"A": 6},
+    )
+    assert [(i.symbol, i.leg, i.signed_quantity) for i in made.intents] == [
+        ("A", 1, -6),
+        ("B", 1, 20),
+        ("A", 2, -10),
+    ]
+    assert len({i.client_order_id for i in made.intents}) == 3
+
+
+def test_a_small_change_is_not_worth_an_order_but_closing_is():
+    rules = PlanRules(min_notional_usd=Decimal(100))
+    held = {"account": [position(19)], "own": {"A": 19}, "rules": rules}
+    assert skips(plan(**held)) == [("A", SkipReason.BELOW_MIN_NOTIONAL)]
+    tiny = {"account": [position(1)], "own": {"A": 1}, "rules": rules}
+    assert changes(plan(decision(0.0), **tiny)) == [("A", -1)]
+
+
+def test_a_fraction_is_closed_in_the_session_only():
+    half = {"account": [position("1.5")], "own": {"A": "1.5"}}
+    assert changes(plan(decision(0.0), **half)) == [("A", Decimal("-1.5"))]
+    shut = replace(open_clock(), is_open=False)
+    assert changes(plan(decision(0.0), clock=shut, **half)) == [("A", -1)]
+
+
+def test_kept_and_unpriced_symbols_get_no_order():
+    kept = decision(0.5, reason=TargetReason.KEPT, keep_quantity=Decimal(3))
+    assert skips(plan(kept)) == [("A", SkipReason.KEPT)]
+    assert skips(plan(prices={})) == [("A", SkipReason.NO_PRICE)]
+    assert skips(plan(decision(0, reason=TargetReason.NO_DATA))) == [("A", SkipReason.NO_DATA)]
+
+
+@pytest.mark.parametrize(
+    ("account", "orders", "own", "reason"),
+    [
+        ([position(7)], [], {}, SkipReason.FOREIGN_POSITION),
+        ([position(-7)], [], {}, SkipReason.FOREIGN_POSITION),
+        ([position(12)], [], {"A": 5}, SkipReason.FOREIGN_POSITION),
+        ([position(3)], [], {"A": 5}, SkipReason.OWN_MISSING_AT_BROKER),
+        ([], [an_order(3, own=False)], {}, SkipReason.FOREIGN_ORDER),
+        ([], [an_order(3, Side.SELL)], {}, SkipReason.OPPOSING_ORDER),
+        ([], [an_order(3, status=OrderStatus.UNKNOWN)], {}, SkipReason.UNRESOLVED_ORDER),
+    ],
+)
+def test_what_stands_in_the_way(account, orders, own, reason):
+    assert skips(plan(account=account, orders=orders, own=own)) == [("A", reason)]
+
+
+def test_own_shares_beside_foreign_ones_may_be_sold_but_no_more():
+    both = {"account": [position(12)], "own": {"A": 5}}
+    assert changes(plan(decision(0.0), **both)) == [("A", -5)]
+    assert skips(plan(decision(-0.1), **both)) == [("A", SkipReason.FOREIGN_POSITION)]
+
+
+def test_identity_is_a_pure_function():
+    first = client_order_id("b", "A", Side.BUY, 1, 1)
+    assert first == client_order_id("b", "A", Side.BUY, 1, 1)
+    others = {
+        client_order_id(*key)
+        for key in [
+            ("c", "A", Side.BUY, 1, 1),
+            ("b", "B", Side.BUY, 1, 1),
+            ("b", "A", Side.SELL, 1, 1),
+            ("b", "A", Side.BUY, 2, 1),
+            ("b", "A", Side.BUY, 1, 2),
+        ]
+    }
+    assert len(others | {first}) == 6
+    assert len(first) <= 48
+    assert first.startswith("iso-")
+    assert plan() == plan()
+
+
+@pytest.mark.parametrize(
+    ("local", "is_open", "wanted"),
+    [
+        ("10:00", True, TimeInForce.DAY),
+        ("08:30", False, TimeInForce.OPG),
+        ("09:27", False, TimeInForce.OPG),
+        ("09:28", False, TimeInForce.DAY),
+        ("16:20", False, TimeInForce.DAY),
+        ("18:59", False, TimeInForce.DAY),
+        ("19:00", False, TimeInForce.OPG),
+    ],
+)
+@pytest.mark.parametrize("month", [1, 7])
+def test_orders_for_the_open_keep_out_of_the_refusal_window(local, is_open, wanted, month):
+    hour, minute = map(int, local.split(":"))
+    now = dt.datetime(2025, month, 8, hour, minute, tzinfo=ZoneInfo("America/New_York"))
+    clock = replace(open_clock(now.astimezone(dt.UTC)), is_open=is_open)
+    assert time_in_force_at(clock) is wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    weight=st.floats(-0.5, 0.5),
+    own=st.integers(-30, 30),
+    foreign=st.integers(-30, 30),
+    pending=st.integers(-20, 20),
+)
+def test_targets_are_reached_or_the_reason_is_said_and_foreign_shares_stay(
+    weight, own, foreign, pending
+):
+    orders = []
+    if pending:
+        orders = [an_order(abs(pending), Side.BUY if pending > 0 else Side.SELL)]
+    account = [position(own + foreign)] if own + foreign else []
+    made = plan(decision(weight), account=account, orders=orders, own={"A": own})
+    total = sum((i.signed_quantity for i in made.intents), Decimal(0))
+    wanted = int(Decimal(str(weight)) * 10_000 / 50)
+    if made.intents:
+        assert own + pending + total == wanted
+        assert all(i.quantity > 0 for i in made.intents)
+        assert len({i.side for i in made.intents}) == 1
+        if foreign:
+            after = own + pending
+            assert after * total < 0
+            assert abs(total) <= abs(after)
+    else:
+        (why,) = made.skipped
+        assert why.reason is not SkipReason.AT_TARGET or own + pending == wanted

@@ -1,0 +1,313 @@
+"""Publication: whole or not at all, once, and every tampering shows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from market.errors import LedgerError, SignalError
+from market.ledger import open_ledger
+from signals import publish as publish_module
+from signals.head_file import read_heads
+from signals.publish import publish_batch, read_signals, sync_head_file, verify_chain
+from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA, SignalColumn
+
+AS_OF = dt.datetime(2025, 3, 4, 13, 30, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def a_batch(symbols=("AAPL", "MSFT"), **changes) -> pl.DataFrame:
+    rows = [
+        {
+            "valid_until": AS_OF + DAY,
+            "symbol": symbol,
+            "engine": "ensemble",
+            "direction": "long",
+            "confidence": 0.6,
+            "horizon": "1d",
+            "expected_return_bps": 12.5,
+            "targets": [101.0, 102.5],
+            "stops": [98.0],
+            "regime": "bull",
+            "explain": "momentum is strong",
+            "features": [{"feature": "momentum", "contribution": 3.25}],
+            "model_version": "7",
+            "data_hash": "d",
+            "config_hash": "c",
+            **changes,
+        }
+        for symbol in symbols
+    ]
+    return pl.DataFrame(rows, schema=CONTENT_SCHEMA)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def head_file(tmp_path):
+    return tmp_path / "heads.jsonl"
+
+
+def publish(ledger, head_file, signals=None, **changes):
+    arguments = {
+        "run": "premarket",
+        "as_of": AS_OF,
+        "scheduled_for": AS_OF,
+        "ts_emit": AS_OF + dt.timedelta(seconds=20),
+        "late": False,
+        "head_file": head_file,
+        **changes,
+    }
+    return publish_batch(ledger, a_batch() if signals is None else signals, **arguments)
+
+
+def test_what_is_published_is_read_back(ledger, head_file):
+    done = publish(ledger, head_file)
+    assert (done.rows, done.already_published) == (2, False)
+    rows = read_signals(ledger)
+    assert rows.schema == SIGNAL_SCHEMA
+    assert rows.select(CONTENT_SCHEMA.names()).equals(a_batch())
+    assert rows["hash"][-1] == done.head_hash
+    assert rows["batch_id"].unique().to_list() == [done.batch_id]
+    assert verify_chain(ledger, head_file) == []
+
+
+def test_ids_are_a_function_of_the_key(tmp_path, ledger, head_file):
+    publish(ledger, head_file)
+    with open_ledger(f"sqlite:///{tmp_path}/other.db") as other:
+        publish(other, tmp_path / "other.jsonl", ts_emit=AS_OF + DAY)
+        assert read_signals(other)["id"].equals(read_signals(ledger)["id"])
+
+
+def test_the_same_batch_again_changes_nothing(ledger, head_file):
+    first = publish(ledger, head_file)
+    shuffled = a_batch(symbols=("MSFT", "AAPL"))
+    again = publish(ledger, head_file, shuffled, ts_emit=AS_OF + DAY, late=True)
+    assert again == replace(first, already_published=True)
+    assert ledger.read("SELECT count(*) AS n FROM signals").item() == 2
+    assert len(read_heads(head_file)) == 1
+
+
+def test_a_correction_supersedes_the_whole_batch(ledger, head_file):
+    publish(ledger, head_file)
+    publish(ledger, head_file, a_batch(symbols=("AAPL",), direction="short"))
+    rows = read_signals(ledger)
+    assert rows.select("symbol", "direction", "revision").rows() == [("AAPL", "short", 2)]
+    assert ledger.read("SELECT count(*) AS n FROM signals").item() == 3
+    assert verify_chain(ledger, head_file) == []
+
+
+def test_two_runs_of_one_moment_do_not_collide(ledger, head_file):
+    publish(ledger, head_file)
+    publish(ledger, head_file, run="midday")
+    assert read_signals(ledger)["revision"].to_list() == [2, 2]
+    assert verify_chain(ledger, head_file) == []
+
+
+def test_filters(ledger, head_file):
+    publish(ledger, head_file)
+    later = AS_OF + DAY
+    publish(
+        ledger,
+        head_file,
+        a_batch(symbols=("TSLA",), horizon="14d", valid_until=later + DAY),
+        as_of=later,
+        scheduled_for=later,
+        ts_emit=later,
+    )
+    assert read_signals(ledger, since=later)["symbol"].to_list() == ["TSLA"]
+    assert read_signals(ledger, until=AS_OF)["symbol"].to_list() == ["AAPL", "MSFT"]
+    assert read_signals(ledger, horizon="14d")["symbol"].to_list() == ["TSLA"]
+    assert read_signals(ledger, symbol="MSFT").height == 1
+    assert read_signals(ledger, engine="nobody").schema == SIGNAL_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expected_return_bps": float("nan")}, "expected return"),
+        ({"expected_return_bps": None}, "expected_return_bps is missing"),
+        ({"expected_return_bps": float("inf")}, "expected return"),
+        ({"confidence": 1.01}, "confidence out of range"),
+        ({"confidence": -0.01}, "confidence out of range"),
+        ({"confidence": float("nan")}, "confidence out of range"),
+        ({"confidence": None}, "confidence is missing"),
+        ({"direction": "up"}, "unknown direction"),
+        ({"horizon": "2d"}, "does not publish"),
+        ({"horizon": "1h"}, "does not publish"),
+        ({"regime": "sideways"}, "unknown regime"),
+        ({"regime": None}, "regime is missing"),
+        ({"symbol": " "}, "empty symbol"),
+        ({"symbol": "AAPL"}, "same signal twice"),
+        ({"valid_until": AS_OF}, "never valid"),
+        ({"targets": [0.0]}, "no price"),
+        ({"stops": [float("nan")]}, "no price"),
+        ({"features": [{"feature": "x", "contribution": float("nan")}]}, "contribution"),
+    ],
+)
+def test_a_bad_row_refuses_the_batch(ledger, head_file, changes, message):
+    good = a_batch(symbols=("AAPL",))
+    bad = a_batch(symbols=("ZZZ",), **changes)
+    with pytest.raises(SignalError, match=message):
+        publish(ledger, head_file, pl.concat([good, bad]))
+    assert read_signals(ledger).is_empty()
+    assert not head_file.exists()
+
+
+def test_other_bad_batches(ledger, head_file):
+    naive = a_batch().with_columns(pl.col("valid_until").dt.replace_time_zone(None))
+    with pytest.raises(SignalError, match="time zone"):
+        publish(ledger, head_file, naive)
+    for name in ("as_of", "scheduled_for", "ts_emit"):
+        with pytest.raises(SignalError, match=f"{name} has no time zone"):
+            publish(ledger, head_file, **{name: AS_OF.replace(tzinfo=None)})
+    with pytest.raises(SignalError, match="unknown run"):
+        publish(ledger, head_file, run="teatime")
+    with pytest.raises(SignalError, match="empty batch"):
+        publish(ledger, head_file, a_batch(symbols=()))
+    with pytest.raises(SignalError, match="lacks columns"):
+        publish(ledger, head_file, a_batch().drop("regime"))
+    with pytest.raises(SignalError, match="mixes moments"):
+        publish(ledger, head_file, a_batch().with_columns(as_of=pl.lit(AS_OF + DAY)))
+    assert read_signals(ledger).is_empty()
+
+
+def test_a_crash_before_the_head_file_is_healed(ledger, head_file, monkeypatch):
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_module, "append_heads", crash)
+        with pytest.raises(KeyboardInterrupt):
+            publish(ledger, head_file)
+    assert verify_chain(ledger, head_file) != []
+    assert publish(ledger, head_file).already_published
+    assert verify_chain(ledger, head_file) == []
+
+
+def test_a_torn_line_is_healed(ledger, head_file):
+    publish(ledger, head_file)
+    whole = head_file.read_bytes()
+    head_file.write_bytes(whole[:-10])
+    assert sync_head_file(ledger, head_file) == 1
+    assert head_file.read_bytes() == whole
+
+
+def test_a_garbled_head_file_is_refused(ledger, head_file):
+    head_file.write_bytes(b"{]\n")
+    with pytest.raises(SignalError, match="cannot be understood"):
+        publish(ledger, head_file)
+    assert read_signals(ledger).is_empty()
+
+
+def test_a_failure_inside_leaves_nothing(ledger, head_file, monkeypatch):
+    calls = []
+
+    def fail_late(row):
+        calls.append(row)
+        if len(calls) == 2:
+            raise LedgerError("disk full")
+        return original(row)
+
+    original = publish_module._row_hash
+    monkeypatch.setattr(publish_module, "_row_hash", fail_late)
+    with pytest.raises(LedgerError):
+        publish(ledger, head_file)
+    assert ledger.read("SELECT * FROM signal_batches").is_empty()
+    assert read_signals(ledger).is_empty()
+
+
+def tamper(ledger, sql, *parameters):
+    raw = sqlite3.connect(ledger.engine.url.database)
+    raw.execute(sql, parameters)
+    raw.commit()
+    raw.close()
+
+
+def three_batches(ledger, head_file):
+    for n in range(3):
+        at = AS_OF + n * DAY
+        publish(
+            ledger,
+            head_file,
+            a_batch(valid_until=at + DAY),
+            as_of=at,
+            scheduled_for=at,
+            ts_emit=at,
+        )
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM signals WHERE seq = 3",
+        "DELETE FROM signals WHERE seq = 6",
+        "DELETE FROM signals WHERE seq > 4",
+        "UPDATE signals SET hash = prev_hash WHERE seq = 6",
+        "UPDATE signals SET seq = 9 WHERE seq = 6",
+        "UPDATE signals SET targets = '[1' WHERE seq = 2",
+        "UPDATE signals SET valid_until = 'tomorrow' WHERE seq = 2",
+        "UPDATE signal_batches SET late = 1 WHERE seq = 2",
+        "UPDATE signal_batches SET rows = 3 WHERE seq = 1",
+        "DELETE FROM signal_batches WHERE seq = 2",
+    ],
+)
+def test_tampering_is_found(ledger, head_file, sql):
+    three_batches(ledger, head_file)
+    assert verify_chain(ledger, head_file) == []
+    tamper(ledger, sql)
+    assert verify_chain(ledger, head_file) != []
+
+
+def test_a_cut_tail_is_found_and_nothing_is_published_on_top(ledger, head_file):
+    three_batches(ledger, head_file)
+    tamper(ledger, "DELETE FROM signals WHERE seq > 4")
+    tamper(ledger, "DELETE FROM signal_batches WHERE seq = 3")
+    findings = verify_chain(ledger, head_file)
+    assert len(findings) == 1
+    assert "was removed" in findings[0]
+    with pytest.raises(SignalError, match="different histories"):
+        publish(ledger, head_file, a_batch(symbols=("NEW",)))
+
+
+def test_a_history_rewritten_with_fresh_hashes_is_found(tmp_path, ledger, head_file):
+    three_batches(ledger, head_file)
+    with open_ledger(f"sqlite:///{tmp_path}/forged.db") as forged:
+        publish(forged, tmp_path / "forged.jsonl", a_batch(confidence=0.99))
+        assert verify_chain(forged, tmp_path / "forged.jsonl") == []
+        assert verify_chain(forged, head_file) != []
+
+
+_TEXT_COLUMNS = [n for n, t in SIGNAL_SCHEMA.items() if t == pl.String() and n not in {"batch_id"}]
+_NUMBER_COLUMNS = [SignalColumn.CONFIDENCE, SignalColumn.EXPECTED_RETURN_BPS]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(
+    seq=st.integers(1, 6),
+    change=st.one_of(
+        st.tuples(st.sampled_from(_TEXT_COLUMNS), st.text("abcxyz", min_size=1, max_size=5)),
+        st.tuples(st.sampled_from(_NUMBER_COLUMNS), st.floats(0, 1).filter(lambda v: v != 0.6)),
+    ),
+)
+def test_any_altered_value_is_found(tmp_path_factory, seq, change):
+    folder = tmp_path_factory.mktemp("tamper")
+    with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
+        three_batches(ledger, folder / "heads.jsonl")
+        tamper(ledger, f"UPDATE signals SET {change[0]} = ? WHERE seq = ?", change[1], seq)
+        assert verify_chain(ledger, folder / "heads.jsonl") != []
