@@ -40,7 +40,7 @@ def common(
 ) -> None:
     """US-equity bars into trustworthy signals and safe orders."""
     _STATE["debug"] = debug
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, stream=sys.stderr)
 
 
 pipeline_commands.register(app)

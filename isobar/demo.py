@@ -30,7 +30,6 @@ from market.serving import BackgroundServer
 from market.synthetic import SyntheticMarket, SyntheticSpec, generate
 from models.evaluation import Estimate, skill
 from pipelines.assets.models import read_labels
-from pipelines.assets.orders import trade_newest
 from pipelines.launch import Launcher
 from pipelines.resources import Progress, Stores
 from pipelines.settings import Settings
@@ -199,8 +198,6 @@ def _trading_day(
         launcher = Launcher(settings, now=clock.now(), progress=progress)
         made = launcher.scheduled_run(run, today)
         signals[f"{run.value} {today}"] = int(made[f"signals_{run.value}"]["signals"])
-    # The broker's last words on today's orders.
-    trade_newest(Stores(settings), now=clock.now(), dry_run=False)
     return signals
 
 

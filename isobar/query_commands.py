@@ -60,19 +60,22 @@ def signals(
     if rows.is_empty():
         output.out.print("No signals match. `isobar run eod` publishes some.")
         return
-    newest = rows.sort("as_of", "confidence", descending=True)
-    columns = (
-        "as_of",
-        "symbol",
-        "horizon",
-        "direction",
-        "confidence",
-        "expected_return_bps",
-        "regime",
-        "valid_until",
-    )
-    shown = newest.select(columns).head(40).rows()
-    output.out.print(output.table(f"Signals ({rows.height:,})", columns, shown))
+    newest = rows.sort("as_of", "confidence", descending=True).head(40)
+    columns = ("as of", "symbol", "for", "direction", "conf.", "bps", "regime", "until")
+    shown = [
+        (
+            f"{r['as_of']:%y-%m-%d %H:%M}",
+            r["symbol"],
+            r["horizon"],
+            r["direction"],
+            f"{r['confidence']:.0%}",
+            f"{r['expected_return_bps']:+.1f}",
+            r["regime"],
+            f"{r['valid_until']:%m-%d %H:%M}",
+        )
+        for r in newest.to_dicts()
+    ]
+    output.out.print(output.table(f"Signals ({rows.height:,}), times in UTC", columns, shown))
     if rows.height > len(shown):
         output.out.print(f"... and {rows.height - len(shown):,} more: narrow it, or use --json")
 

@@ -3,6 +3,8 @@
 A job's assets share one kind of partition (sessions or horizons); unpartitioned assets go along.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from market.horizons import Run
@@ -12,6 +14,9 @@ from pipelines.assets.features import feature_table, used_timeframes
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
 from pipelines.settings import Settings
+
+# What define_asset_job returns has no public name in Dagster 1.13.
+Job = Any
 
 ACTIONS_JOB = "corporate_actions_job"
 VERSION_JOB = "dataset_version_job"
@@ -34,7 +39,7 @@ def features_job_name(timeframe: Timeframe) -> str:
     return f"{feature_table(timeframe)}_job"
 
 
-def build_jobs(settings: Settings) -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(settings: Settings) -> list[Job]:
     """Return every job."""
     return [
         _job(ACTIONS_JOB, ["splits", "dividends"], "Fetch splits and dividends."),
@@ -53,18 +58,18 @@ def build_jobs(settings: Settings) -> list[dg.UnresolvedAssetJobDefinition]:
     ]
 
 
-def _job(name: str, assets: list[str], description: str) -> dg.UnresolvedAssetJobDefinition:
+def _job(name: str, assets: list[str], description: str) -> Job:
     return dg.define_asset_job(
         name, selection=dg.AssetSelection.assets(*assets), description=description
     )
 
 
-def _run_job(run: Run, settings: Settings) -> dg.UnresolvedAssetJobDefinition:
+def _run_job(run: Run, settings: Settings) -> Job:
     frames = used_timeframes(settings)
     intraday = [t for t in frames if t.is_intraday]
     names = ["splits", "dividends", signals_asset_name(run)]
     if run is Run.EOD:
-        names += ["bars_1d", "bars_1m", "regimes", *(feature_table(t) for t in frames)]
+        names += ["bars_1d", "bars_1m", "regimes", *(feature_table(t) for t in frames), "fills"]
     if run is Run.MIDDAY:
         names += ["bars_1m", *(feature_table(t) for t in intraday)]
     if run in TRADING_RUNS:

@@ -114,11 +114,8 @@ class Launcher:
         )
         found: dict[str, Metadata] = {}
         for event in result.get_asset_materialization_events():
-            made = event.asset_materialization
-            if made is not None:
-                found[made.asset_key.to_user_string()] = {
-                    k: v.value for k, v in made.metadata.items()
-                }
+            made = event.step_materialization_data.materialization
+            found[made.asset_key.to_user_string()] = {k: v.value for k, v in made.metadata.items()}
         return found
 
     def ingest(

@@ -78,11 +78,17 @@ class Stores:
             timeout_seconds=polygon.timeout_seconds,
         )
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether keys for the broker are set."""
+        alpaca = self.settings.alpaca
+        return bool(alpaca.api_key.get_secret_value() and alpaca.secret_key.get_secret_value())
+
     @cached_property
     def broker(self) -> Broker:
         """The broker."""
         alpaca = self.settings.alpaca
-        if not (alpaca.api_key.get_secret_value() and alpaca.secret_key.get_secret_value()):
+        if not self.has_broker:
             raise SettingsError(
                 "no keys for the broker",
                 allowed="ALPACA_API_KEY and ALPACA_SECRET_KEY in the environment",

@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections import Counter
+from dataclasses import asdict
 from decimal import Decimal
 
 import dagster as dg
 import polars as pl
 
+from execution.dispatch import sync_orders
 from execution.plan import LastPrice
 from execution.trade import TradeReport, TradeRules, assert_may_trade, trade
 from market import calendar
@@ -30,9 +32,9 @@ def orders_asset_name(run: Run) -> str:
 
 
 def build_order_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return one orders asset per run that trades, partitioned by session."""
+    """Return one orders asset per run that trades, and the fills; partitioned by session."""
     partitions = session_partitions(settings)
-    return [_orders_asset(run, partitions) for run in TRADING_RUNS]
+    return [*(_orders_asset(run, partitions) for run in TRADING_RUNS), _fills_asset(partitions)]
 
 
 def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
@@ -49,12 +51,34 @@ def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
     def orders(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
-        report = trade_newest(
-            stores, now=moment_of(context), dry_run=not stores.settings.trading.enabled
-        )
+        enabled = stores.settings.trading.enabled
+        if not enabled and not stores.has_broker:
+            return dg.MaterializeResult(metadata={"trading": "off, and no broker to plan against"})
+        report = trade_newest(stores, now=moment_of(context), dry_run=not enabled)
         return dg.MaterializeResult(metadata=describe_trade(report))
 
     return orders
+
+
+def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        partitions_def=partitions,
+        deps=[orders_asset_name(run) for run in TRADING_RUNS],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"alpaca"},
+        description="What the broker did with our orders by the end of the session.",
+    )
+    def fills(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        if not stores.settings.trading.enabled:
+            return dg.MaterializeResult(metadata={"trading": "off"})
+        with stores.ledger as ledger:
+            found = sync_orders(ledger, stores.broker, moment_of(context))
+        return dg.MaterializeResult(metadata={k: str(v) for k, v in asdict(found).items()})
+
+    return fills
 
 
 def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeReport:
