@@ -6,12 +6,15 @@ import datetime as dt
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import polars as pl
+import sqlalchemy as sa
 import typer
 
 from execution.paper import ReplayClock
@@ -20,6 +23,7 @@ from isobar import output
 from isobar.arguments import read_time
 from market.errors import UsageError
 from market.lake import Lake
+from market.ledger_tables import signal_batches
 from market.replay import create_app as create_vendor
 from market.replay_data import ServedMarket, load_bars_file
 from market.serving import serve
@@ -83,13 +87,13 @@ def serve_alpaca(
 ) -> None:
     """Serve a paper broker as Alpaca would, filling at replayed prices.
 
-    Prices are those of the lake unless --bars or --synthetic is given. The clock starts at the
+    Prices are those of the lake unless --bars or --synthetic is given. The clock follows the
     newest batch of signals unless --as-of is given. Keys are ALPACA_API_KEY and
     ALPACA_SECRET_KEY, or `replay` when unset.
     """
     settings = load_settings()
     frame = _prices(settings, bars, synthetic)
-    clock = PacedClock(_start(settings, frame, as_of), speed)
+    clock = _clock(settings, frame, as_of, speed)
     keys = settings.alpaca
     app = create_broker(
         frame,
@@ -104,18 +108,48 @@ def serve_alpaca(
 
 
 class PacedClock(ReplayClock):
-    """A replayed clock that runs by itself; it can also be advanced."""
+    """A replayed clock that runs by itself, can be advanced, and may follow something.
 
-    def __init__(self, start: dt.datetime, speed: float) -> None:
+    Parameters
+    ----------
+    start : datetime
+        Aware.
+    speed : float
+        Replayed seconds per second.
+    follow : callable, optional
+        Asked once a second for a moment that the clock must not lag behind.
+    """
+
+    def __init__(
+        self,
+        start: dt.datetime,
+        speed: float,
+        follow: Callable[[], dt.datetime | None] | None = None,
+    ) -> None:
         super().__init__(start)
-        self._start, self._speed, self._began = start, speed, time.monotonic()
+        self._pace = threading.Lock()
+        self._anchor, self._speed, self._began = start, speed, time.monotonic()
+        self._follow, self._asked = follow, time.monotonic()
+
+    def advance_to(self, moment: dt.datetime) -> None:
+        """Move forwards, and run on from there."""
+        with self._pace:
+            super().advance_to(moment)
+            self._anchor, self._began = moment, time.monotonic()
 
     def now(self) -> dt.datetime:
         """Return the replayed present."""
-        passed = dt.timedelta(seconds=(time.monotonic() - self._began) * self._speed)
-        if self._start + passed > super().now():
-            self.advance_to(self._start + passed)
-        return super().now()
+        with self._pace:
+            present = time.monotonic()
+            passed = dt.timedelta(seconds=(present - self._began) * self._speed)
+            moment = max(self._anchor + passed, super().now())
+            if self._follow is not None and present - self._asked >= 1.0:
+                self._asked = present
+                ahead = self._follow()
+                if ahead is not None and ahead > moment:
+                    self._anchor, self._began, moment = ahead, present, ahead
+            super().advance_to(moment)
+            return moment
 
     __call__ = now
 
@@ -184,14 +218,17 @@ def _finest(daily: pl.DataFrame | None, minute: pl.DataFrame | None) -> pl.DataF
     return pl.concat([minute, others])
 
 
-def _start(settings: Settings, frame: pl.DataFrame, as_of: str) -> dt.datetime:
+def _newest_emission(settings: Settings) -> dt.datetime | None:
+    with Stores(settings).ledger as ledger:
+        rows = ledger.rows(sa.select(sa.func.max(signal_batches.c.ts_emit)))
+    newest = next(iter(rows[0].values()), None)
+    return newest if isinstance(newest, dt.datetime) else None
+
+
+def _clock(settings: Settings, frame: pl.DataFrame, as_of: str, speed: float) -> PacedClock:
     given = read_time(as_of, "--as-of")
     if given is not None:
-        return given
-    with Stores(settings).ledger as ledger:
-        newest = ledger.read("select max(ts_emit) as t from signal_batches")["t"].to_list()
-    if newest and newest[0] is not None:
-        value = newest[0]
-        moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return min(dt.datetime.now(dt.UTC), max(frame["bar_end"].to_list()))
+        return PacedClock(given, speed)
+    last = min(dt.datetime.now(dt.UTC), max(frame["bar_end"].to_list()))
+    start = _newest_emission(settings) or last
+    return PacedClock(start, speed, lambda: _newest_emission(settings))

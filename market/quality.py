@@ -53,7 +53,10 @@ def describe_bars(bars: pl.LazyFrame, timeframe: Timeframe) -> BarQuality:
         All zero but ``rows`` for sound bars.
     """
     prices = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
-    sound = pl.all_horizontal(pl.col(p).is_finite() & (pl.col(p) > 0) for p in prices)
+    sound = pl.all_horizontal(
+        (pl.col(p).is_finite() & (pl.col(p) > 0)).fill_null(value=False) for p in prices
+    )
+    volume = pl.col(Bar.VOLUME)
     body_high = pl.max_horizontal(Bar.OPEN, Bar.CLOSE)
     body_low = pl.min_horizontal(Bar.OPEN, Bar.CLOSE)
     length = (pl.col(Bar.BAR_END) - pl.col(Bar.BAR_START)).dt.total_minutes()
@@ -63,8 +66,10 @@ def describe_bars(bars: pl.LazyFrame, timeframe: Timeframe) -> BarQuality:
             rows=pl.len(),
             not_positive=(~sound).sum(),
             out_of_order=((pl.col(Bar.HIGH) < body_high) | (pl.col(Bar.LOW) > body_low)).sum(),
-            negative_volume=(pl.col(Bar.VOLUME) < 0).sum(),
-            known_too_early=(pl.col(Bar.KNOWN_AT) < pl.col(Bar.BAR_END)).sum(),
+            negative_volume=(~(volume.is_finite() & (volume >= 0)).fill_null(value=False)).sum(),
+            known_too_early=(pl.col(Bar.KNOWN_AT) < pl.col(Bar.BAR_END))
+            .fill_null(value=True)
+            .sum(),
             odd_length=odd.sum(),
         )
         .collect()

@@ -164,7 +164,8 @@ def _aggregate(bars: pl.DataFrame) -> pl.DataFrame:
             .then((typical * volume).sum() / volume.sum())
             .otherwise(typical.mean())
             .alias(Bar.VWAP),
-            pl.col(Bar.TRADES).sum(),
+            # Not counted is unknown, not none.
+            pl.when(pl.col(Bar.TRADES).count() > 0).then(pl.col(Bar.TRADES).sum()),
             delay=delay,
         )
         .with_columns((pl.col("bucket_end") + pl.col("delay")).alias(Bar.KNOWN_AT))

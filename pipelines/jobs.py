@@ -69,11 +69,13 @@ def _run_job(run: Run, settings: Settings) -> Job:
     intraday = [t for t in frames if t.is_intraday]
     names = ["splits", "dividends", signals_asset_name(run)]
     if run is Run.EOD:
-        names += ["bars_1d", "bars_1m", "regimes", *(feature_table(t) for t in frames), "fills"]
-    if run is Run.MIDDAY:
+        names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
+    if run is not Run.PREMARKET and intraday:
         names += ["bars_1m", *(feature_table(t) for t in intraday)]
     if run in TRADING_RUNS:
         names.append(orders_asset_name(run))
     return _job(
-        run_job_name(run), names, f"The {run.value} run: fresh data, signals, and orders if due."
+        run_job_name(run),
+        sorted(set(names)),
+        f"The {run.value} run: fresh data, signals, and orders if due.",
     )

@@ -14,9 +14,10 @@ from market.errors import SignalError
 from market.horizons import Horizon, last_complete_bar
 from market.lake import frame_hash
 from models.dataset import Dataset, assemble
+from models.forecast import Prediction
 from models.walk_forward import FittedModel, predict_rows
 from signals.schema import ENSEMBLE_ENGINE
-from signals.weighting import Weight, blend
+from signals.weighting import Weight, attach_regime, blend
 
 _STRONGEST = 3
 _NO_LABELS = pl.DataFrame(
@@ -98,14 +99,22 @@ def score_latest(
     return Scores(
         pl.concat([engines, ensemble]),
         frame_hash(rows.sort("symbol")),
-        _contributions(models, dataset, weights),
+        _contributions(models, dataset, _shares(attach_regime(engines, regimes), weights)),
     )
 
 
+def _shares(predictions: pl.DataFrame, weights: pl.DataFrame) -> dict[str, float]:
+    """Return each engine's part in the blend of these rows, which are of one time."""
+    regime = pl.col(Weight.REGIME) == predictions[Weight.REGIME][0]
+    engines = predictions[Prediction.ENGINE].unique().to_list()
+    used = weights.filter(regime & pl.col(Weight.ENGINE).is_in(engines))
+    share = pl.col(Weight.WEIGHT) / pl.col(Weight.WEIGHT).sum()
+    return dict(used.select(Weight.ENGINE, share).iter_rows())
+
+
 def _contributions(
-    models: Sequence[FittedModel], dataset: Dataset, weights: pl.DataFrame
+    models: Sequence[FittedModel], dataset: Dataset, share: Mapping[str, float]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    share = dict(weights.group_by(Weight.ENGINE).agg(pl.col(Weight.WEIGHT).mean()).iter_rows())
     total = np.zeros(dataset.x.shape)
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
     symbols = dataset.keys["symbol"].to_list()

@@ -5,10 +5,10 @@ import datetime as dt
 import dagster as dg
 import polars as pl
 import sqlalchemy as sa
-from backtest.metrics import compute_metrics
-from backtest.tearsheet import render_tear_sheet
 
+from backtest.metrics import compute_metrics
 from backtest.simulate import Simulation, simulate
+from backtest.tearsheet import render_tear_sheet
 from market.errors import BacktestError
 from market.horizons import Horizon, find_horizon
 from market.lake import frame_hash

@@ -12,6 +12,7 @@ from execution.dispatch import sync_orders
 from execution.plan import LastPrice
 from execution.trade import TradeReport, TradeRules, assert_may_trade, trade
 from market import calendar
+from market.errors import BrokerError
 from market.horizons import Run
 from market.schema import Bar
 from pipelines.assets.signals import signals_asset_name
@@ -42,6 +43,7 @@ def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
         name=orders_asset_name(run),
         partitions_def=partitions,
         deps=[signals_asset_name(run)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"alpaca"},
@@ -54,7 +56,14 @@ def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
         enabled = stores.settings.trading.enabled
         if not enabled and not stores.has_broker:
             return dg.MaterializeResult(metadata={"trading": "off, and no broker to plan against"})
-        report = trade_newest(stores, now=moment_of(context), dry_run=not enabled)
+        try:
+            report = trade_newest(stores, now=moment_of(context), dry_run=not enabled)
+        except BrokerError as error:
+            if enabled:
+                raise
+            # Nothing was to be sent; the plan is a courtesy that an outage may take away.
+            context.log.warning(str(error))
+            return dg.MaterializeResult(metadata={"trading": f"off, and no plan: {error}"})
         return dg.MaterializeResult(metadata=describe_trade(report))
 
     return orders
@@ -64,6 +73,7 @@ def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     @dg.asset(
         partitions_def=partitions,
         deps=[orders_asset_name(run) for run in TRADING_RUNS],
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"alpaca"},

@@ -13,7 +13,7 @@ from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
 from pipelines.assets.features import feature_table, read_adjusted
 from pipelines.partitions import session_partitions
-from pipelines.resources import Stores, moment_of
+from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
 from signals.compose import compose_signals
 from signals.publish import PublishedBatch, publish_batch, verify_chain
@@ -60,6 +60,7 @@ def _signals_asset(
             dg.AssetDep("models", partition_mapping=dg.AllPartitionMapping()),
             "regimes",
         ],
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "sqlite"},
@@ -69,18 +70,18 @@ def _signals_asset(
     def signals(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
-        session = dt.date.fromisoformat(context.partition_key)
-        rows, batch = publish_run(stores, run, session, moment_of(context))
-        counts = dict(rows["direction"].value_counts().iter_rows())
-        return dg.MaterializeResult(
-            metadata={
+        now = moment_of(context)
+        metadata: dict[str, object] = {}
+        for session in sessions_of(context):
+            rows, batch = publish_run(stores, run, session, now)
+            metadata = {
                 "batch": batch.batch_id,
                 "signals": batch.rows,
                 "already published": batch.already_published,
                 "as of": scheduled_for(run, session).isoformat(),
-                **counts,
+                **dict(rows["direction"].value_counts().iter_rows()),
             }
-        )
+        return dg.MaterializeResult(metadata=metadata)
 
     return signals
 
