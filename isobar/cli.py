@@ -15,6 +15,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "true")
 
+# Idle threads of the tree libraries would otherwise spin, which starves a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import typer
 from rich.traceback import Traceback
 
@@ -56,11 +59,15 @@ def main() -> None:
         _fail(error, 2 if isinstance(error, UsageError) else 1)
     except OSError as error:
         _fail(error, 1)
+    except Exception as error:  # noqa: BLE001  (the edge: whatever it is, one message and a status)
+        told = RuntimeError(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+        _fail(told, 1, error)
 
 
-def _fail(error: Exception, status: int) -> None:
+def _fail(error: Exception, status: int, cause: Exception | None = None) -> None:
     if _STATE["debug"] or "--debug" in sys.argv:
-        log.print(Traceback.from_exception(type(error), error, error.__traceback__))
+        shown = cause or error
+        log.print(Traceback.from_exception(type(shown), shown, shown.__traceback__))
     log.print("[bold red]Error:[/]", end=" ")
     log.print(redact(str(error)), markup=False, highlight=False)
     sys.exit(status)

@@ -17,6 +17,7 @@ import polars as pl
 import sqlalchemy as sa
 import typer
 
+import pipelines
 from execution.paper import ReplayClock
 from execution.paper import create_app as create_broker
 from isobar import output
@@ -159,7 +160,8 @@ def ui(port: Port = 3000) -> None:
     settings = load_settings()
     home = prepare_dagster_home(settings)
     output.log.print(f"Dagster UI on http://127.0.0.1:{port} (instance {home})")
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
+    workspace = Path(pipelines.__file__).resolve().parent.parent / "workspace.yaml"
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "ISOBAR_HOME": str(settings.home.resolve())}
     raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)

@@ -1,6 +1,6 @@
 """Settings: one frozen model, read from the environment and ``isobar.toml``.
 
-The only module that reads the environment. Order of precedence: environment, then
+The only module that reads the environment. Order of precedence: environment, then ``.env``, then
 ``isobar.toml`` (in ``ISOBAR_HOME``, else in the working folder), then the defaults below.
 """
 
@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from execution.risk import RiskLimits
@@ -165,10 +166,11 @@ def load_settings() -> Settings:
         On an unknown key (with near names), a malformed value or an unreadable file. Secrets are
         never part of the message.
     """
-    home = Path(os.environ.get("ISOBAR_HOME", "var"))
+    environment = {**dotenv_values(".env"), **os.environ}
+    home = Path(environment.get("ISOBAR_HOME") or "var")
     values = _from_file(home)
     values["home"] = home
-    for name, value in os.environ.items():
+    for name, value in environment.items():
         path = _path_of(name)
         if path and value:
             _place(values, path, value)

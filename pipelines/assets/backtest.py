@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 
+from backtest.benchmark import universe_benchmark
 from backtest.metrics import compute_metrics
 from backtest.simulate import Simulation, simulate
 from backtest.tearsheet import render_tear_sheet
@@ -15,6 +16,7 @@ from market.lake import frame_hash
 from market.ledger_tables import backtests
 from market.schema import Bar
 from market.timeframes import Timeframe, resample
+from pipelines.assets.features import read_adjusted
 from pipelines.assets.models import PeriodConfig, parse_date, read_labels
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
@@ -81,6 +83,7 @@ def run_backtest(
         title=f"Walk-forward backtest, horizon {horizon.name}",
         subtitle=f"{len(settings.symbols)} symbols, {predictions['session'].min()} to "
         f"{predictions['session'].max()}, out of sample, after costs",
+        benchmark=_benchmark(stores, predictions),
     )
     folder = settings.home / "backtests"
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,12 @@ def is_backtested(stores: Stores, horizon: Horizon) -> bool:
         return bool(ledger.rows(query))
 
 
+def _benchmark(stores: Stores, predictions: pl.DataFrame) -> pl.DataFrame:
+    sessions = predictions["session"]
+    daily = read_adjusted(stores.lake, Timeframe.D1, sessions.min(), sessions.max())
+    return universe_benchmark(daily)
+
+
 def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Simulation:
     settings, lake = stores.settings, stores.lake
     first = predictions["session"].min()
@@ -140,7 +149,7 @@ def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Si
         limits=settings.risk,
         costs=settings.costs,
         band_bps=settings.band_bps,
-        starting_cash_usd=settings.starting_cash_usd,
+        starting_cash_usd=float(settings.starting_cash_usd),
         splits=lake.scan("splits").collect(),
         dividends=lake.scan("dividends").collect(),
         progress=lambda done, total: stores.progress(f"backtest {horizon.name}", done, total),

@@ -1,0 +1,169 @@
+"""What a simulation hands back: orders, denials, cash flows, equity, all as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from market.schema import UTC_MICROSECONDS
+
+if TYPE_CHECKING:
+    from backtest.replay import Replay
+
+
+class OrderColumn(StrEnum):
+    """Columns of the order records; one row per order that passed every check."""
+
+    AS_OF = "as_of"
+    FILLED_AT = "filled_at"
+    BAR_END = "bar_end"
+    SYMBOL = "symbol"
+    SIDE = "side"
+    QUANTITY = "quantity"
+    PRICE = "price"
+    COST_USD = "cost_usd"
+    REASON = "reason"
+    STATUS = "status"
+
+
+class FillStatus(StrEnum):
+    """What became of an accepted order.
+
+    ``EXPIRED``: the symbol had no bar where the order would have filled (a halt).
+    """
+
+    FILLED = "filled"
+    EXPIRED = "expired"
+
+
+class FlowKind(StrEnum):
+    """Why cash came or went without an order."""
+
+    DIVIDEND = "dividend"
+    CASH_IN_LIEU = "cash_in_lieu"
+
+
+ORDER_SCHEMA = pl.Schema(
+    {
+        OrderColumn.AS_OF: UTC_MICROSECONDS,
+        OrderColumn.FILLED_AT: UTC_MICROSECONDS,
+        OrderColumn.BAR_END: UTC_MICROSECONDS,
+        OrderColumn.SYMBOL: pl.String(),
+        OrderColumn.SIDE: pl.String(),
+        OrderColumn.QUANTITY: pl.Float64(),
+        OrderColumn.PRICE: pl.Float64(),
+        OrderColumn.COST_USD: pl.Float64(),
+        OrderColumn.REASON: pl.String(),
+        OrderColumn.STATUS: pl.String(),
+    }
+)
+
+DENIAL_SCHEMA = pl.Schema(
+    {
+        "as_of": UTC_MICROSECONDS,
+        "symbol": pl.String(),
+        "side": pl.String(),
+        "quantity": pl.Float64(),
+        "code": pl.String(),
+        "detail": pl.String(),
+    }
+)
+
+CASH_FLOW_SCHEMA = pl.Schema(
+    {
+        "at": UTC_MICROSECONDS,
+        "bar_end": UTC_MICROSECONDS,
+        "symbol": pl.String(),
+        "kind": pl.String(),
+        "quantity": pl.Float64(),
+        "amount_usd": pl.Float64(),
+    }
+)
+
+EQUITY_SCHEMA = pl.Schema(
+    {
+        "bar_end": UTC_MICROSECONDS,
+        "session": pl.Date(),
+        "cash_usd": pl.Float64(),
+        "equity_usd": pl.Float64(),
+        "gross_exposure": pl.Float64(),
+        "net_exposure": pl.Float64(),
+        "turnover": pl.Float64(),
+        "cost_usd": pl.Float64(),
+    }
+)
+
+MARK_SCHEMA = pl.Schema(
+    {
+        "bar_end": UTC_MICROSECONDS,
+        "symbol": pl.String(),
+        "close": pl.Float64(),
+        "split_factor": pl.Float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The record of a simulated account.
+
+    Attributes
+    ----------
+    horizon : str
+        The horizon whose forecasts were traded.
+    starting_cash_usd : float
+        Cash before the first decision.
+    orders : pl.DataFrame
+        ``ORDER_SCHEMA``, in the order of sending: every order that passed the checks, with the
+        moment of its decision (``as_of``), the moment and price of its fill and the end of the
+        bar it filled in; ``filled_at``, ``price`` and ``cost_usd`` are null where it expired.
+    denials : pl.DataFrame
+        ``DENIAL_SCHEMA``, one row per reason against an order. A forecast for a symbol without a
+        known price is here too, with no side.
+    equity : pl.DataFrame
+        ``EQUITY_SCHEMA``: the account at the end of each bar, marked at the last close. The first
+        row is the account before its first order. Exposures are shares of equity; turnover is
+        purchases and sales over the equity before.
+    cash_flows : pl.DataFrame
+        ``CASH_FLOW_SCHEMA``: dividends (negative on short positions) and cash in lieu of
+        fractional shares after a split.
+    marks : pl.DataFrame
+        ``MARK_SCHEMA``: the closes that valued each traded symbol, carried through halts.
+    skips : pl.DataFrame
+        ``reason`` and ``count``: targets that led to no order.
+    """
+
+    horizon: str
+    starting_cash_usd: float
+    orders: pl.DataFrame
+    denials: pl.DataFrame
+    equity: pl.DataFrame
+    cash_flows: pl.DataFrame
+    marks: pl.DataFrame
+    skips: pl.DataFrame
+
+    @cached_property
+    def fills(self) -> pl.DataFrame:
+        """The orders that filled."""
+        return self.orders.filter(pl.col(OrderColumn.STATUS) == FillStatus.FILLED.value)
+
+    @property
+    def is_ruined(self) -> bool:
+        """Whether the equity was gone at the end; the record stops there."""
+        return bool(self.equity["equity_usd"][-1] <= 0.0)
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The order records replayed by vectorbt (imported and run at first use)."""
+        from backtest.replay import replay_orders
+
+        return replay_orders(self)
+
+    @property
+    def trades(self) -> pl.DataFrame:
+        """Round trips according to vectorbt; see :class:`backtest.replay.Replay`."""
+        return self.replay.trades
