@@ -4,20 +4,16 @@ import warnings
 
 import dagster as dg
 
-# Backfill policies and owners work, and are still marked beta in Dagster 1.13.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-
-from pipelines.assets.backtest import build_backtest_assets  # noqa: E402
-from pipelines.assets.features import build_feature_assets, build_feature_checks  # noqa: E402
-from pipelines.assets.ingest import build_ingest_assets, build_ingest_checks  # noqa: E402
-from pipelines.assets.models import build_model_assets, build_model_checks  # noqa: E402
-from pipelines.assets.orders import build_order_assets  # noqa: E402
-from pipelines.assets.signals import build_signal_assets, build_signal_checks  # noqa: E402
-from pipelines.jobs import build_jobs  # noqa: E402
-from pipelines.resources import Stores  # noqa: E402
-from pipelines.schedules import build_schedules  # noqa: E402
-from pipelines.settings import Settings, hide_secrets, load_settings  # noqa: E402
+from pipelines.assets.backtest import build_backtest_assets
+from pipelines.assets.features import build_feature_assets, build_feature_checks
+from pipelines.assets.ingest import build_ingest_assets, build_ingest_checks
+from pipelines.assets.models import build_model_assets, build_model_checks
+from pipelines.assets.orders import build_order_assets
+from pipelines.assets.signals import build_signal_assets, build_signal_checks
+from pipelines.jobs import build_jobs
+from pipelines.resources import Stores
+from pipelines.schedules import build_schedules
+from pipelines.settings import Settings, hide_secrets, load_settings
 
 
 def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.Definitions:
@@ -31,6 +27,14 @@ def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.De
         Given by tests and the command line; made from the settings otherwise.
     """
     hide_secrets(settings)
+    with warnings.catch_warnings():
+        # Backfill policies and partition mappings work, and are still marked beta in Dagster 1.13.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _definitions(settings, stores or Stores(settings))
+
+
+def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *build_ingest_assets(settings),
@@ -48,7 +52,7 @@ def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.De
         ],
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
-        resources={"stores": stores or Stores(settings)},
+        resources={"stores": stores},
         executor=dg.in_process_executor,
     )
 

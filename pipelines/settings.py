@@ -7,9 +7,11 @@ The only module that reads the environment. Order of precedence: environment, th
 import datetime as dt
 import difflib
 import hashlib
+import json
 import logging
 import os
 import tomllib
+import traceback
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +140,7 @@ class Settings(_Frozen):
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
         places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca"}
-        body = self.model_dump_json(exclude=places)
+        body = json.dumps(self.model_dump(exclude=places), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
     @property
@@ -190,9 +192,7 @@ def hide_secrets(settings: Settings) -> None:
         make = logging.getLogRecordFactory()
 
         def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = make(*args, **kwargs)
-            record.msg, record.args = _Redactor.clean(record.getMessage()), ()
-            return record
+            return _Redactor.clean_record(make(*args, **kwargs))
 
         logging.setLogRecordFactory(factory)
 
@@ -207,6 +207,20 @@ class _Redactor:
             text = text.replace(secret, "[secret]")
         return text
 
+    @classmethod
+    def clean_record(cls, record: logging.LogRecord) -> logging.LogRecord:
+        try:
+            record.msg, record.args = cls.clean(record.getMessage()), ()
+        except (TypeError, ValueError, KeyError):
+            # Arguments that do not fit their message: logging reports it when it formats them.
+            record.msg = cls.clean(str(record.msg))
+            record.args = tuple(cls.clean(repr(a)) for a in record.args or ())
+        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+            # A formatter takes this text, where there is one, instead of the exception's.
+            lines = traceback.format_exception(*record.exc_info)
+            record.exc_text = cls.clean("".join(lines).rstrip("\n"))
+        return record
+
 
 def redact(text: str) -> str:
     """Return ``text`` without any configured secret."""
@@ -217,8 +231,8 @@ def _from_file(home: Path) -> dict[str, Any]:
     for path in (home / CONFIG_FILE, Path(CONFIG_FILE)):
         if path.exists():
             try:
-                return tomllib.loads(path.read_text())
-            except (OSError, tomllib.TOMLDecodeError) as error:
+                return tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise SettingsError(
                     f"{path} cannot be read ({error})", remedy="correct the file"
                 ) from error
@@ -236,8 +250,21 @@ def _path_of(name: str) -> str | None:
 def _place(values: dict[str, Any], path: str, value: str) -> None:
     *groups, last = path.split(".")
     for group in groups:
-        values = values.setdefault(group, {})
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(
+                "unknown setting",
+                got=path,
+                allowed=f"{group} is a setting, not a group of settings",
+                remedy="remove it from the environment",
+            )
+        values = inner
     values[last] = value.split(",") if last in {"symbols", "horizons"} else value
+
+
+def _canonical(value: object) -> object:
+    # The order of a set differs from process to process.
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -10,13 +10,13 @@ from backtest.benchmark import universe_benchmark
 from backtest.metrics import compute_metrics
 from backtest.simulate import Simulation, simulate
 from backtest.tearsheet import render_tear_sheet
+from market import calendar
+from market.bars import read_adjusted, read_bars
 from market.errors import BacktestError
 from market.horizons import Horizon, find_horizon
 from market.lake import frame_hash
 from market.ledger_tables import backtests
-from market.schema import Bar
-from market.timeframes import Timeframe, resample
-from pipelines.assets.features import read_adjusted
+from market.timeframes import Timeframe
 from pipelines.assets.models import PeriodConfig, parse_date, read_labels
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
@@ -129,20 +129,18 @@ def is_backtested(stores: Stores, horizon: Horizon) -> bool:
 
 def _benchmark(stores: Stores, predictions: pl.DataFrame) -> pl.DataFrame:
     sessions = predictions["session"]
-    daily = read_adjusted(stores.lake, Timeframe.D1, sessions.min(), sessions.max())
+    # It needs a value at the close before the first decision.
+    start = calendar.previous_session(min(sessions.to_list()))
+    daily = read_adjusted(stores.lake, Timeframe.D1, start, max(sessions.to_list()))
     return universe_benchmark(daily)
 
 
 def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Simulation:
     settings, lake = stores.settings, stores.lake
     first = predictions["session"].min()
-    table = "bars_1m" if horizon.timeframe.is_intraday else "bars_1d"
-    bars = lake.read_bars(table, start=first)
-    if horizon.timeframe not in (Timeframe.M1, Timeframe.D1):
-        bars = resample(bars, horizon.timeframe)
     return simulate(
         predictions,
-        bars.sort(Bar.SYMBOL, Bar.BAR_START),
+        read_bars(lake, horizon.timeframe, first),
         horizon=horizon,
         regimes=lake.scan("regimes").sort("as_of").collect(),
         rules=settings.targets,

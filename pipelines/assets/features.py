@@ -9,10 +9,9 @@ import polars as pl
 from features.compute import compute_features, longest_lookback
 from features.regime import classify_regimes
 from market import calendar
-from market.actions import forward_adjust, session_factors
+from market.bars import read_adjusted
 from market.lake import Lake
-from market.schema import Bar
-from market.timeframes import Timeframe, resample
+from market.timeframes import Timeframe
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
 from pipelines.settings import Settings
@@ -37,21 +36,6 @@ def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     partitions = session_partitions(settings)
     frames = used_timeframes(settings)
     return [*(_features_asset(t, partitions) for t in frames), regimes, _version_asset(frames)]
-
-
-def read_adjusted(
-    lake: Lake, timeframe: Timeframe, start: dt.date | None, end: dt.date | None
-) -> pl.DataFrame:
-    """Return forward-adjusted bars of a timeframe, resampled where needed."""
-    daily = lake.read_bars("bars_1d", end=end)
-    factors = session_factors(
-        daily, lake.scan("splits").collect(), lake.scan("dividends").collect()
-    )
-    if timeframe is Timeframe.D1:
-        bars = daily if start is None else daily.filter(pl.col(Bar.SESSION) >= start)
-    else:
-        bars = resample(lake.read_bars("bars_1m", start=start, end=end), timeframe)
-    return forward_adjust(bars, factors)
 
 
 def _warm_up_sessions(timeframe: Timeframe) -> int:
@@ -126,6 +110,7 @@ def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
         deps=[feature_table(t) for t in timeframes],
         group_name=GROUP,
         owners=OWNERS,
+        kinds={"deltalake"},
         description="Identity of the features that models learn from; its data version changes "
         "when any of them does.",
     )

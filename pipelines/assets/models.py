@@ -9,6 +9,7 @@ import polars as pl
 from features.labels import forward_returns
 from features.registry import feature_names
 from market import calendar
+from market.bars import read_adjusted
 from market.horizons import Horizon, find_horizon
 from market.lake import Lake
 from models.evaluation import Estimate, skill
@@ -18,7 +19,6 @@ from models.train import Training, train_horizon
 from pipelines.assets.features import (
     current_dataset_version,
     feature_table,
-    read_adjusted,
     used_timeframes,
 )
 from pipelines.partitions import horizon_partitions

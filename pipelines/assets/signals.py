@@ -8,10 +8,11 @@ import polars as pl
 
 from features.labels import forward_returns
 from market import calendar
+from market.bars import read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
-from pipelines.assets.features import feature_table, read_adjusted
+from pipelines.assets.features import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
