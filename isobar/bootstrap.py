@@ -25,6 +25,7 @@ def bootstrap(launcher: Launcher) -> dict[str, dict[str, Any]]:
     closed = calendar.latest_session(launcher.present())
     last = min(settings.history.end or closed, closed)
     sessions = calendar.sessions_between(settings.history.start, last)
+    sessions = sessions[-settings.history.daily_sessions :]
     minutes = sessions[-settings.history.minute_sessions :]
     done = launcher.ingest(sessions[0], sessions[-1], [Timeframe.D1])
     if any(h.timeframe.is_intraday for h in settings.enabled_horizons):

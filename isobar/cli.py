@@ -5,6 +5,7 @@ Exit status: 0 fine, 1 the work failed, 2 the command was used wrongly.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -57,11 +58,19 @@ def main() -> None:
         app(standalone_mode=True)
     except IsobarError as error:
         _fail(error, 2 if isinstance(error, UsageError) else 1)
-    except OSError as error:
-        _fail(error, 1)
     except Exception as error:  # noqa: BLE001  (the edge: whatever it is, one message and a status)
-        told = RuntimeError(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
-        _fail(told, 1, error)
+        _fail(_told(error), 1, error)
+
+
+def _told(error: Exception) -> IsobarError:
+    """Return the message for an error that no floor raised on purpose."""
+    text = str(error).splitlines()[0] if str(error) else "no message"
+    if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
+        return IsobarError(text, remedy="free disk space and run the same again: it resumes")
+    if isinstance(error, OSError):
+        return IsobarError(text, remedy="check that the place exists and can be written")
+    problem = f"unexpected {type(error).__name__}: {text}"
+    return IsobarError(problem, remedy="run it with --debug to see where it comes from")
 
 
 def _fail(error: Exception, status: int, cause: Exception | None = None) -> None:

@@ -25,6 +25,7 @@ from isobar.arguments import (
 )
 from isobar.bootstrap import bootstrap
 from isobar.demo import run_demo
+from market.errors import UsageError
 from market.timeframes import Timeframe
 from pipelines.assets.orders import describe_trade, trade_newest
 from pipelines.launch import Launcher
@@ -78,6 +79,13 @@ def ingest_command(
     """Fetch bars and corporate actions into the lake. What is settled is not fetched again."""
     first, last = read_period(start, end)
     wanted = [read_timeframe(timeframe)] if timeframe else [Timeframe.D1, Timeframe.M1]
+    if not {Timeframe.D1, Timeframe.M1}.issuperset(wanted):
+        raise UsageError(
+            "bars of this length are not ingested",
+            got=timeframe,
+            allowed="1m, 1d; others are resampled from them",
+            remedy="ingest one of these",
+        )
     named = [s.strip() for s in symbols.split(",") if s.strip()]
     with output.progress_bars(quiet=as_json) as progress:
         launcher = Launcher(load_settings(), progress=progress)

@@ -101,7 +101,7 @@ def ingest(
     wanted = sorted(set(symbols))
     missing = [s for s in sessions if not _is_there(log.get(s), wanted)]
     per_session = len(wanted) * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
-    size = max(1, min(_CHUNK_BARS // per_session, 250))
+    size = max(1, _CHUNK_BARS // per_session)
     bars, empty = 0, list[dt.date]()
     for begin in range(0, len(missing), size):
         chunk = missing[begin : begin + size]
@@ -131,6 +131,14 @@ def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, set[str]]:
         .collect()
     )
     return {session: set(symbols) for session, symbols in rows.iter_rows()}
+
+
+def ingested_symbols(lake: Lake) -> set[str]:
+    """Return every symbol that was ever ingested."""
+    if not lake.exists(LOG_TABLE):
+        return set()
+    column = lake.scan(LOG_TABLE).select(pl.col("symbols").explode().unique()).collect()
+    return set(column["symbols"].drop_nulls())
 
 
 def bars_table(timeframe: Timeframe) -> str:

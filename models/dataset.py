@@ -30,10 +30,12 @@ class Dataset:
     feature_names : tuple of str
         Names of the columns of ``x``.
     y : (n,) float64
-        Excess return over the horizon in units of the symbol's volatility, clipped to plus or
-        minus 4; NaN when not known.
+        Excess return over the horizon in ``unit``, clipped to plus or minus 4; NaN when not
+        known.
     volatility : (n,) float64
-        The unit, known at ``as_of``.
+        Standard deviation of one bar's return, known at ``as_of``.
+    unit : (n,) float64
+        The same over the horizon.
     excess_return, forward_return : (n,) float64
         Fractions; NaN when not known.
     """
@@ -43,6 +45,7 @@ class Dataset:
     feature_names: tuple[str, ...]
     y: Vector
     volatility: Vector
+    unit: Vector
     excess_return: Vector
     forward_return: Vector
 
@@ -50,7 +53,9 @@ class Dataset:
         return self.keys.height
 
 
-def assemble(features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str]) -> Dataset:
+def assemble(
+    features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str], *, steps: int
+) -> Dataset:
     """Join features and labels on (symbol, bar_end).
 
     Parameters
@@ -62,6 +67,8 @@ def assemble(features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str])
     names : sequence of str
         Feature columns to learn from. ``volatility_20`` must be among ``features``: it scales
         the target.
+    steps : int
+        Length of the horizon in bars: volatility grows with its square root.
 
     Returns
     -------
@@ -87,14 +94,16 @@ def assemble(features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str])
             remedy="ingest a longer history",
         )
     volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
+    unit = volatility * steps**0.5
     excess = _floats(frame["excess_return"])
     x = frame.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in names).to_numpy()
     return Dataset(
         keys=frame.select(*PANEL_KEYS, "label_known_at"),
         x=np.ascontiguousarray(x, dtype=np.float32),
         feature_names=tuple(names),
-        y=np.clip(excess / volatility, -_CLIP, _CLIP),
+        y=np.clip(excess / unit, -_CLIP, _CLIP),
         volatility=volatility,
+        unit=unit,
         excess_return=excess,
         forward_return=_floats(frame["forward_return"]),
     )

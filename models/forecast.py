@@ -50,8 +50,9 @@ PREDICTION_SCHEMA = pl.Schema(
 def to_predictions(
     keys: pl.DataFrame,
     mean: Vector,
-    volatility: Vector,
+    unit: Vector,
     *,
+    volatility: Vector,
     spread: float,
     band_bps: float,
     horizon: str,
@@ -64,8 +65,10 @@ def to_predictions(
     ----------
     keys : pl.DataFrame
         ``symbol``, ``session``, ``bar_end``, ``as_of``.
-    mean, volatility : (n,) float64
-        Forecast in units of volatility, and the unit as a fraction.
+    mean, unit : (n,) float64
+        Forecast in units of the horizon's volatility, and the unit as a fraction.
+    volatility : (n,) float64
+        Volatility of one bar, as a fraction.
     spread : float
         Standard deviation of the training targets around the forecast, in the same units.
     band_bps : float
@@ -79,7 +82,7 @@ def to_predictions(
         ``PREDICTION_SCHEMA``. Probabilities are those of a normal distribution around the
         forecast; they are raw, calibration comes after.
     """
-    band = band_bps / 1e4 / volatility
+    band = band_bps / 1e4 / unit
     p_long = norm.sf((band - mean) / spread)
     p_short = norm.cdf((-band - mean) / spread)
     return keys.select(
@@ -93,6 +96,6 @@ def to_predictions(
         pl.Series(Prediction.P_SHORT, p_short),
         pl.Series(Prediction.P_NEUTRAL, np.clip(1.0 - p_short - p_long, 0.0, 1.0)),
         pl.Series(Prediction.P_LONG, p_long),
-        pl.Series(Prediction.EXPECTED_RETURN_BPS, mean * volatility * 1e4),
+        pl.Series(Prediction.EXPECTED_RETURN_BPS, mean * unit * 1e4),
         pl.Series(Prediction.VOLATILITY_BPS, volatility * 1e4),
     ).cast(PREDICTION_SCHEMA)

@@ -153,8 +153,9 @@ class Tracker:
         """
         found: list[FittedModel] = []
         newest: list[str] = []
-        for registered in self._client.search_registered_models():
-            prefix = f"{_PREFIX}-{horizon}-"
+        prefix = f"{_PREFIX}-{horizon}-"
+        listed = self._client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
+        for registered in listed:
             if not registered.name.startswith(prefix):
                 continue
             versions = self._client.search_model_versions(f"name='{registered.name}'")

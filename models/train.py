@@ -87,7 +87,7 @@ def train_horizon(
         pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
         for c in ("label_known_at", "forward_return", "excess_return")
     )
-    dataset = assemble(known, arrived, feature_names)
+    dataset = assemble(known, arrived, feature_names, steps=horizon.steps)
     splitter = PurgedWalkForward(
         horizon,
         min_train_sessions=_first_window(dataset, start, min_train_sessions),

@@ -138,7 +138,8 @@ def predict_rows(
     return to_predictions(
         keys,
         model.forecaster.predict(dataset.x[rows]),
-        dataset.volatility[rows],
+        dataset.unit[rows],
+        volatility=dataset.volatility[rows],
         spread=model.spread,
         band_bps=band_bps,
         horizon=model.horizon,

@@ -127,12 +127,13 @@ class Launcher:
     ) -> dict[str, Metadata]:
         """Fetch corporate actions and the bars of a period."""
         sessions = self._sessions(start, end)
-        found = self.launch(jobs.ACTIONS_JOB)
+        wanted = {"symbols": list(symbols)}
+        found = self.launch(jobs.ACTIONS_JOB, config={"splits": wanted, "dividends": wanted})
         for timeframe in timeframes:
             found |= self.launch(
                 jobs.ingest_job_name(timeframe),
                 sessions=sessions,
-                config={f"bars_{timeframe.value}": {"symbols": list(symbols)}},
+                config={f"bars_{timeframe.value}": wanted},
             )
         return found
 
@@ -174,6 +175,7 @@ class Launcher:
 
     def scheduled_run(self, run: Run, session: dt.date) -> dict[str, Metadata]:
         """Do what the schedule of this run does for a session."""
+        self._sessions(session, session)
         return self.launch(jobs.run_job_name(run), partition=session.isoformat())
 
     def _sessions(self, start: dt.date, end: dt.date) -> list[dt.date]:

@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -21,6 +22,7 @@ from market.source import BarSource
 from models.tracking import Tracker
 from pipelines.settings import Settings
 
+DEFAULT_SYMBOLS = ("SPY", "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "JPM", "XOM", "UNH")
 NOW_TAG = "isobar/now"
 Progress = Callable[[str, int, int], None]
 
@@ -76,6 +78,7 @@ class Stores:
             polygon.base_url,
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
+            on_progress=lambda done, total: self.progress("requests", done, total),
         )
 
     @property
@@ -101,6 +104,17 @@ class Stores:
             is_paper=self.settings.trading.mode == "paper",
             timeout_seconds=alpaca.timeout_seconds,
         )
+
+    @cached_property
+    def universe(self) -> tuple[str, ...]:
+        """Symbols to ingest: those of the settings, or all of a replay, or ten large ones."""
+        if self.settings.symbols:
+            return self.settings.symbols
+        host = urlsplit(self.settings.polygon.base_url).hostname or ""
+        if host in {"127.0.0.1", "localhost", "::1"}:
+            # A replayed vendor serves one file's symbols; the real one lists eleven thousand.
+            return tuple(self.source.tickers()["symbol"].to_list())
+        return DEFAULT_SYMBOLS
 
     @property
     def delay(self) -> dt.timedelta:

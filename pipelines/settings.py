@@ -68,7 +68,8 @@ class AlpacaSettings(_Frozen):
 class HistorySettings(_Frozen):
     """Which sessions the pipeline covers."""
 
-    start: dt.date = Field(dt.date(2021, 1, 4), description="First session of daily bars")
+    start: dt.date = Field(dt.date(1998, 1, 2), description="First session that may be ingested")
+    daily_sessions: int = Field(1260, ge=1, description="Sessions of daily bars to bootstrap")
     minute_sessions: int = Field(120, ge=1, description="Sessions of 1-minute bars to bootstrap")
     end: dt.date | None = Field(None, description="Last session; today when absent")
 
@@ -111,8 +112,8 @@ class Settings(_Frozen):
 
     home: Path = Field(Path("var"), description="Data root (ISOBAR_HOME)")
     symbols: tuple[str, ...] = Field(
-        ("SPY", "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "JPM", "XOM", "UNH"),
-        description="The universe",
+        (),
+        description="The universe; when empty, ten large symbols, or all that a replay serves",
     )
     ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
     mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")
@@ -172,7 +173,8 @@ def load_settings() -> Settings:
     home = Path(environment.get("ISOBAR_HOME") or "var")
     values = _from_file(home)
     values["home"] = home
-    for name, value in environment.items():
+    # Sorted: of two names of one setting (POLYGON_API_KEY, MASSIVE_API_KEY) the same one wins.
+    for name, value in sorted(environment.items()):
         path = _path_of(name)
         if path and value:
             _place(values, path, value)

@@ -53,8 +53,9 @@ def compose_signals(
     Returns
     -------
     pl.DataFrame
-        ``signals.schema.CONTENT_SCHEMA``. Targets and stops are one standard deviation of the
-        horizon's return away from the price, shifted by what is expected; none for neutral.
+        ``signals.schema.CONTENT_SCHEMA``. A stop is one standard deviation of the horizon's
+        return away from the price; a target is that and the expected return on the other side.
+        Neutral has neither.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def compose_signals(
         | {SignalColumn.DATA_HASH: data_hash, SignalColumn.CONFIG_HASH: config_hash}
         for p in predictions.sort(Prediction.SYMBOL, Prediction.ENGINE).to_dicts()
     ]
-    return pl.DataFrame(rows, schema_overrides=dict(CONTENT_SCHEMA)).select(
+    return pl.DataFrame(rows, schema=CONTENT_SCHEMA).select(
         pl.col(n).cast(t) for n, t in CONTENT_SCHEMA.items()
     )
 
@@ -138,7 +139,7 @@ def levels(
         return [], []
     away = direction.sign * spread_bps
     target = price * (1.0 + (expected_bps + away) / 1e4)
-    stop = price * (1.0 + (expected_bps - away) / 1e4)
+    stop = price * (1.0 - away / 1e4)
     return [_to_tick(target)], [_to_tick(stop)]
 
 

@@ -91,7 +91,7 @@ def score_latest(
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
-    dataset = assemble(rows, _NO_LABELS, models[0].feature_names)
+    dataset = assemble(rows, _NO_LABELS, models[0].feature_names, steps=horizon.steps)
     every = np.arange(len(dataset))
     parts = [predict_rows(m, dataset, every, band_bps) for m in models]
     engines = pl.concat(parts)
@@ -119,7 +119,7 @@ def _contributions(
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
     symbols = dataset.keys["symbol"].to_list()
     for model in models:
-        moved = model.forecaster.contributions(dataset.x) * dataset.volatility[:, None] * 1e4
+        moved = model.forecaster.contributions(dataset.x) * dataset.unit[:, None] * 1e4
         total += moved * share.get(model.family.name, 0.0)
         out |= _strongest(symbols, model.family.name, moved, dataset.feature_names)
     return out | _strongest(symbols, ENSEMBLE_ENGINE, total, dataset.feature_names)

@@ -81,7 +81,7 @@ def run_backtest(
         metrics,
         simulation,
         title=f"Walk-forward backtest, horizon {horizon.name}",
-        subtitle=f"{len(settings.symbols)} symbols, {predictions['session'].min()} to "
+        subtitle=f"{predictions['symbol'].n_unique()} symbols, {predictions['session'].min()} to "
         f"{predictions['session'].max()}, out of sample, after costs",
         benchmark=_benchmark(stores, predictions),
     )

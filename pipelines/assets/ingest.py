@@ -1,12 +1,11 @@
 """Bars and corporate actions from the vendor into the lake."""
 
 import datetime as dt
-from collections.abc import Sequence
 
 import dagster as dg
 from pydantic import Field
 
-from market.ingest import bars_table, ingest
+from market.ingest import bars_table, ingest, ingested_symbols
 from market.quality import describe_bars
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.timeframes import Timeframe
@@ -57,7 +56,7 @@ def _bars_asset(
             stores.source,
             timeframe,
             sessions_of(context),
-            config.symbols or list(stores.settings.symbols),
+            config.symbols or list(stores.universe),
             now=moment_of(context),
             progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
         )
@@ -74,27 +73,31 @@ def _bars_asset(
     return bars
 
 
-def _action_range(settings: Settings, now: dt.datetime) -> tuple[Sequence[str], dt.date, dt.date]:
+def _action_range(
+    stores: Stores, config: IngestConfig, now: dt.datetime
+) -> tuple[list[str], dt.date, dt.date]:
+    # Whatever has bars needs its actions, also symbols that were ingested by name.
+    symbols = set(config.symbols or stores.universe) | ingested_symbols(stores.lake)
     # Announced actions lie ahead; they count from their ex-date on.
-    return settings.symbols, settings.history.start, now.date() + dt.timedelta(days=60)
+    return sorted(symbols), stores.settings.history.start, now.date() + dt.timedelta(days=60)
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
 def splits(
-    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Stock splits with ex-date and the time they became known."""
-    frame = stores.source.splits(*_action_range(stores.settings, moment_of(context)))
+    frame = stores.source.splits(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
     return dg.MaterializeResult(metadata={"splits": frame.height, "changed": changed})
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
 def dividends(
-    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Cash dividends with ex-date and the time they became known."""
-    frame = stores.source.dividends(*_action_range(stores.settings, moment_of(context)))
+    frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
     return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
 

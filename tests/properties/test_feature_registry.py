@@ -1,0 +1,399 @@
+"""What every registered feature must hold, and proof that each check can fail.
+
+A check is a function of (features, bars, compute) that raises ``AssertionError``. The registry
+goes through all of them; planted faults must be caught by the check that is meant for them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.compute import compute_features, longest_lookback
+from features.registry import REGISTRY
+from features.spec import PANEL_KEYS, Feature, Stage
+from market.errors import FeatureError
+from market.schema import Bar
+from tests.markets import adjusted_daily, bits, market
+
+TIMES = (Bar.BAR_START, Bar.BAR_END, Bar.KNOWN_AT)
+PRICES = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE, Bar.VWAP)
+# Rolling kernels carry sums from bar to bar, so float64 results differ in their last bits with
+# where history began; after rounding to float32 that is one unit in the last place, and where a
+# result is a difference of nearly equal numbers an absolute 1e-9 or so.
+RELATIVE = 4 * float(np.finfo(np.float32).eps)
+ABSOLUTE = 1e-8
+
+
+@lru_cache(maxsize=2)
+def clean_bars() -> pl.DataFrame:
+    """Every symbol has a bar in every session."""
+    bars = adjusted_daily(market(seed=3, symbols=5, sessions=100))
+    complete = bars.group_by(Bar.SESSION).len().filter(pl.col("len") == 5)
+    return bars.join(complete, on=Bar.SESSION, how="semi").sort(Bar.SYMBOL, Bar.BAR_END)
+
+
+@lru_cache(maxsize=2)
+def awkward_bars() -> pl.DataFrame:
+    """Flat stretches, no volume, no vwap, holes, NaN, a late listing and a one-bar symbol."""
+    bars = clean_bars().with_columns(n=pl.int_range(pl.len()).over(Bar.SYMBOL))
+    a, b, c, d, e = bars[Bar.SYMBOL].unique().sort()
+    symbol, n = pl.col(Bar.SYMBOL), pl.col("n")
+    frozen = (symbol == a) & n.is_between(30, 84)
+    level = bars.filter((symbol == a) & (n == 30))[Bar.CLOSE].item()
+    return (
+        bars.with_columns(
+            *(pl.when(frozen).then(level).otherwise(pl.col(p)).alias(p) for p in PRICES),
+            pl.when(frozen | (symbol == b) & n.is_between(40, 65))
+            .then(0.0)
+            .otherwise(pl.col(Bar.VOLUME))
+            .alias(Bar.VOLUME),
+        )
+        .with_columns(
+            pl.when((symbol == b) & (n % 3 == 0)).then(None).otherwise(Bar.VWAP).alias(Bar.VWAP),
+            pl.when((symbol == c) & (n == 25))
+            .then(float("nan"))
+            .otherwise(pl.col(Bar.CLOSE))
+            .alias(Bar.CLOSE),
+        )
+        .filter(
+            ~((symbol == b) & n.is_in([10, 11, 60])),
+            (symbol != d) | (n >= 35),
+            (symbol != e) | (n == 70),
+        )
+        .drop("n")
+    )
+
+
+def values(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop(PANEL_KEYS)
+
+
+def assert_same(got: pl.DataFrame, wanted: pl.DataFrame, why: str) -> None:
+    assert got.shape == wanted.shape, why
+    assert bits(values(got)) == bits(values(wanted)), why
+
+
+def assert_near(got: pl.DataFrame, wanted: pl.DataFrame, why: str) -> None:
+    for name in values(wanted).columns:
+        g, w = got[name], wanted[name]
+        assert g.is_null().to_list() == w.is_null().to_list(), f"{name}: {why}"
+        np.testing.assert_allclose(
+            g.drop_nulls().to_numpy(),
+            w.drop_nulls().to_numpy(),
+            rtol=RELATIVE,
+            atol=ABSOLUTE,
+            err_msg=f"{name}: {why}",
+        )
+
+
+def check_future_changes_nothing(features, bars, compute=compute_features, cuts=4, seed=0):
+    whole = compute(bars, features)
+    ends = whole[Bar.BAR_END].unique().sort()
+    rng = np.random.default_rng(seed)
+    for k in rng.choice(np.arange(2, len(ends) - 1), size=cuts, replace=False):
+        past = pl.col(Bar.BAR_END) <= ends[int(k)]
+        seen = compute(bars.filter(past), features)
+        assert_same(seen, whole.filter(past), f"the future changed values up to {ends[int(k)]}")
+
+
+def check_symbols_are_apart(features, bars, compute=compute_features):
+    whole = compute(bars, features)
+    victim = bars[Bar.SYMBOL].unique().sort()[1]
+    others = pl.col(Bar.SYMBOL) != victim
+    assert_same(compute(bars.filter(others), features), whole.filter(others), "a symbol removed")
+    wobble = pl.when(others).then(1.0).otherwise(1.0 + (pl.int_range(pl.len()) % 7) * 0.01)
+    changed = bars.with_columns(
+        *(pl.col(p) * wobble for p in PRICES), pl.col(Bar.VOLUME) * wobble * wobble
+    )
+    after = compute(changed, features)
+    assert_same(after.filter(others), whole.filter(others), "a symbol changed")
+
+
+def check_times_are_apart(features, bars, compute=compute_features):
+    """A change at one time is forgotten once it has left the inputs' windows."""
+    whole = compute(bars, features)
+    ends = bars[Bar.BAR_END].unique().sort()
+    at = 20
+    hit = pl.when(pl.col(Bar.BAR_END) == ends[at]).then(1.01).otherwise(1.0)
+    changed = bars.with_columns(*(pl.col(p) * hit for p in PRICES), pl.col(Bar.VOLUME) * hit)
+    after = compute(changed, features)
+    for feature in features:
+        keep = [*PANEL_KEYS, feature.name]
+        before = pl.col(Bar.BAR_END) < ends[at]
+        later = pl.col(Bar.BAR_END) >= ends[at + feature.lookback]
+        assert_same(after.filter(before)[keep], whole.filter(before)[keep], "an earlier value")
+        assert_near(after.filter(later)[keep], whole.filter(later)[keep], "beyond the lookback")
+
+
+def check_lookback_is_enough(features, bars, compute=compute_features):
+    ends = bars[Bar.BAR_END].unique().sort()
+    symbols = bars[Bar.SYMBOL].n_unique()
+    for feature in features:
+        whole = compute(bars, [feature])
+        for last in (len(ends) - 1, len(ends) - 8, feature.lookback - 1):
+            at = pl.col(Bar.BAR_END) == ends[last]
+            until = pl.col(Bar.BAR_END) <= ends[last]
+            begin = ends[last - feature.lookback + 1]
+            exact = compute(bars.filter(until, pl.col(Bar.BAR_END) >= begin), [feature])
+            assert_near(exact.filter(at), whole.filter(at), "exactly the lookback")
+            assert exact.filter(at)[feature.name].null_count() == 0, "lookback overstated"
+            if feature.lookback > 1:
+                short = compute(bars.filter(until, pl.col(Bar.BAR_END) > begin), [feature])
+                assert short.filter(at)[feature.name].null_count() == symbols, "one bar less"
+
+
+def check_clock_is_ignored(features, bars, compute=compute_features):
+    whole = compute(bars, features)
+    for days in (7, 7 * 157, -7 * 40):
+        step = pl.duration(days=days)
+        moved = bars.with_columns(
+            *(pl.col(t) + step for t in TIMES), (pl.col(Bar.SESSION) + step).cast(pl.Date)
+        )
+        assert_same(compute(moved, features), whole, f"the clock moved by {days} days")
+
+
+def check_scale_is_ignored(features, bars, compute=compute_features):
+    """Powers of two are exact in binary, so the results must agree to the bit."""
+    whole = compute(bars, features)
+    first = bars[Bar.SYMBOL].unique().sort()[0]
+    price = pl.when(pl.col(Bar.SYMBOL) == first).then(0.25).otherwise(2.0)
+    scaled = bars.with_columns(
+        *(pl.col(p) * price for p in PRICES),
+        pl.col(Bar.VOLUME) * pl.when(pl.col(Bar.SYMBOL) == first).then(4.0).otherwise(2.0),
+    )
+    assert_same(compute(scaled, features), whole, "prices and volumes in another unit")
+
+
+def check_finite_or_null(features, bars, compute=compute_features):
+    nan, inf, zero = float("nan"), float("inf"), 0.0
+    hostile = [
+        bars,
+        bars.with_columns(pl.lit(zero).alias(Bar.VOLUME)),
+        bars.with_columns(*(pl.lit(10.0).alias(p) for p in PRICES)),
+        bars.with_columns(*(pl.lit(zero).alias(p) for p in PRICES)),
+        bars.with_columns(pl.lit(None, dtype=pl.Float64).alias(Bar.VWAP)),
+        *(
+            bars.with_columns(
+                pl.when(pl.int_range(pl.len()) % 29 == 0).then(bad).otherwise(pl.col(c)).alias(c)
+            )
+            for bad in (nan, inf, None)
+            for c in (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE, Bar.VOLUME)
+        ),
+    ]
+    for frame in hostile:
+        out = compute(frame, features)
+        assert out.height == frame.height, "one row per bar"
+        age = out.select(pl.int_range(pl.len()).over(Bar.SYMBOL)).to_series()
+        for feature in features:
+            column = out[feature.name]
+            assert column.dtype == pl.Float32, "features are float32"
+            assert column.drop_nulls().is_finite().all(), f"{feature.name} is not finite"
+            young = column.filter(age < feature.lookback - 1)
+            assert young.null_count() == len(young), f"{feature.name} before its lookback"
+
+
+def check_row_order_is_ignored(features, bars, compute=compute_features):
+    whole = compute(bars, features)
+    for seed in (1, 2):
+        mixed = bars.sample(fraction=1.0, shuffle=True, seed=seed)
+        out = compute(mixed, features)
+        assert out.select(PANEL_KEYS).equals(whole.select(PANEL_KEYS)), "rows in another order"
+        assert_same(out, whole, "rows in another order")
+
+
+def check_flat_is_null_not_noise(features, bars, compute=compute_features):
+    """History that has left the window leaves no rounding residue in what follows."""
+    ends = bars[Bar.BAR_END].unique().sort()
+    begin = 20
+    late = pl.col(Bar.BAR_END) >= ends[begin]
+    wild = pl.col(Bar.CLOSE) * (1.0 + (pl.int_range(pl.len()) % 5) * 0.37)
+    for volume in (7.7, 0.0):
+        flat = bars.with_columns(
+            pl.when(late)
+            .then(pl.lit(3.3))
+            .otherwise(wild if p == Bar.CLOSE else pl.col(p))
+            .alias(p)
+            for p in PRICES
+        ).with_columns(
+            pl.when(late).then(volume).otherwise(pl.col(Bar.VOLUME) * 1e6 / 3).alias(Bar.VOLUME)
+        )
+        whole = compute(flat, features)
+        fresh = compute(flat.filter(late), features)
+        for feature in features:
+            settled = pl.col(Bar.BAR_END) >= ends[begin + feature.lookback - 1]
+            keep = [*PANEL_KEYS, feature.name]
+            assert_near(
+                whole.filter(settled)[keep], fresh.filter(settled)[keep], "residue of gone history"
+            )
+
+
+CHECKS = {
+    "future": check_future_changes_nothing,
+    "times": check_times_are_apart,
+    "lookback": check_lookback_is_enough,
+    "clock": check_clock_is_ignored,
+    "scale": check_scale_is_ignored,
+    "finite": check_finite_or_null,
+    "order": check_row_order_is_ignored,
+    "flat": check_flat_is_null_not_noise,
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("feature", REGISTRY, ids=lambda f: f.name)
+def test_feature_holds(feature: Feature, check: str) -> None:
+    CHECKS[check]([feature], clean_bars())
+
+
+@pytest.mark.parametrize("check", ["future", "clock", "scale", "finite", "order"])
+def test_features_hold_on_awkward_bars(check: str) -> None:
+    CHECKS[check](REGISTRY, awkward_bars())
+
+
+@pytest.mark.parametrize("bars", [clean_bars, awkward_bars], ids=["clean", "awkward"])
+def test_time_series_features_keep_symbols_apart(bars) -> None:
+    series = [f for f in REGISTRY if f.stage is Stage.TIME_SERIES]
+    check_symbols_are_apart(series, bars())
+
+
+@given(seed=st.integers(0, 2**31), start=st.integers(0, 30))
+@settings(deadline=None, derandomize=True, max_examples=15)
+def test_no_history_makes_the_future_matter(seed: int, start: int) -> None:
+    ends = awkward_bars()[Bar.BAR_END].unique().sort()
+    later = awkward_bars().filter(pl.col(Bar.BAR_END) >= ends[start])
+    check_future_changes_nothing(REGISTRY, later, cuts=1, seed=seed)
+
+
+def test_duplicated_bars_are_refused() -> None:
+    bars = clean_bars()
+    with pytest.raises(FeatureError, match="not unique"):
+        compute_features(pl.concat([bars, bars.tail(1)]))
+
+
+def test_one_symbol_alone_has_no_rank_among_others() -> None:
+    bars = clean_bars()
+    one = bars.filter(pl.col(Bar.SYMBOL) == bars[Bar.SYMBOL][0])
+    out = compute_features(one)
+    for name in ("return_1_z", "volatility_rank", "volume_rank", "dispersion"):
+        assert out[name].null_count() == one.height, name
+    assert out["return_1"].null_count() == 1
+
+
+def test_flat_prices_and_no_volume_give_null_where_there_is_nothing_to_divide_by() -> None:
+    bars = clean_bars().with_columns(
+        *(pl.lit(10.0).alias(p) for p in PRICES), pl.lit(0.0).alias(Bar.VOLUME)
+    )
+    out = compute_features(bars)
+    undefined = {
+        *("sma_gap_5", "sma_gap_10", "sma_gap_20", "body_4", "close_location"),
+        *("volatility_ratio", "rsi_14", "volume_ratio", "efficiency_10", "volume_rank"),
+        *("return_1_z", "return_5_z", "return_20_z", "sma_gap_5_z", "body_4_z", "breadth"),
+    }
+    for name in undefined:
+        assert out[name].null_count() == out.height, name
+    assert out["return_1"].drop_nulls().to_list() == [0.0] * (out.height - 5)
+
+
+def test_longest_lookback_is_that_of_the_neediest() -> None:
+    assert longest_lookback() == max(f.lookback for f in REGISTRY)
+    assert longest_lookback(REGISTRY[:1]) == REGISTRY[0].lookback
+
+
+# ---------------------------------------------------------------- planted faults
+
+C, V = pl.col("close"), pl.col("volume")
+
+
+def planted(name: str, expression: pl.Expr, lookback: int) -> Feature:
+    inputs = tuple(expression.meta.root_names())
+    return Feature(name, expression, tuple(set(inputs)), lookback, Stage.TIME_SERIES, "bad", "none")
+
+
+def spill_over(bars: pl.DataFrame, features) -> pl.DataFrame:
+    """An engine that forgets to keep symbols apart."""
+    panel = bars.sort(Bar.SYMBOL, Bar.BAR_END).with_columns(pl.col(Bar.KNOWN_AT).alias("as_of"))
+    return panel.select(
+        *PANEL_KEYS, *(f.expression.cast(pl.Float32).alias(f.name) for f in features)
+    )
+
+
+def as_they_come(bars: pl.DataFrame, features) -> pl.DataFrame:
+    """An engine that trusts the order of the rows."""
+    panel = bars.with_columns(pl.col(Bar.KNOWN_AT).alias("as_of"))
+    return panel.select(
+        *PANEL_KEYS,
+        *(f.expression.over(Bar.SYMBOL).cast(pl.Float32).alias(f.name) for f in features),
+    ).sort(PANEL_KEYS)
+
+
+RETURN = planted("tomorrow", C.shift(-1) / C - 1, 1)
+FAULTS = {
+    "tomorrow": (RETURN, "future"),
+    "centred": (planted("centred", C / C.rolling_mean(5, center=True) - 1, 5), "future"),
+    "whole_sample": (planted("whole_sample", (C - C.mean()) / C.std(), 1), "future"),
+    "whole_sample_window": (planted("whole_sample_2", (C - C.mean()) / C.std(), 1), "lookback"),
+    "whole_sample_times": (planted("whole_sample_3", (C - C.mean()) / C.std(), 1), "times"),
+    "understated": (planted("understated", C / C.rolling_mean(10) - 1, 5), "lookback"),
+    "understated_partial": (
+        planted("understated_partial", C / C.rolling_mean(10, min_samples=1) - 1, 5),
+        "lookback",
+    ),
+    "endless_memory": (planted("endless", C / C.ewm_mean(span=10) - 1, 10), "lookback"),
+    "overstated": (planted("overstated", C / C.shift(25) - 1, 20), "lookback"),
+    "clock": (planted("weekday", pl.col("bar_end").dt.day().cast(pl.Float64), 1), "clock"),
+    "price_level": (planted("price_level", C.log(), 1), "scale"),
+    "volume_level": (planted("volume_level", V.log1p(), 1), "scale"),
+    "residue": (
+        planted("residue", (V.cum_sum() - V.cum_sum().shift(10)) / V.rolling_mean(10), 11),
+        "flat",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault_is_caught(fault: str) -> None:
+    feature, check = FAULTS[fault]
+    with pytest.raises(AssertionError):
+        CHECKS[check]([feature], clean_bars())
+
+
+def test_backward_fill_is_caught() -> None:
+    filled = planted("filled", pl.when(V > 0).then(C).backward_fill() / C - 1, 1)
+    with pytest.raises(AssertionError, match="future"):
+        check_future_changes_nothing([filled], awkward_bars(), cuts=40)
+
+
+@pytest.mark.parametrize(
+    ("check", "engine", "feature"),
+    [
+        (check_symbols_are_apart, spill_over, planted("spill", C / C.shift(1) - 1, 2)),
+        (check_row_order_is_ignored, as_they_come, planted("order", C / C.shift(1) - 1, 2)),
+        (check_finite_or_null, spill_over, planted("raw", C / V, 1)),
+        (check_finite_or_null, as_they_come, planted("filled", C.shift(1).fill_null(0.0), 2)),
+    ],
+    ids=["symbols", "order", "not_finite", "made_up_zero"],
+)
+def test_broken_engine_is_caught(check, engine, feature: Feature) -> None:
+    with pytest.raises(AssertionError):
+        check([feature], clean_bars(), compute=engine)
+
+
+def test_sound_feature_passes_every_check() -> None:
+    """The checks do not simply refuse whatever is planted."""
+    sound = planted("sound", C / C.shift(3) - 1, 4)
+    for check in CHECKS.values():
+        check([sound], clean_bars())
+    check_symbols_are_apart([sound], awkward_bars())
+
+
+def test_values_belong_to_the_moment_their_bar_was_known() -> None:
+    late = clean_bars().with_columns(pl.col(Bar.KNOWN_AT) + dt.timedelta(minutes=15))
+    out = compute_features(late, REGISTRY[:1])
+    assert (out["as_of"] - out["bar_end"]).unique().to_list() == [dt.timedelta(minutes=15)]
