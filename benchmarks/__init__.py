@@ -1,0 +1,1 @@
+"""Side by side with peers or physical limits, in one run, after checking that values agree."""
