@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from execution import alpaca_wire as wire
 from execution.broker import Account, Asset, Clock, Order, OrderRequest, Position
-from market.errors import BrokerError, ExecutionError
+from market.errors import BrokerError, BrokerRefusal, ExecutionError
 
 with warnings.catch_warnings():  # alpaca-py imports a module that websockets has deprecated
     warnings.filterwarnings("ignore", r"websockets\.legacy", DeprecationWarning)
@@ -260,7 +260,7 @@ class AlpacaBroker:
                 return self._adopt(request, f"its id is already taken ({failure.text})")
             if not failure.is_refusal:
                 return self._adopt(request, failure.text)
-            raise BrokerError(
+            raise BrokerRefusal(
                 f"the broker refused order {request.client_order_id!r} "
                 f"({request.side} {request.symbol}): {failure.text}",
                 remedy="correct the order; nothing was placed",

@@ -140,7 +140,8 @@ class Broker(Protocol):
     """What Isobar needs of a broker.
 
     Contract (``tests/contracts/test_broker.py``): every call has a timeout and raises
-    :class:`~market.errors.BrokerError` on anything unclear. ``submit`` is idempotent in
+    :class:`~market.errors.BrokerError` on anything unclear, and its child
+    :class:`~market.errors.BrokerRefusal` on a clear no. ``submit`` is idempotent in
     ``client_order_id``: a second call with the same id returns the first order. ``find_order``
     returns ``None`` only when the broker says that it knows no such order.
     """

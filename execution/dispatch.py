@@ -20,7 +20,7 @@ from execution.journal import (
     read_plan,
 )
 from execution.state import TradingState, append_audit, current_state
-from market.errors import BrokerError, ExecutionError
+from market.errors import BrokerError, BrokerRefusal, ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import fills, orders
 
@@ -212,6 +212,8 @@ def _mark_sending(ledger: Ledger, order: JournalledOrder, now: dt.datetime) -> b
 def _submit(ledger: Ledger, broker: Broker, order: JournalledOrder, now: dt.datetime) -> None:
     try:
         found = broker.submit(order.intent.request())
+    except BrokerRefusal as error:
+        _give_up(ledger, order, JournalState.REJECTED, now, str(error))
     except BrokerError as error:
         _after_failure(ledger, broker, order, now, error)
     except ExecutionError as error:  # the adapter refused the request: nothing was sent

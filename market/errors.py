@@ -88,6 +88,10 @@ class BrokerError(ExecutionError):
     """The broker refused, was out of reach, or gave an unclear answer."""
 
 
+class BrokerRefusal(BrokerError):
+    """The broker understood the order and said no: it does not exist and will not."""
+
+
 class BacktestError(IsobarError):
     """Simulation and metrics."""
 

@@ -291,7 +291,7 @@ def _explain(error: ValidationError) -> SettingsError:
         return SettingsError(
             "unknown setting",
             got=key,
-            allowed=f"{len(known)} settings, see docs/settings.md",
+            allowed=f"one of {len(known)} settings, listed in pipelines/settings.py",
             remedy=f"did you mean {' or '.join(near)}?" if near else "remove it",
         )
     return SettingsError(

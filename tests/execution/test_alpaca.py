@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from execution.alpaca import AlpacaBroker
 from execution.broker import OrderRequest, OrderStatus, OrderType, Side, TimeInForce
-from market.errors import BrokerError, ExecutionError
+from market.errors import BrokerError, BrokerRefusal, ExecutionError
 from market.serving import BackgroundServer
 
 KEY, SECRET = "PKVISIBLENOWHERE", "5ecretVisibleNowhere"
@@ -310,7 +310,7 @@ def test_a_timeout_after_acceptance_is_adopted(fake: Fake, url: str) -> None:
 
 def test_the_general_validation_code_is_no_duplicate(fake: Fake, broker: AlpacaBroker) -> None:
     fake.on("POST", ORDERS, (422, {"code": 40010001, "message": "qty must be > 0"}))
-    with pytest.raises(BrokerError, match=r"refused order 'one'.*qty must be > 0"):
+    with pytest.raises(BrokerRefusal, match=r"refused order 'one'.*qty must be > 0"):
         broker.submit(REQUEST)
     assert fake.count("GET") == 0
 

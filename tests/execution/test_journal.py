@@ -26,7 +26,7 @@ from execution.plan import OrderIntent, Plan, client_order_id
 from execution.risk import Denial, DenialCode, Verdict
 from execution.state import halt, reduce_only, resume, verify_audit
 from execution.targets import TargetReason, Targets
-from market.errors import BrokerError, ExecutionError
+from market.errors import BrokerError, BrokerRefusal, ExecutionError
 from market.ledger import open_ledger
 from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, outage
 from tests.execution.scenes import AS_OF, content, publish, watched
@@ -253,6 +253,17 @@ def test_an_unclear_answer_leaves_the_order_for_the_next_run(ledger, broker, bat
     send_plan(ledger, broker, plan.plan_id, NOW)
     assert states(ledger, plan) == [S.FILLED]
     assert len(broker.placed) == 1
+
+
+def test_a_clear_refusal_is_final_and_is_not_tried_again(ledger, broker, batch_id):
+    plan = record(ledger, batch_id, an_intent(batch_id), an_intent(batch_id, "B"))
+    broker.on_step = FaultAt(0, lambda: BrokerRefusal("insufficient buying power"))
+    send_plan(ledger, broker, plan.plan_id, NOW)
+    assert states(ledger, plan) == [S.REJECTED, S.FILLED]
+    before = list(broker.placed)
+    send_plan(ledger, broker, plan.plan_id, NOW)
+    assert states(ledger, plan) == [S.REJECTED, S.FILLED]
+    assert broker.placed == before
 
 
 def test_accepted_then_no_answer_is_adopted_at_once(ledger, broker, batch_id):
