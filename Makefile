@@ -5,8 +5,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Children of the tests get a core each; numeric libraries must not take all of them at once.
-TEST_FLAGS ?= -n 2
+TEST_FLAGS ?= -n 2 --dist loadgroup
 
 .PHONY: help demo test check format lint types layers ui bench docs clean setup
 

@@ -78,7 +78,8 @@ def _fail(error: Exception, status: int, cause: Exception | None = None) -> None
         shown = cause or error
         log.print(Traceback.from_exception(type(shown), shown, shown.__traceback__))
     log.print("[bold red]Error:[/]", end=" ")
-    log.print(redact(str(error)), markup=False, highlight=False)
+    # Not wrapped: a path that is broken in two can be neither read nor copied.
+    log.print(redact(str(error)), markup=False, highlight=False, soft_wrap=True)
     sys.exit(status)
 
 

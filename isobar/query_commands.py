@@ -192,7 +192,7 @@ def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
 def _ask(check: _Check) -> dict[str, Any]:
     try:
         return {"check": check.name, "ok": True, "says": check.ask()}
-    except IsobarError as error:
+    except (IsobarError, OSError) as error:
         return {"check": check.name, "ok": False, "says": redact(str(error))}
 
 

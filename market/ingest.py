@@ -97,9 +97,8 @@ def ingest(
         before stay, and are not fetched again.
     """
     _validate(timeframe, sessions, symbols, now)
-    log = read_log(lake, timeframe)
     wanted = sorted(set(symbols))
-    missing = [s for s in sessions if not _is_there(log.get(s), wanted)]
+    missing = missing_sessions(lake, timeframe, sessions, wanted)
     per_session = len(wanted) * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
     size = max(1, _CHUNK_BARS // per_session)
     bars, empty = 0, list[dt.date]()
@@ -131,6 +130,14 @@ def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, set[str]]:
         .collect()
     )
     return {session: set(symbols) for session, symbols in rows.iter_rows()}
+
+
+def missing_sessions(
+    lake: Lake, timeframe: Timeframe, sessions: Sequence[dt.date], symbols: Sequence[str]
+) -> list[dt.date]:
+    """Return the sessions that are not settled in the lake for every one of these symbols."""
+    log, wanted = read_log(lake, timeframe), set(symbols)
+    return [s for s in sessions if not log.get(s, set()).issuperset(wanted) or s not in log]
 
 
 def ingested_symbols(lake: Lake) -> set[str]:
@@ -170,10 +177,6 @@ def _validate(
             allowed=f"sessions that have opened by {now.isoformat()}",
             remedy="choose an earlier end",
         )
-
-
-def _is_there(have: set[str] | None, wanted: Sequence[str]) -> bool:
-    return have is not None and have.issuperset(wanted)
 
 
 def _fetch_chunk(

@@ -74,7 +74,10 @@ def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool 
 def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
     """Return aggregates as a frame: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
     data: dict[str, Any] = {
-        Bar.SYMBOL: [symbols] * len(rows) if isinstance(symbols, str) else list(symbols),
+        # Typed, because a page without rows would otherwise make a column of nulls.
+        Bar.SYMBOL: pl.Series(
+            [symbols] * len(rows) if isinstance(symbols, str) else list(symbols), dtype=pl.String
+        ),
         "t": _times(rows),
     }
     for key, name in _KEYS.items():

@@ -12,6 +12,7 @@ import dagster as dg
 from market import calendar
 from market.errors import MarketError
 from market.horizons import Horizon, Run
+from market.ingest import bars_table, missing_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
 from pipelines.assets.features import feature_table, used_timeframes
@@ -129,12 +130,17 @@ class Launcher:
         sessions = self._sessions(start, end)
         wanted = {"symbols": list(symbols)}
         found = self.launch(jobs.ACTIONS_JOB, config={"splits": wanted, "dividends": wanted})
+        names = symbols or self.stores.universe
         for timeframe in timeframes:
-            found |= self.launch(
-                jobs.ingest_job_name(timeframe),
-                sessions=sessions,
-                config={f"bars_{timeframe.value}": wanted},
-            )
+            missing = missing_sessions(self.stores.lake, timeframe, sessions, names)
+            table = bars_table(timeframe)
+            if missing:
+                span = calendar.sessions_between(missing[0], missing[-1])
+                job = jobs.ingest_job_name(timeframe)
+                found |= self.launch(job, sessions=span, config={table: wanted})
+            else:
+                settled = len(sessions)
+                found[table] = {"sessions fetched": 0, "sessions already settled": settled}
         return found
 
     def prepare(self) -> dict[str, Metadata]:

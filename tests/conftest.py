@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+# One core for each test process: threads of several libraries on two cores starve each other.
+# Set before anything imports them.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 

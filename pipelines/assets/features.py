@@ -126,9 +126,9 @@ def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
 
 
 def current_dataset_version(lake: Lake, timeframes: list[Timeframe]) -> str:
-    """Return a digest of the table versions that models would learn from now."""
+    """Return a digest of the rows that models would learn from now."""
     tables = [*(feature_table(t) for t in timeframes), "splits", "dividends"]
-    versions = ",".join(f"{t}@{lake.version(t)}" for t in tables)
+    versions = ",".join(f"{t}:{lake.fingerprint(t)}" for t in tables)
     return hashlib.sha256(versions.encode()).hexdigest()[:12]
 
 

@@ -63,11 +63,12 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         horizon = find_horizon(context.partition_key)
         as_of = _as_of(context, config)
         labels = read_labels(stores.lake, horizon)
-        training = _train(stores, horizon, config, as_of, labels)
+        version = current_dataset_version(stores.lake, used_timeframes(stores.settings))
+        training = _train(stores, horizon, config, as_of, labels, version)
         predictions = with_ensemble(stores.lake, training.predictions, labels)
         stores.lake.replace("predictions", predictions, [horizon.name])
         estimates = skill_by_engine(predictions, labels, horizon, stores.settings.models.seed)
-        run_id = _log(stores, horizon, training, estimates)
+        run_id = _log(stores, horizon, training, estimates, version)
         return dg.MaterializeResult(metadata=_metadata(training, predictions, estimates, run_id))
 
     return [models]
@@ -115,7 +116,12 @@ def _windows(settings: ModelSettings, horizon: Horizon) -> tuple[int, int]:
 
 
 def _train(
-    stores: Stores, horizon: Horizon, config: PeriodConfig, as_of: dt.datetime, labels: pl.DataFrame
+    stores: Stores,
+    horizon: Horizon,
+    config: PeriodConfig,
+    as_of: dt.datetime,
+    labels: pl.DataFrame,
+    version: str,
 ) -> Training:
     settings = stores.settings
     first, test = _windows(settings.models, horizon)
@@ -133,19 +139,22 @@ def _train(
         as_of=as_of,
         seed=settings.models.seed,
         band_bps=settings.band_bps,
-        data_hash=current_dataset_version(stores.lake, used_timeframes(settings)),
+        data_hash=version,
         progress=lambda done, total: stores.progress(f"training {horizon.name}", done, total),
     )
 
 
 def _log(
-    stores: Stores, horizon: Horizon, training: Training, estimates: dict[str, Estimate]
+    stores: Stores,
+    horizon: Horizon,
+    training: Training,
+    estimates: dict[str, Estimate],
+    version: str,
 ) -> str:
     settings = stores.settings
     metrics = {f"rank_ic_{engine}": e.mean for engine, e in estimates.items()}
     ensemble = estimates[ENSEMBLE_ENGINE]
     metrics |= {"rank_ic_low": ensemble.low, "rank_ic_high": ensemble.high}
-    version = current_dataset_version(stores.lake, used_timeframes(settings))
     return stores.tracker.log_training(
         horizon.name,
         training.models,

@@ -29,6 +29,7 @@ def _get(url: str) -> urllib3.BaseHTTPResponse:
 
 
 def test_it_serves_inside_the_block_and_stops_after_it() -> None:
+    before = set(threading.enumerate())
     with BackgroundServer(_app()) as server:
         url = server.url
         assert _get(url).json() == {"hello": "bars"}
@@ -36,7 +37,8 @@ def test_it_serves_inside_the_block_and_stops_after_it() -> None:
         _get(url)
     with pytest.raises(MarketError, match="not running"):
         _ = server.url
-    assert "background-server" not in {t.name for t in threading.enumerate()}
+    started = set(threading.enumerate()) - before
+    assert "background-server" not in {t.name for t in started}
 
 
 def test_it_stops_when_the_block_raises_and_can_start_again() -> None:
