@@ -140,7 +140,8 @@ class Launcher:
                 found |= self.launch(job, sessions=span, config={table: wanted})
             else:
                 settled = len(sessions)
-                found[table] = {"sessions fetched": 0, "sessions already settled": settled}
+                nothing = {"bars": 0, "sessions fetched": 0}
+                found[table] = nothing | {"sessions already settled": settled}
         return found
 
     def prepare(self) -> dict[str, Metadata]:
