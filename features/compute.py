@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import polars as pl
@@ -106,3 +107,9 @@ def _needed_by(second: Sequence[Feature], first: Sequence[Feature]) -> list[Feat
 def longest_lookback(features: Sequence[Feature] = REGISTRY) -> int:
     """Return how many bars, the current one included, the features need."""
     return max(f.lookback for f in features)
+
+
+def definitions_hash(features: Sequence[Feature] = REGISTRY) -> str:
+    """Return a digest of the features' definitions: it changes when one of them does."""
+    text = "".join(f"{f.name}{f.expression}{f.lookback}{f.stage}" for f in features)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

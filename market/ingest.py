@@ -14,7 +14,7 @@ import polars as pl
 
 from market import calendar
 from market.errors import MarketError, SourceError
-from market.lake import Lake
+from market.lake import Lake, frame_hash
 from market.schema import BAR_SCHEMA, UTC_MICROSECONDS, Bar, conform
 from market.source import BarSource
 from market.timeframes import Timeframe
@@ -30,6 +30,7 @@ LOG_SCHEMA = pl.Schema(
         "settled": pl.Boolean(),
         "source": pl.String(),
         "symbols": pl.List(pl.String()),
+        "content": pl.String(),
     }
 )
 # Bars of this many symbol-sessions are held in memory and committed at once.
@@ -50,12 +51,47 @@ class IngestResult:
         Sessions asked for, and settled ones that were there already.
     empty : tuple of date
         Sessions for which the source had nothing at all: holes, to be asked for again.
+    revised : tuple of date
+        Sessions that were settled before and that the source now tells differently. The bars as
+        they were stay readable as an older version of the table.
     """
 
     bars: int
     fetched: int
     skipped: int
     empty: tuple[dt.date, ...]
+    revised: tuple[dt.date, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefetchPolicy:
+    """When a settled session is asked for again.
+
+    Attributes
+    ----------
+    day_after : bool
+        Once, when the next session has opened: vendors correct overnight.
+    every_weeks : int
+        Each session again once in this many weeks, a rotating part of the history every week;
+        0 for never.
+    """
+
+    day_after: bool = True
+    every_weeks: int = 52
+
+    def is_due(self, session: dt.date, fetched_at: dt.datetime, now: dt.datetime) -> bool:
+        """Say whether a settled session is to be asked for again."""
+        next_open = calendar.session_open(calendar.next_session(session))
+        if self.day_after and fetched_at < next_open <= now:
+            return True
+        if not self.every_weeks:
+            return False
+        week = now.date().toordinal() // 7
+        mine = (session.toordinal() + week) % self.every_weeks == 0
+        return mine and fetched_at.date().toordinal() // 7 < week
+
+
+NEVER_AGAIN = RefetchPolicy(day_after=False, every_weeks=0)
 
 
 def ingest(
@@ -66,6 +102,7 @@ def ingest(
     symbols: Sequence[str],
     *,
     now: dt.datetime,
+    policy: RefetchPolicy = NEVER_AGAIN,
     progress: Progress | None = None,
 ) -> IngestResult:
     """Fetch what the lake lacks of these sessions and symbols.
@@ -85,6 +122,8 @@ def ingest(
     now : datetime
         Aware. Sessions that have not opened by then are refused; one that is not over is
         fetched as far as it is, and again next time.
+    policy : RefetchPolicy
+        When settled sessions are asked for again; never by default.
     progress : callable, optional
         Called with (sessions done, sessions in all).
 
@@ -98,15 +137,16 @@ def ingest(
     """
     _validate(timeframe, sessions, symbols, now)
     wanted = sorted(set(symbols))
-    missing = missing_sessions(lake, timeframe, sessions, wanted)
+    missing = missing_sessions(lake, timeframe, sessions, wanted, now=now, policy=policy)
     per_session = len(wanted) * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
     size = max(1, _CHUNK_BARS // per_session)
-    bars, empty = 0, list[dt.date]()
+    bars, empty, revised = 0, list[dt.date](), list[dt.date]()
     for begin in range(0, len(missing), size):
         chunk = missing[begin : begin + size]
-        written, holes = _fetch_chunk(lake, source, timeframe, chunk, wanted, now)
+        written, holes, changed = _fetch_chunk(lake, source, timeframe, chunk, wanted, now)
         bars += written
         empty += holes
+        revised += changed
         if progress is not None:
             progress(min(begin + size, len(missing)), len(missing))
     if missing and len(empty) == len(missing):
@@ -116,28 +156,55 @@ def ingest(
             allowed="sessions that the source covers",
             remedy="check the dates, the symbols and the data plan",
         )
-    return IngestResult(bars, len(missing), len(sessions) - len(missing), tuple(empty))
+    skipped = len(sessions) - len(missing)
+    return IngestResult(bars, len(missing), skipped, tuple(empty), tuple(revised))
 
 
-def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, set[str]]:
-    """Return the symbols that were fetched of each settled session."""
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What is remembered of a session that was fetched."""
+
+    fetched_at: dt.datetime
+    settled: bool
+    symbols: frozenset[str]
+    content: str
+
+
+def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, LogEntry]:
+    """Return what is remembered of each session of a timeframe."""
     if not lake.exists(LOG_TABLE):
         return {}
-    rows = (
-        lake.scan(LOG_TABLE)
-        .filter((pl.col("timeframe") == timeframe.value) & pl.col("settled"))
-        .select("session", "symbols")
-        .collect()
-    )
-    return {session: set(symbols) for session, symbols in rows.iter_rows()}
+    rows = lake.scan(LOG_TABLE).filter(pl.col("timeframe") == timeframe.value).collect()
+    return {
+        r["session"]: LogEntry(r["fetched_at"], r["settled"], frozenset(r["symbols"]), r["content"])
+        for r in rows.to_dicts()
+    }
+
+
+def settled_sessions(lake: Lake, timeframe: Timeframe) -> set[dt.date]:
+    """Return the sessions that were over when they were fetched: those that may be learned from."""
+    return {s for s, entry in read_log(lake, timeframe).items() if entry.settled}
 
 
 def missing_sessions(
-    lake: Lake, timeframe: Timeframe, sessions: Sequence[dt.date], symbols: Sequence[str]
+    lake: Lake,
+    timeframe: Timeframe,
+    sessions: Sequence[dt.date],
+    symbols: Sequence[str],
+    *,
+    now: dt.datetime,
+    policy: RefetchPolicy = NEVER_AGAIN,
 ) -> list[dt.date]:
-    """Return the sessions that are not settled in the lake for every one of these symbols."""
+    """Return the sessions to ask for: not settled for every symbol, or due to be asked again."""
     log, wanted = read_log(lake, timeframe), set(symbols)
-    return [s for s in sessions if not log.get(s, set()).issuperset(wanted) or s not in log]
+
+    def is_missing(session: dt.date) -> bool:
+        entry = log.get(session)
+        if entry is None or not entry.settled or not entry.symbols.issuperset(wanted):
+            return True
+        return policy.is_due(session, entry.fetched_at, now)
+
+    return [s for s in sessions if is_missing(s)]
 
 
 def ingested_symbols(lake: Lake) -> set[str]:
@@ -186,19 +253,30 @@ def _fetch_chunk(
     sessions: Sequence[dt.date],
     symbols: Sequence[str],
     now: dt.datetime,
-) -> tuple[int, list[dt.date]]:
+) -> tuple[int, list[dt.date], list[dt.date]]:
     table = bars_table(timeframe)
     fetched = source.bars(symbols, timeframe, sessions[0], sessions[-1])
     fresh = conform(fetched, BAR_SCHEMA, table).filter(pl.col(Bar.SESSION).is_in(list(sessions)))
     found = set(fresh[Bar.SESSION].unique())
     empty = [s for s in sessions if s not in found]
     full = [s for s in sessions if s in found]
-    if full:
+    if not full:
+        return 0, empty, []
+    # Another process may have written other symbols of these sessions in the meantime.
+    with lake.locked():
         kept = _others(lake, table, full, symbols)
+        # Provisional rows of other symbols may not end up in a session that counts as settled.
+        turning = [s for s, e in read_log(lake, timeframe).items() if not e.settled]
+        turning = [s for s in turning if _is_settled(s, now)]
+        kept = kept.filter(~pl.col(Bar.SESSION).is_in(turning))
         rows = pl.concat([kept, fresh]).sort(Bar.SYMBOL, Bar.BAR_START)
         lake.replace(table, rows, full)
-        _remember(lake, source, timeframe, full, symbols, now)
-    return fresh.height, empty
+        revised = _remember(lake, source, timeframe, rows, symbols, now)
+    return fresh.height, empty, revised
+
+
+def _is_settled(session: dt.date, now: dt.datetime) -> bool:
+    return calendar.session_close(session) + SETTLE_DELAY <= now
 
 
 def _others(
@@ -220,26 +298,34 @@ def _remember(
     lake: Lake,
     source: BarSource,
     timeframe: Timeframe,
-    sessions: Sequence[dt.date],
+    bars: pl.DataFrame,
     symbols: Sequence[str],
     now: dt.datetime,
-) -> None:
+) -> list[dt.date]:
+    """Write down what was fetched; return the settled sessions whose bars are different now."""
     before = read_log(lake, timeframe)
-    rows = pl.DataFrame(
-        [
+    entries: list[dict[str, object]] = []
+    revised: list[dt.date] = []
+    parts = bars.partition_by(Bar.SESSION, as_dict=True)
+    for key, part in sorted(parts.items(), key=lambda item: item[0][0]):
+        session, old, content = key[0], before.get(key[0]), frame_hash(part)
+        known = old.symbols if old and old.settled else frozenset[str]()
+        if old and old.settled and old.content != content and known.issuperset(symbols):
+            revised.append(session)
+        entries.append(
             {
                 "timeframe": timeframe.value,
-                "session": s,
+                "session": session,
                 "fetched_at": now,
-                "settled": calendar.session_close(s) + SETTLE_DELAY <= now,
+                "settled": _is_settled(session, now),
                 "source": source.name,
-                "symbols": sorted(before.get(s, set()) | set(symbols)),
+                "symbols": sorted(known | set(symbols)),
+                "content": content,
             }
-            for s in sessions
-        ],
-        schema=LOG_SCHEMA,
-    )
+        )
+    rows = pl.DataFrame(entries, schema=LOG_SCHEMA)
     if lake.exists(LOG_TABLE):
-        old = lake.scan(LOG_TABLE).select(LOG_SCHEMA.names()).collect()
-        rows = pl.concat([old.join(rows, on=["timeframe", "session"], how="anti"), rows])
+        stored = lake.scan(LOG_TABLE).select(LOG_SCHEMA.names()).collect()
+        rows = pl.concat([stored.join(rows, on=["timeframe", "session"], how="anti"), rows])
     lake.replace(LOG_TABLE, rows.sort("timeframe", "session"), None)
+    return revised

@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
+from filelock import FileLock
 
 from market.errors import LakeError
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
@@ -45,6 +47,7 @@ TABLES: dict[str, TableSpec] = {
         TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
         TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
         TableSpec("ingest_log", None, ("timeframe", "session")),
+        TableSpec("feature_log", None, ("timeframe", "session")),
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
         TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
         TableSpec("regimes", None, ("session",)),
@@ -167,6 +170,28 @@ class Lake:
             return False
         self._commit(spec, frame, partitions)
         return True
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Hold the lake against other processes of this machine, for a read-change-write.
+
+        A lake on ``s3://`` is not locked: there Delta refuses the second of two conflicting
+        commits.
+        """
+        if "://" in self.root:
+            yield
+            return
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(self.root) / ".lock"):
+                yield
+        except OSError as error:
+            raise LakeError(
+                f"the lake cannot be locked for writing ({error})",
+                got=self.root,
+                allowed="a folder that can be written",
+                remedy="make it writable, or name another ISOBAR_HOME",
+            ) from error
 
     def content_hash(self, table: str) -> str:
         """Return a digest of the table's rows, whatever their files and order."""

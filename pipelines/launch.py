@@ -13,9 +13,10 @@ from market import calendar
 from market.errors import MarketError
 from market.horizons import Horizon, Run
 from market.ingest import bars_table, missing_sessions
+from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
-from pipelines.assets.features import feature_table, used_timeframes
+from pipelines.assets.features import feature_inputs, used_timeframes
 from pipelines.definitions import build_definitions
 from pipelines.resources import NOW_TAG, Progress, Stores
 from pipelines.settings import Settings
@@ -132,7 +133,14 @@ class Launcher:
         found = self.launch(jobs.ACTIONS_JOB, config={"splits": wanted, "dividends": wanted})
         names = symbols or self.stores.universe
         for timeframe in timeframes:
-            missing = missing_sessions(self.stores.lake, timeframe, sessions, names)
+            missing = missing_sessions(
+                self.stores.lake,
+                timeframe,
+                sessions,
+                names,
+                now=self.present(),
+                policy=self.settings.refetch,
+            )
             table = bars_table(timeframe)
             if missing:
                 span = calendar.sessions_between(missing[0], missing[-1])
@@ -145,16 +153,16 @@ class Launcher:
         return found
 
     def prepare(self) -> dict[str, Metadata]:
-        """Compute the features that bars in the lake lack, regimes and the dataset version."""
+        """Compute features that are missing or were made from other bars or definitions.
+
+        Regimes and the dataset version follow.
+        """
         found: dict[str, Metadata] = {}
         for timeframe in used_timeframes(self.settings):
-            source = "bars_1d" if timeframe is Timeframe.D1 else "bars_1m"
-            behind = self.stores.lake.sessions(source) - self.stores.lake.sessions(
-                feature_table(timeframe)
-            )
-            if behind:
-                span = calendar.sessions_between(min(behind), max(behind))
-                found |= self.launch(jobs.features_job_name(timeframe), sessions=span)
+            lake = self.stores.lake
+            behind = stale_sessions(lake, timeframe, feature_inputs(lake, timeframe))
+            for run in contiguous(behind):
+                found |= self.launch(jobs.features_job_name(timeframe), sessions=run)
         return found | self.launch(jobs.VERSION_JOB)
 
     def train(

@@ -24,6 +24,7 @@ from execution.targets import TargetRules
 from market.costs import CostModel
 from market.errors import SettingsError
 from market.horizons import HORIZONS, Horizon, find_horizon
+from market.ingest import RefetchPolicy
 
 CONFIG_FILE = "isobar.toml"
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
@@ -125,6 +126,7 @@ class Settings(_Frozen):
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()
     costs: CostModel = CostModel()
+    refetch: RefetchPolicy = RefetchPolicy()
     starting_cash_usd: Decimal = Field(Decimal(100_000), gt=0, description="Backtest's capital")
 
     @property
@@ -140,7 +142,7 @@ class Settings(_Frozen):
     @property
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
-        places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca"}
+        places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
         body = json.dumps(self.model_dump(exclude=places), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 

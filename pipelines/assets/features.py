@@ -6,11 +6,12 @@ import hashlib
 import dagster as dg
 import polars as pl
 
-from features.compute import compute_features, longest_lookback
+from features.compute import compute_features, definitions_hash, longest_lookback
 from features.regime import classify_regimes
 from market import calendar
 from market.bars import read_adjusted
 from market.lake import Lake
+from market.lineage import input_hashes, remember_inputs
 from market.timeframes import Timeframe
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
@@ -44,6 +45,16 @@ def _warm_up_sessions(timeframe: Timeframe) -> int:
     return 2 * -(-longest_lookback() // per_session) + 3
 
 
+def feature_inputs(lake: Lake, timeframe: Timeframe) -> dict[dt.date, str]:
+    """Return a digest of what the features of each session depend on, definitions included."""
+    return input_hashes(
+        lake,
+        timeframe,
+        code=definitions_hash(),
+        warm_up_sessions=_warm_up_sessions(timeframe),
+    )
+
+
 def _features_asset(
     timeframe: Timeframe, partitions: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
@@ -73,8 +84,10 @@ def _features_asset(
         sessions = sessions_of(context)
         begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
         bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
+        inputs = feature_inputs(stores.lake, timeframe)
         made = compute_features(bars).filter(pl.col("session").is_in(sessions))
         stores.lake.replace(table, made, sessions)
+        remember_inputs(stores.lake, timeframe, sessions, inputs)
         return dg.MaterializeResult(
             metadata={
                 "rows": made.height,

@@ -58,6 +58,7 @@ def _bars_asset(
             sessions_of(context),
             config.symbols or list(stores.universe),
             now=moment_of(context),
+            policy=stores.settings.refetch,
             progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
         )
         return dg.MaterializeResult(
@@ -66,6 +67,7 @@ def _bars_asset(
                 "sessions fetched": result.fetched,
                 "sessions already settled": result.skipped,
                 "sessions without bars": [d.isoformat() for d in result.empty],
+                "sessions revised": [d.isoformat() for d in result.revised],
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
             }
         )

@@ -11,7 +11,9 @@ from features.registry import feature_names
 from market import calendar
 from market.bars import read_adjusted
 from market.horizons import Horizon, find_horizon
+from market.ingest import settled_sessions
 from market.lake import Lake
+from market.timeframes import Timeframe
 from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
@@ -125,8 +127,12 @@ def _train(
 ) -> Training:
     settings = stores.settings
     first, test = _windows(settings.models, horizon)
+    settled = settled_sessions(stores.lake, Timeframe.D1)
+    if horizon.timeframe.is_intraday:
+        settled &= settled_sessions(stores.lake, Timeframe.M1)
+    features = stores.lake.scan(feature_table(horizon.timeframe))
     return train_horizon(
-        stores.lake.scan(feature_table(horizon.timeframe)).collect(),
+        features.filter(pl.col("session").is_in(sorted(settled))).collect(),
         labels,
         horizon=horizon,
         families=families_of(horizon),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Sequence
 
 import polars as pl
@@ -11,7 +12,15 @@ import pytest
 from market import calendar
 from market import ingest as ingest_module
 from market.errors import MarketError, SourceError
-from market.ingest import LOG_TABLE, SETTLE_DELAY, bars_table, ingest, read_log
+from market.ingest import (
+    LOG_TABLE,
+    SETTLE_DELAY,
+    RefetchPolicy,
+    bars_table,
+    ingest,
+    read_log,
+    settled_sessions,
+)
 from market.lake import Lake
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, TICKER_SCHEMA, Bar, empty
 from market.source import BarSource
@@ -140,7 +149,9 @@ def test_a_symbol_that_was_only_seen_at_midday_is_not_settled_by_another(lake: L
     midday = calendar.session_close(DAYS[-1]) - dt.timedelta(hours=2)
     ingest(lake, MemorySource(), D1, DAYS[-1:], "AB", now=midday)
     ingest(lake, MemorySource(), D1, DAYS[-1:], "A", now=LATER)
-    assert read_log(lake, D1) == {DAYS[-1]: {"A"}}
+    assert read_log(lake, D1)[DAYS[-1]].symbols == {"A"}
+    stored = lake.read_bars("bars_1d", start=DAYS[-1])
+    assert stored["symbol"].to_list() == ["A"], "what is provisional does not sit among the settled"
     assert ingest(lake, MemorySource(), D1, DAYS[-1:], "AB", now=LATER).fetched == 1
 
 
@@ -150,7 +161,7 @@ def test_other_symbols_are_kept(lake: Lake) -> None:
     result = ingest(lake, source, D1, DAYS, "C", now=LATER)
     assert (result.bars, result.fetched) == (9, 9)
     assert bits(lake.read_bars("bars_1d")) == bits(BARS)
-    assert set(read_log(lake, D1)[DAYS[0]]) == {"A", "B", "C"}
+    assert read_log(lake, D1)[DAYS[0]].symbols == {"A", "B", "C"}
     assert ingest(lake, source, D1, DAYS, "ABC", now=LATER).fetched == 0
 
 
@@ -211,3 +222,76 @@ def test_progress_is_told(lake: Lake) -> None:
     told: list[tuple[int, int]] = []
     ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER, progress=lambda *a: told.append(a))
     assert told == [(2, 9), (4, 9), (6, 9), (8, 9), (9, 9)]
+
+
+def changed(session: dt.date, close: float) -> pl.DataFrame:
+    here = pl.col(Bar.SESSION) == session
+    return BARS.with_columns(
+        *(pl.when(here).then(close).otherwise(pl.col(c)).alias(c) for c in ("high", "close"))
+    )
+
+
+def test_a_session_is_asked_for_again_the_day_after_and_a_revision_is_a_new_version(
+    lake: Lake,
+) -> None:
+    evening = calendar.session_close(DAYS[-1]) + SETTLE_DELAY
+    policy = RefetchPolicy(day_after=True, every_weeks=0)
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=evening, policy=policy)
+    version = lake.version("bars_1d")
+    asleep = ingest(lake, MemorySource(), D1, DAYS, "ABC", now=evening, policy=policy)
+    assert asleep.fetched == 0
+    morning = calendar.session_open(calendar.next_session(DAYS[-1]))
+    corrected = MemorySource(changed(DAYS[-1], 777.0))
+    result = ingest(lake, corrected, D1, DAYS, "ABC", now=morning, policy=policy)
+    assert (result.fetched, result.revised) == (1, (DAYS[-1],))
+    assert lake.read_bars("bars_1d", start=DAYS[-1])["close"].to_list() == [777.0] * 3
+    old = lake.scan("bars_1d", version=version).filter(pl.col(Bar.SESSION) == DAYS[-1]).collect()
+    assert 777.0 not in old["close"].to_list()
+    once = ingest(lake, corrected, D1, DAYS, "ABC", now=morning, policy=policy)
+    assert once.fetched == 0
+
+
+def test_the_same_again_is_no_revision(lake: Lake) -> None:
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=calendar.session_close(DAYS[-1]))
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
+    version = lake.version("bars_1d")
+    weekly = RefetchPolicy(day_after=False, every_weeks=1)
+    later = LATER + dt.timedelta(days=8)
+    result = ingest(lake, MemorySource(), D1, DAYS, "ABC", now=later, policy=weekly)
+    assert (result.fetched, result.revised) == (9, ())
+    assert lake.version("bars_1d") == version
+
+
+def test_the_weekly_sample_rotates_through_the_whole_history() -> None:
+    policy = RefetchPolicy(day_after=False, every_weeks=10)
+    long_ago = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
+    asked: list[dt.date] = []
+    for week in range(10):
+        now = LATER + dt.timedelta(weeks=week)
+        due = [d for d in DAYS if policy.is_due(d, long_ago, now)]
+        assert [d for d in DAYS if policy.is_due(d, now, now)] == [], "once a week at most"
+        asked += due
+    assert sorted(asked) == DAYS
+
+
+def test_what_is_provisional_may_not_be_learned_from(lake: Lake) -> None:
+    midday = calendar.session_close(DAYS[-1]) - dt.timedelta(hours=2)
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=midday)
+    assert settled_sessions(lake, D1) == set(DAYS[:-1])
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
+    assert settled_sessions(lake, D1) == set(DAYS)
+
+
+def test_two_ingests_of_different_symbols_at_once_keep_both(lake: Lake) -> None:
+    threads = [
+        threading.Thread(
+            target=ingest, args=(lake, MemorySource(), D1, DAYS, s), kwargs={"now": LATER}
+        )
+        for s in "ABC"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bits(lake.read_bars("bars_1d")) == bits(BARS)
+    assert all(entry.symbols == {"A", "B", "C"} for entry in read_log(lake, D1).values())

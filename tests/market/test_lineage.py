@@ -1,0 +1,79 @@
+"""Only what changed is computed again: features know what they were made from."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+import pytest
+
+from market import calendar
+from market.ingest import RefetchPolicy, ingest
+from market.lake import Lake
+from market.lineage import contiguous, input_hashes, remember_inputs, stale_sessions
+from market.schema import SPLIT_SCHEMA, Bar, Split
+from market.timeframes import Timeframe
+from tests.market.test_ingest import BARS, D1, DAYS, LATER, MemorySource, changed
+
+WARM_UP = 2
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    made = Lake(tmp_path)
+    ingest(made, MemorySource(), D1, DAYS, "ABC", now=LATER)
+    return made
+
+
+def inputs(lake: Lake, code: str = "v1") -> dict[dt.date, str]:
+    return input_hashes(lake, D1, code=code, warm_up_sessions=WARM_UP)
+
+
+def test_all_is_stale_at_first_and_nothing_once_remembered(lake: Lake) -> None:
+    assert stale_sessions(lake, D1, inputs(lake)) == DAYS
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    assert stale_sessions(lake, D1, inputs(lake)) == []
+    assert stale_sessions(lake, Timeframe.M15, inputs(lake)) == DAYS
+
+
+def test_a_revision_touches_its_window_alone(lake: Lake) -> None:
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    source = MemorySource(changed(DAYS[3], 55.0))
+    weekly = RefetchPolicy(day_after=False, every_weeks=1)
+    later = LATER + dt.timedelta(days=8)
+    assert ingest(lake, source, D1, DAYS, "ABC", now=later, policy=weekly).revised == (DAYS[3],)
+    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
+
+
+def test_a_new_session_is_stale_alone(tmp_path) -> None:
+    lake = Lake(tmp_path)
+    ingest(lake, MemorySource(), D1, DAYS[:-1], "ABC", now=LATER)
+    remember_inputs(lake, D1, DAYS[:-1], inputs(lake))
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
+    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[-1:]
+
+
+def test_a_changed_definition_makes_all_stale(lake: Lake) -> None:
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    assert stale_sessions(lake, D1, inputs(lake, "v2")) == DAYS
+
+
+def test_a_corporate_action_touches_the_windows_that_hold_its_ex_date(lake: Lake) -> None:
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    split = pl.DataFrame(
+        {
+            Split.SYMBOL: ["A"],
+            Split.EX_DATE: [DAYS[4]],
+            Split.KNOWN_AT: [calendar.session_open(DAYS[2])],
+            Split.SPLIT_RATIO: [2.0],
+        },
+        schema=SPLIT_SCHEMA,
+    )
+    lake.replace("splits", split, None)
+    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[4 : 4 + WARM_UP + 1]
+
+
+def test_runs_end_where_a_session_is_missing() -> None:
+    assert contiguous([DAYS[4], DAYS[0], DAYS[1]]) == [DAYS[:2], [DAYS[4]]]
+    assert contiguous([]) == []
+    assert BARS[Bar.SESSION].n_unique() == len(DAYS)
