@@ -5,12 +5,13 @@ holds secrets.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
+import polars as pl
 
 from execution.alpaca import AlpacaBroker
 from execution.broker import Broker
@@ -19,6 +20,7 @@ from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
 from market.source import BarSource
+from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
 from pipelines.settings import Settings
 
@@ -115,6 +117,26 @@ class Stores:
             # A replayed vendor serves one file's symbols; the real one lists eleven thousand.
             return tuple(self.source.tickers()["symbol"].to_list())
         return DEFAULT_SYMBOLS
+
+    def members(self, sessions: Sequence[dt.date]) -> pl.DataFrame | None:
+        """Return who belongs on each session (``session``, ``symbol``); ``None`` for everyone."""
+        rule = self.settings.universe
+        if rule.kind == "membership" and rule.membership_file is not None:
+            return membership_universe(read_membership(rule.membership_file), sessions)
+        if rule.kind == "liquidity":
+            return liquid_universe(
+                self.lake.read_bars("bars_1d"),
+                sessions,
+                count=rule.count,
+                lookback_sessions=rule.lookback_sessions,
+            )
+        return None
+
+    def only_members(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of symbols that belonged on their session."""
+        members = self.members(sorted(frame["session"].unique()))
+        keys = ["session", "symbol"]
+        return frame if members is None else frame.join(members, on=keys, how="semi")
 
     @property
     def delay(self) -> dt.timedelta:

@@ -14,10 +14,18 @@ import tomllib
 import traceback
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
@@ -75,6 +83,25 @@ class HistorySettings(_Frozen):
     end: dt.date | None = Field(None, description="Last session; today when absent")
 
 
+class UniverseSettings(_Frozen):
+    """Which of the ingested symbols belong, session by session."""
+
+    kind: Literal["fixed", "membership", "liquidity"] = Field(
+        "fixed", description="All of `symbols`; an index file's members; or the most liquid"
+    )
+    membership_file: Path | None = Field(
+        None, description="CSV of ticker, start_date, end_date, for kind membership"
+    )
+    count: int = Field(500, ge=1, description="How many symbols, for kind liquidity")
+    lookback_sessions: int = Field(63, ge=1, description="Window of the median dollar volume")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "membership" and self.membership_file is None:
+            raise ValueError("kind membership needs universe.membership_file")
+        return self
+
+
 class ModelSettings(_Frozen):
     """How models are trained."""
 
@@ -121,6 +148,7 @@ class Settings(_Frozen):
     polygon: PolygonSettings = PolygonSettings()
     alpaca: AlpacaSettings = AlpacaSettings()
     history: HistorySettings = HistorySettings()
+    universe: UniverseSettings = UniverseSettings()
     models: ModelSettings = ModelSettings()
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()

@@ -132,7 +132,7 @@ def _train(
         settled &= settled_sessions(stores.lake, Timeframe.M1)
     features = stores.lake.scan(feature_table(horizon.timeframe))
     return train_horizon(
-        features.filter(pl.col("session").is_in(sorted(settled))).collect(),
+        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled))).collect()),
         labels,
         horizon=horizon,
         families=families_of(horizon),

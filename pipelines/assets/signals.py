@@ -138,7 +138,7 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     day = as_of.astimezone(calendar.NEW_YORK).date()
     recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -5)
     scores = score_latest(
-        lake.scan(feature_table(horizon.timeframe)).filter(recent).collect(),
+        stores.only_members(lake.scan(feature_table(horizon.timeframe)).filter(recent).collect()),
         models,
         horizon=horizon,
         weights=weights,

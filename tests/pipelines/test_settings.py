@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import logging
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
 from market.errors import MarketError, SettingsError
+from pipelines.resources import Stores
 from pipelines.settings import Settings, hide_secrets, load_settings, redact
 from tests.pipelines.installation import clean_environment, environment_of
 
@@ -298,3 +301,17 @@ def test_a_log_call_with_wrong_arguments_does_not_stop_the_program(
 def test_redact_takes_secrets_out_of_any_text():
     text = redact(f"GET /v2?apiKey={SECRETS['POLYGON_API_KEY']}&x=1")
     assert text == "GET /v2?apiKey=[secret]&x=1"
+
+
+def test_a_membership_universe_needs_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="membership_file"):
+        Settings.model_validate({"universe": {"kind": "membership"}})
+    path = tmp_path / "members.csv"
+    path.write_text("ticker,start_date,end_date\nA,2024-07-01,2024-07-03\n")
+    rule = {"kind": "membership", "membership_file": path}
+    stores = Stores(Settings.model_validate({"home": tmp_path, "universe": rule}))
+    days = [dt.date(2024, 7, 2), dt.date(2024, 7, 3)]
+    frame = pl.DataFrame({"session": days * 2, "symbol": ["A", "A", "B", "B"]})
+    assert stores.only_members(frame).rows() == [(days[0], "A")]
+    everyone = Stores(Settings.model_validate({"home": tmp_path}))
+    assert everyone.only_members(frame).equals(frame)
