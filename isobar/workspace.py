@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 import duckdb
 import polars as pl
@@ -12,7 +13,7 @@ import polars as pl
 from features.registry import select_features
 from features.spec import PANEL_KEYS
 from market import calendar
-from market.actions import Adjustment, adjust, session_factors
+from market.actions import Adjustment, adjust_lazily, session_factors
 from market.errors import MarketError, UsageError
 from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
@@ -53,6 +54,32 @@ class Workspace:
         """The ledger (signals, orders, weights, ...)."""
         return open_ledger(self.settings.resolved_ledger_url)
 
+    @overload
+    def bars(
+        self,
+        symbols: str | Sequence[str],
+        timeframe: str = ...,
+        start: dt.date | str | None = ...,
+        end: dt.date | str | None = ...,
+        *,
+        adjusted: str = ...,
+        as_of: dt.datetime | None = ...,
+        lazy: Literal[False] = ...,
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def bars(
+        self,
+        symbols: str | Sequence[str],
+        timeframe: str = ...,
+        start: dt.date | str | None = ...,
+        end: dt.date | str | None = ...,
+        *,
+        adjusted: str = ...,
+        as_of: dt.datetime | None = ...,
+        lazy: Literal[True],
+    ) -> pl.LazyFrame: ...
+
     def bars(
         self,
         symbols: str | Sequence[str],
@@ -62,7 +89,8 @@ class Workspace:
         *,
         adjusted: str = "split",
         as_of: dt.datetime | None = None,
-    ) -> pl.DataFrame:
+        lazy: bool = False,
+    ) -> pl.DataFrame | pl.LazyFrame:
         """Return bars of a timeframe.
 
         Parameters
@@ -77,10 +105,13 @@ class Workspace:
             ``raw``, ``split`` or ``total`` (dividends reinvested).
         as_of : datetime, optional
             Aware: bars and adjustments as they were known then; by default, everything.
+        lazy : bool
+            Return a scan instead: your filters and columns reach the files. Timeframes that are
+            resampled are read first all the same.
 
         Returns
         -------
-        pl.DataFrame
+        pl.DataFrame or pl.LazyFrame
             ``BAR_SCHEMA``, sorted by symbol and time; prices in USD, times in UTC.
 
         Raises
@@ -89,28 +120,31 @@ class Workspace:
             On an unknown symbol, timeframe or view, or reversed dates.
         """
         wanted = [symbols] if isinstance(symbols, str) else list(symbols)
-        frame = parse_timeframe(timeframe)
-        view = _view(adjusted)
+        frame, view = parse_timeframe(timeframe), _view(adjusted)
         first, last = _date(start), _date(end)
         if first and last and last < first:
             calendar.sessions_between(first, last)
         moment = as_of or calendar.session_close(_far_session())
         self._require(wanted, frame)
         daily = self.lake.read_bars("bars_1d", symbols=wanted, as_of=moment)
-        if frame is Timeframe.D1:
-            bars = daily
+        if frame in (Timeframe.D1, Timeframe.M1):
+            found = self.lake.scan_bars(
+                f"bars_{frame.value}", start=first, end=last, symbols=wanted
+            )
         elif frame.is_intraday:
             minutes = self.lake.read_bars(
                 "bars_1m", start=first, end=last, symbols=wanted, as_of=moment
             )
-            bars = minutes if frame is Timeframe.M1 else resample(minutes, frame)
+            found = resample(minutes, frame).lazy()
         else:
-            bars = resample(daily, frame)
+            found = resample(daily, frame).lazy()
         if first:
-            bars = bars.filter(pl.col(Bar.SESSION) >= first)
+            found = found.filter(pl.col(Bar.SESSION) >= first)
         if last:
-            bars = bars.filter(pl.col(Bar.SESSION) <= last)
-        return adjust(bars, self._factors(daily), view, moment)
+            found = found.filter(pl.col(Bar.SESSION) <= last)
+        query = adjust_lazily(found, self._factors(daily), view, moment)
+        query = query.sort(Bar.SYMBOL, Bar.BAR_START)
+        return query if lazy else query.collect()
 
     def features(
         self,

@@ -22,7 +22,7 @@ from enum import StrEnum
 import polars as pl
 
 from market import calendar
-from market.schema import PRICE_COLUMNS, Bar, Dividend, Split
+from market.schema import BAR_SCHEMA, PRICE_COLUMNS, Bar, Dividend, Split
 
 
 class Adjustment(StrEnum):
@@ -96,8 +96,9 @@ def forward_adjust(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:
         The same rows; prices times the total factor, volumes divided by nothing but splits:
         a share of today counts as the old shares that it came from.
     """
-    joined = _with_factors(bars, factors)
-    return _scale(joined, pl.col("total_factor"), 1.0 / pl.col("split_factor")).select(bars.columns)
+    joined = _with_factors(bars.lazy(), factors)
+    scaled = _scale(joined, pl.col("total_factor"), 1.0 / pl.col("split_factor"))
+    return scaled.select(bars.columns).collect()
 
 
 def adjust(
@@ -124,6 +125,19 @@ def adjust(
     pl.DataFrame
         The rows with ``known_at <= as_of``; the newest price is a raw price.
     """
+    return adjust_lazily(bars.lazy(), factors, view, as_of).collect()
+
+
+def adjust_lazily(
+    bars: pl.LazyFrame,
+    factors: pl.DataFrame,
+    view: Adjustment,
+    as_of: dt.datetime,
+) -> pl.LazyFrame:
+    """Return the same as :func:`adjust` as a query that has not run yet.
+
+    Filters on symbol and session, and the choice of columns, reach the files.
+    """
     visible = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
     if view is Adjustment.RAW:
         return visible
@@ -135,19 +149,19 @@ def adjust(
         pl.col("split_factor").last().alias("split_last"),
         pl.col("total_factor").last().alias("total_last"),
     )
-    joined = _with_factors(visible, seen).join(last, on=Bar.SYMBOL, how="left")
+    joined = _with_factors(visible, seen).join(last.lazy(), on=Bar.SYMBOL, how="left")
     price = "split" if view is Adjustment.SPLIT else "total"
     return _scale(
         joined,
         (pl.col(f"{price}_factor") / pl.col(f"{price}_last")).fill_null(1.0),
         (pl.col("split_last") / pl.col("split_factor")).fill_null(1.0),
-    ).select(bars.columns)
+    ).select(BAR_SCHEMA.names())
 
 
-def _with_factors(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:
+def _with_factors(bars: pl.LazyFrame, factors: pl.DataFrame) -> pl.LazyFrame:
     keys = [Bar.SYMBOL, Bar.SESSION]
     joined = bars.sort(Bar.SYMBOL, Bar.BAR_START).join_asof(
-        factors.sort(keys),
+        factors.lazy().sort(keys),
         on=Bar.SESSION,
         by=Bar.SYMBOL,
         strategy="backward",
@@ -158,7 +172,7 @@ def _with_factors(bars: pl.DataFrame, factors: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _scale(frame: pl.DataFrame, price: pl.Expr, volume: pl.Expr) -> pl.DataFrame:
+def _scale(frame: pl.LazyFrame, price: pl.Expr, volume: pl.Expr) -> pl.LazyFrame:
     return frame.with_columns(
         *(pl.col(c) * price for c in PRICE_COLUMNS), pl.col(Bar.VOLUME) * volume
     )

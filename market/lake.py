@@ -121,6 +121,20 @@ class Lake:
         as_of: dt.datetime | None = None,
     ) -> pl.DataFrame:
         """Return bars sorted by symbol and time, only those known at ``as_of`` when given."""
+        frame = self.scan_bars(table, start=start, end=end, symbols=symbols)
+        if as_of is not None:
+            frame = frame.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+        return frame.sort(Bar.SYMBOL, Bar.BAR_START).collect()
+
+    def scan_bars(
+        self,
+        table: str,
+        *,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        symbols: Sequence[str] | None = None,
+    ) -> pl.LazyFrame:
+        """Return a scan of bars of some sessions and symbols; only their files are opened."""
         frame = self.scan(table)
         if start is not None:
             frame = frame.filter(pl.col(Bar.SESSION) >= start)
@@ -128,9 +142,7 @@ class Lake:
             frame = frame.filter(pl.col(Bar.SESSION) <= end)
         if symbols is not None:
             frame = frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
-        if as_of is not None:
-            frame = frame.filter(pl.col(Bar.KNOWN_AT) <= as_of)
-        return frame.select(BAR_SCHEMA.names()).sort(Bar.SYMBOL, Bar.BAR_START).collect()
+        return frame.select(BAR_SCHEMA.names())
 
     def sessions(self, table: str) -> set[dt.date]:
         """Return the sessions of which the table has a partition (no data is read)."""
