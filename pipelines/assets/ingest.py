@@ -6,7 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from market.ingest import bars_table, ingest, ingested_symbols
-from market.quality import describe_bars
+from market.quality import describe_bars, inspect_bars
+from market.quality_picture import draw_findings
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.timeframes import Timeframe
 from pipelines.partitions import session_partitions
@@ -15,6 +16,8 @@ from pipelines.settings import Settings
 
 GROUP = "market_data"
 OWNERS = ["team:data"]
+# Daily bars are judged against the moves of the sessions before them, minutes within theirs.
+_LOOK_BACK = {Timeframe.D1: 160, Timeframe.M1: 5}
 
 
 class IngestConfig(dg.Config):
@@ -106,7 +109,8 @@ def dividends(
 
 def build_ingest_checks() -> list[dg.AssetChecksDefinition]:
     """Return the checks that hold bars against what a bar must be."""
-    return [_bars_check(Timeframe.D1), _bars_check(Timeframe.M1)]
+    both = (Timeframe.D1, Timeframe.M1)
+    return [*(_bars_check(t) for t in both), *(_oddities_check(t) for t in both)]
 
 
 def _bars_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
@@ -126,6 +130,40 @@ def _bars_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
             passed=found.faults == 0,
             severity=dg.AssetCheckSeverity.ERROR,
             metadata=found.as_metadata(),
+        )
+
+    return check
+
+
+def _oddities_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
+    table = bars_table(timeframe)
+    sessions = _LOOK_BACK[timeframe]
+
+    @dg.asset_check(
+        asset=table,
+        name=f"{table}_look_right",
+        blocking=False,
+        description=f"Spikes, jumps, repeats, stale prices, holes and odd dates in the last "
+        f"{sessions} sessions.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        lake = stores.lake
+        recent = sorted(lake.sessions(table))[-sessions:]
+        found = inspect_bars(
+            lake.read_bars(table, start=recent[0]),
+            timeframe=timeframe,
+            splits=lake.scan("splits").collect(),
+            dividends=lake.scan("dividends").collect(),
+        )
+        return dg.AssetCheckResult(
+            passed=found.quarantined.is_empty(),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                **found.as_metadata(),
+                "picture": dg.MetadataValue.md(draw_findings(found.findings)),
+            },
         )
 
     return check
