@@ -1,0 +1,83 @@
+"""Lake reads: one symbol, or one session, against a file of exactly those rows."""
+
+import datetime as dt
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from market import calendar
+from market.lake import Lake
+from market.schema import BAR_SCHEMA, conform
+
+SYMBOLS = 500
+SESSIONS = 252
+REPEATS = 5
+
+
+def measure() -> list[str]:
+    days = calendar.sessions_between(dt.date(2023, 1, 3), dt.date(2023, 12, 29))
+    days = (days + calendar.sessions_between(dt.date(2024, 1, 2), dt.date(2024, 2, 1)))[:SESSIONS]
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(Path(folder) / "lake")
+        for k in range(0, len(days), 10):
+            part = days[k : k + 10]
+            lake.replace("bars_1m", pl.concat([_session(d) for d in part]), part)
+        name, day = "S250", days[len(days) // 2]
+        exact = Path(folder) / "exact.parquet"
+        lines = [f"{SYMBOLS} symbols x {len(days)} sessions of minutes"]
+        one = {"symbols": [name]}
+        lake.read_bars("bars_1m", **one).write_parquet(exact)
+        lines.append(_line("one symbol, all sessions", lake, exact, one, limit=5))
+        one = {"start": day, "end": day}
+        lake.read_bars("bars_1m", **one).write_parquet(exact)
+        lines.append(_line("one session, all symbols", lake, exact, one, limit=2))
+    return lines
+
+
+def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: int) -> str:
+    ours, peer = [], []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        found = lake.read_bars("bars_1m", **wanted)
+        ours.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        plain = pl.read_parquet(exact)
+        peer.append(time.perf_counter() - began)
+        if not found.equals(plain):
+            raise SystemExit("the two disagree: nothing to compare")
+    a, b = sorted(ours)[REPEATS // 2], sorted(peer)[REPEATS // 2]
+    times = f"{1e3 * a:8.1f} ms, exact file {1e3 * b:7.1f} ms"
+    return f"{what:26} {times}, ratio {a / b:6.2f} (limit {limit})"
+
+
+def _session(day: dt.date) -> pl.DataFrame:
+    opened, closed = calendar.session_open(day), calendar.session_close(day)
+    minutes = int((closed - opened).total_seconds() // 60)
+    rng = np.random.default_rng(day.toordinal())
+    n = SYMBOLS * minutes
+    close = np.round(100 * np.exp(rng.normal(0, 0.01, n)), 2)
+    start = (
+        pl.Series(np.tile(np.arange(minutes), SYMBOLS)).cast(pl.Int64) * 60_000_000
+        + int(opened.timestamp()) * 1_000_000
+    ).cast(pl.Datetime("us", "UTC"))
+    minute = dt.timedelta(minutes=1)
+    frame = pl.DataFrame(
+        {
+            "symbol": np.repeat([f"S{k:03d}" for k in range(SYMBOLS)], minutes),
+            "session": pl.Series([day]).new_from_index(0, n),
+            "bar_start": start,
+            "bar_end": start + minute,
+            "known_at": start + minute,
+            "open": close,
+            "high": close + 0.05,
+            "low": close - 0.05,
+            "close": close,
+            "volume": np.round(rng.lognormal(7, 1, n)),
+            "vwap": close,
+            "trades": rng.integers(1, 99, n),
+        }
+    )
+    return conform(frame, BAR_SCHEMA, "bars_1m")
