@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test check format lint types layers ui bench docs clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench docs clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(READY) ## Run the whole pipeline offline on a synthetic market
 
 test: $(READY) ## Run every test
 	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+reliability: $(READY) ## Run every repeat of the crash and fault tests
+	ISOBAR_RELIABILITY=1 $(BIN)/python -m pytest $(TEST_FLAGS) tests/faults
 
 check: format lint types layers test ## What CI runs: format, lint, types, floors, tests
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
@@ -27,7 +27,12 @@ from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
 # Rows are sorted by symbol: small row groups let a reader of one symbol skip the others.
-_WRITER = WriterProperties(max_row_group_size=20_000)
+# Prices hardly repeat, so a dictionary of them costs time and saves nothing.
+_WRITER = WriterProperties(
+    max_row_group_size=20_000,
+    default_column_properties=ColumnProperties(dictionary_enabled=False),
+    column_properties={Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True)},
+)
 
 
 @dataclass(frozen=True, slots=True)

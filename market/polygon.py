@@ -6,11 +6,11 @@ and turned into columns; retries, paging and errors are in :mod:`market.polygon_
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import re
 import time
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any, cast
 
 import massive
@@ -19,30 +19,24 @@ import urllib3
 from pydantic import SecretStr
 
 from market import calendar
+from market import polygon_actions as actions
 from market import polygon_parse as parse
 from market.errors import SourceError
-from market.polygon_wire import Pool, Wire, check_base_url
-from market.schema import (
-    BAR_SCHEMA,
-    DIVIDEND_SCHEMA,
-    SPLIT_SCHEMA,
-    TICKER_SCHEMA,
-    Bar,
-    Dividend,
-    Split,
-    Ticker,
-    empty,
-)
+from market.polygon_meter import RequestMetrics
+from market.polygon_overlap import overlap
+from market.polygon_wire import Limiter, NotInPlanError, Pool, Wire, check_base_url
+from market.request_limiter import Plan
+from market.response_cache import Draft, ResponseCache
+from market.schema import BAR_SCHEMA, Bar, empty
 from market.timeframes import Timeframe
 
 _BARS_PER_PAGE = 50_000
 _ROWS_PER_PAGE = 1_000
 # Rows per calendar day over the whole market, to choose between asking by symbol or by date.
-_SPLITS_PER_DAY = 15
-_DIVIDENDS_PER_DAY = 250
+_ROWS_PER_DAY = {"execution_date": 15, "ex_dividend_date": 250}
+_PROBED = "AAPL"
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:\-]{0,31}")
 _TEXT = frozenset({str})
-_NUMBER = frozenset({int, float})
 
 
 class PolygonSource:
@@ -62,6 +56,12 @@ class PolygonSource:
         Called with (done, total) requests of a download; paging counts as one.
     sleep : callable, default time.sleep
         Waits before a retry; tests replace it.
+    limiter : RequestLimiter, optional
+        Shared by the processes of this machine; without it nothing is held back.
+    cache : ResponseCache, optional
+        Where answers are kept for as long as they are true; without it every answer is new.
+    clock : callable, optional
+        The time of day, which says what has settled; tests replace it.
 
     Raises
     ------
@@ -90,6 +90,9 @@ class PolygonSource:
         timeout_seconds: float = 10.0,
         on_progress: Callable[[int, int], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        limiter: Limiter | None = None,
+        cache: ResponseCache | None = None,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         if known_delay < dt.timedelta(0) or not timeout_seconds > 0:
             raise SourceError(
@@ -115,6 +118,9 @@ class PolygonSource:
             self._base_url,
             redact=lambda text: text.replace(key, "***"),
             sleep=sleep,
+            limiter=limiter,
+            cache=cache,
+            clock=clock,
         )
         self._client.client = cast(urllib3.PoolManager, self._wire)
 
@@ -125,6 +131,50 @@ class PolygonSource:
     def name(self) -> str:
         """Short name, written beside the data."""
         return "polygon"
+
+    @property
+    def metrics(self) -> RequestMetrics:
+        """Requests, bytes, cache hits, retries and waits so far."""
+        return self._wire.meter.metrics
+
+    def afresh(self) -> PolygonSource:
+        """Return this source asking the vendor even for what is kept: to look for revisions.
+
+        Limit, metrics and cache are shared; the new answers replace the kept ones.
+        """
+        other = copy.copy(self)
+        other._wire = self._wire.afresh()
+        other._client = copy.copy(self._client)
+        other._client.client = cast(urllib3.PoolManager, other._wire)
+        return other
+
+    def probe_plan(self) -> Plan:
+        """Find out the plan of the key from what it may call, in at most three requests.
+
+        Returns
+        -------
+        Plan
+            The richest plan of which a call is answered.
+
+        Notes
+        -----
+        Assumed of the vendor's price list for stocks: quotes come with ``advanced``, trades with
+        ``developer``, snapshots with ``starter``; ``free`` has none of them. What a plan does
+        not cover is answered with 403. A plan bought for one exchange or asset class only may
+        look poorer than it is: then set it by hand.
+        """
+        calls: dict[Plan, Callable[[], Any]] = {
+            Plan.ADVANCED: lambda: self._client.list_quotes(_PROBED, limit=1, raw=True),
+            Plan.DEVELOPER: lambda: self._client.list_trades(_PROBED, limit=1, raw=True),
+            Plan.STARTER: lambda: self._client.get_snapshot_ticker("stocks", _PROBED, raw=True),
+        }
+        for plan, call in calls.items():
+            try:
+                call()
+            except NotInPlanError:
+                continue
+            return plan
+        return Plan.FREE
 
     def bars(
         self, symbols: Sequence[str], timeframe: Timeframe, start: dt.date, end: dt.date
@@ -161,15 +211,16 @@ class PolygonSource:
         sessions = calendar.sessions_between(start, end)
         if not wanted or not sessions:
             return empty(BAR_SCHEMA)
-        if timeframe is Timeframe.D1 and len(sessions) < len(wanted):
-            parts = self._by_session(wanted, sessions)
-        else:
-            parts = self._by_symbol(wanted, timeframe, start, end)
-        bars = parse.check_range(pl.concat(parts), start, end)
-        seen = set(bars[Bar.SYMBOL].unique())
-        for symbol in wanted:
-            if symbol not in seen:
-                self._check_known(symbol)
+        with self._wire.keeping() as keep:
+            if timeframe is Timeframe.D1 and len(sessions) < len(wanted):
+                parts = self._by_session(wanted, sessions, keep)
+            else:
+                parts = self._by_symbol(wanted, timeframe, start, end, keep)
+            bars = parse.check_range(pl.concat(parts), start, end)
+            seen = set(bars[Bar.SYMBOL].unique())
+            for symbol in wanted:
+                if symbol not in seen:
+                    self._check_known(symbol, keep)
         return bars
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
@@ -178,22 +229,10 @@ class PolygonSource:
         ``known_at`` is the open of the ex-date: the vendor does not say when a split was
         announced. A symbol without splits, known or not, has no rows.
         """
-        found = self._actions(
-            self._client.list_splits, "execution_date", symbols, start, end, _SPLITS_PER_DAY
-        )
-        ex_dates = _dates(found, "execution_date")
-        to = parse.column(found, "split_to", _NUMBER)
-        of = parse.column(found, "split_from", _NUMBER)
-        frame = pl.DataFrame(
-            {
-                Split.SYMBOL: parse.column(found, "ticker", _TEXT),
-                Split.EX_DATE: ex_dates,
-                Split.KNOWN_AT: [_open_on_or_after(d) for d in ex_dates],
-                Split.SPLIT_RATIO: [_ratio(a, b) for a, b in zip(to, of, strict=True)],
-            },
-            schema=SPLIT_SCHEMA,
-        )
-        return frame.unique().sort(Split.SYMBOL, Split.EX_DATE, Split.SPLIT_RATIO)
+        with self._wire.keeping() as keep:
+            ask = self._client.list_splits
+            key = "execution_date"
+            return actions.splits(self._actions(ask, key, symbols, start, end, keep))
 
     def dividends(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return cash dividends with an ex-date in the range (``DIVIDEND_SCHEMA``).
@@ -202,94 +241,80 @@ class PolygonSource:
         an announcement is not given, and at the latest the open of the ex-date. Dividends in
         another currency than USD are left out.
         """
-        found = self._actions(
-            self._client.list_dividends, "ex_dividend_date", symbols, start, end, _DIVIDENDS_PER_DAY
-        )
-        currency = parse.column(found, "currency", _TEXT, optional=True)
-        found = [r for r, c in zip(found, currency, strict=True) if c in (None, "USD")]
-        ex_dates = _dates(found, "ex_dividend_date")
-        declared = parse.column(found, "declaration_date", _TEXT, optional=True)
-        amounts = [float(a) for a in parse.column(found, "cash_amount", _NUMBER)]
-        if any(not 0 <= a < float("inf") for a in amounts):
-            raise _impossible("a dividend", min(amounts))
-        frame = pl.DataFrame(
-            {
-                Dividend.SYMBOL: parse.column(found, "ticker", _TEXT),
-                Dividend.EX_DATE: ex_dates,
-                Dividend.KNOWN_AT: [
-                    _announced(d, x) for d, x in zip(declared, ex_dates, strict=True)
-                ],
-                Dividend.AMOUNT_USD: amounts,
-            },
-            schema=DIVIDEND_SCHEMA,
-        )
-        return frame.sort(Dividend.SYMBOL, Dividend.EX_DATE, Dividend.AMOUNT_USD)
+        with self._wire.keeping() as keep:
+            ask = self._client.list_dividends
+            key = "ex_dividend_date"
+            return actions.dividends(self._actions(ask, key, symbols, start, end, keep))
 
     def tickers(self) -> pl.DataFrame:
         """Return the stocks that the vendor knows, delisted ones too (``TICKER_SCHEMA``).
 
         A ticker that was used again appears once, as the company that uses it now.
         """
-        rows: list[Any] = []
-        for active in (True, False):
-            rows += self._rows(
-                lambda a=active: self._client.list_tickers(
-                    market="stocks", active=a, limit=_ROWS_PER_PAGE, raw=True
+        with self._wire.keeping() as keep:
+            rows: list[Any] = []
+            for active in (True, False):
+                rows += self._rows(
+                    lambda a=active: self._client.list_tickers(
+                        market="stocks", active=a, limit=_ROWS_PER_PAGE, raw=True
+                    ),
+                    keep,
                 )
-            )
-        frame = pl.DataFrame(
-            {
-                Ticker.SYMBOL: parse.column(rows, "ticker", _TEXT),
-                Ticker.NAME: parse.column(rows, "name", _TEXT, optional=True),
-                Ticker.ACTIVE: parse.column(rows, "active", frozenset({bool})),
-                Ticker.FIGI: parse.column(rows, "composite_figi", _TEXT, optional=True),
-            },
-            schema=TICKER_SCHEMA,
-        )
-        return frame.unique(Ticker.SYMBOL, keep="first", maintain_order=True).sort(Ticker.SYMBOL)
+            return actions.tickers(rows)
 
     def _by_symbol(
-        self, symbols: list[str], timeframe: Timeframe, start: dt.date, end: dt.date
+        self,
+        symbols: list[str],
+        timeframe: Timeframe,
+        start: dt.date,
+        end: dt.date,
+        keep: list[Draft],
     ) -> list[pl.DataFrame]:
         daily = timeframe is Timeframe.D1
         build = parse.daily_bars if daily else parse.minute_bars
-        parts: list[pl.DataFrame] = []
-        for done, symbol in enumerate(symbols):
-            self._report(done, len(symbols))
+        timespan = "day" if daily else "minute"
+
+        def ask(symbol: str) -> pl.DataFrame:
             pages = self._wire.pages(
-                lambda s=symbol: self._client.list_aggs(
-                    s,
+                lambda: self._client.list_aggs(
+                    symbol,
                     1,
-                    "day" if daily else "minute",
+                    timespan,
                     start,
                     end,
                     adjusted=False,
                     sort="asc",
                     limit=_BARS_PER_PAGE,
                     raw=True,
-                )
+                ),
+                read=parse.read_page,
+                keep=keep,
             )
-            parts += [parse.columns(parse.results(p, symbol, raw=True), symbol) for p in pages]
-        self._report(len(symbols), len(symbols))
-        return [build(pl.concat(parts), self._delay)]
+            parts = [parse.bars(page, symbol) for page in pages]
+            return build(pl.concat(parts), self._delay)
 
-    def _by_session(self, symbols: list[str], sessions: list[dt.date]) -> list[pl.DataFrame]:
+        return overlap(ask, symbols, self._report)
+
+    def _by_session(
+        self, symbols: list[str], sessions: list[dt.date], keep: list[Draft]
+    ) -> list[pl.DataFrame]:
         wanted = set(symbols)
-        parts: list[pl.DataFrame] = []
-        for done, session in enumerate(sessions):
-            self._report(done, len(sessions))
+
+        def ask(session: dt.date) -> pl.DataFrame:
             pages = self._wire.pages(
-                lambda s=session: self._client.get_grouped_daily_aggs(s, adjusted=False, raw=True)
+                lambda: self._client.get_grouped_daily_aggs(session, adjusted=False, raw=True),
+                keep=keep,
             )
+            parts: list[pl.DataFrame] = []
             for page in pages:
-                rows = parse.results(page, None, raw=True)
+                rows = parse.rows_of(page)
                 names = parse.column(rows, "T", _TEXT)
                 rows = [r for r, n in zip(rows, names, strict=True) if n in wanted]
-                found = parse.columns(rows, [n for n in names if n in wanted])
-                day = parse.daily_bars(found, self._delay)
-                parts.append(parse.check_range(day, session, session))
-        self._report(len(sessions), len(sessions))
-        return parts
+                parts.append(parse.columns(rows, [n for n in names if n in wanted]))
+            day = parse.daily_bars(pl.concat(parts), self._delay)
+            return parse.check_range(day, session, session)
+
+        return overlap(ask, sessions, self._report)
 
     def _actions(
         self,
@@ -298,7 +323,7 @@ class PolygonSource:
         symbols: Sequence[str],
         start: dt.date,
         end: dt.date,
-        rows_per_day: int,
+        keep: list[Draft],
     ) -> list[Any]:
         wanted = _usable_symbols(symbols)
         if end < start:
@@ -307,29 +332,31 @@ class PolygonSource:
             )
         query = {f"{date_key}_gte": start, f"{date_key}_lte": end, "limit": _ROWS_PER_PAGE}
         query |= {"sort": date_key, "order": "asc", "raw": True}
-        market_pages = 1 + rows_per_day * ((end - start).days + 1) // _ROWS_PER_PAGE
+        market_pages = 1 + _ROWS_PER_DAY[date_key] * ((end - start).days + 1) // _ROWS_PER_PAGE
         if len(wanted) > market_pages:
             bounds = {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
-            rows = self._rows(lambda: ask(**query, **bounds))
+            rows = self._rows(lambda: ask(**query, **bounds), keep)
         else:
-            rows = [r for s in wanted for r in self._rows(lambda s=s: ask(ticker=s, **query))]
-        keep = set(wanted)
+            rows = [r for s in wanted for r in self._rows(lambda s=s: ask(ticker=s, **query), keep)]
+        named = set(wanted)
         names = parse.column(rows, "ticker", _TEXT)
-        rows = [r for r, n in zip(rows, names, strict=True) if n in keep]
-        outside = [d for d in _dates(rows, date_key) if not start <= d <= end]
+        rows = [r for r, n in zip(rows, names, strict=True) if n in named]
+        outside = [d for d in actions.dates(rows, date_key) if not start <= d <= end]
         if outside:
-            raise _impossible(f"an ex-date outside {start} to {end}", outside[0].isoformat())
+            raise actions.impossible(f"an ex-date outside {start} to {end}", outside[0].isoformat())
         return rows
 
-    def _rows(self, first: Callable[[], Any]) -> list[Any]:
-        return [row for page in self._wire.pages(first) for row in parse.results(page, None)]
+    def _rows(self, first: Callable[[], Any], keep: list[Draft]) -> list[Any]:
+        pages = self._wire.pages(first, keep=keep)
+        return [row for page in pages for row in parse.rows_of(page, raw=False)]
 
-    def _check_known(self, symbol: str) -> None:
+    def _check_known(self, symbol: str, keep: list[Draft]) -> None:
         for active in (True, False):
             rows = self._rows(
                 lambda a=active: self._client.list_tickers(
                     ticker=symbol, active=a, limit=1, raw=True
-                )
+                ),
+                keep,
             )
             if symbol in parse.column(rows, "ticker", _TEXT):
                 return
@@ -365,35 +392,3 @@ def _usable_symbols(symbols: Sequence[str]) -> list[str]:
                 remedy="write symbols as the vendor does, such as BRK.B",
             )
     return sorted(set(symbols))
-
-
-def _dates(rows: list[Any], key: str) -> list[dt.date]:
-    return [parse.parse_date(v, key) for v in parse.column(rows, key, _TEXT)]
-
-
-def _ratio(to: float, of: float) -> float:
-    if not (0 < to < float("inf") and 0 < of < float("inf")):
-        raise _impossible("a split", f"{of} for {to}")
-    return float(Fraction(to) / Fraction(of))
-
-
-def _announced(declared: str | None, ex_date: dt.date) -> dt.datetime:
-    at_open = _open_on_or_after(ex_date)
-    if declared is None:
-        return at_open
-    day = parse.parse_date(declared, "declaration_date") + dt.timedelta(days=1)
-    midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)
-    return min(midnight, at_open)
-
-
-def _open_on_or_after(date: dt.date) -> dt.datetime:
-    session = date if calendar.is_session(date) else calendar.next_session(date)
-    return calendar.session_open(session)
-
-
-def _impossible(what: str, got: object) -> SourceError:
-    return SourceError(
-        f"the vendor sent unusable data: {what} is impossible",
-        got=got,
-        remedy="run again; if it stays, report it to the vendor and leave this symbol out",
-    )

@@ -1,6 +1,8 @@
-"""From the vendor's decoded pages to frames: columns, never an object per bar.
+"""From the vendor's pages to frames: columns, never an object per bar.
 
-Every value is checked before a row is returned; a page that breaks a promise raises.
+Every value is checked before a row is returned; a page that breaks a promise raises. A page of
+bars is read as columns at once; one that gives the least cause for doubt is read again value by
+value, and that reading says exactly what is wrong with it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import numpy as np
 import polars as pl
 
 from market import calendar
+from market import polygon_kernel as kernel
 from market.errors import SourceError
+from market.polygon_wire import decode
 from market.schema import BAR_SCHEMA, UTC_MICROSECONDS, Bar, conform
 
 _KEYS = {
@@ -24,13 +28,49 @@ _KEYS = {
     "v": Bar.VOLUME,
     "vw": Bar.VWAP,
 }
+_ROW_SCHEMA = pl.Schema({**dict.fromkeys(_KEYS, pl.Float64()), "t": pl.Int64(), "n": pl.Int64()})
+_OPTIONAL = ("vw", "n")
+_RESULTS = b'"results":['
 _NUMBERS = frozenset({int, float})
 _LAST_MS = 4_102_444_800_000
 _MOST_TRADES = 10**12
 _REMEDY = "run again; if it stays, report it to the vendor and leave this symbol out"
 
 
-def results(page: dict[str, Any], symbol: str | None, *, raw: bool = False) -> list[Any]:
+def read_page(body: bytes) -> dict[str, Any]:
+    """Return a page of aggregates whose ``results`` are a frame, or a list where in doubt.
+
+    The rows are cut out of the JSON and read as one JSON object a line. The frame is used only
+    when it must be what a reading of the whole gives: numbers of the right type everywhere, no
+    line torn, no key twice, none unknown. Otherwise the page is decoded as any other.
+
+    Parameters
+    ----------
+    body : bytes
+        The body of an answer.
+
+    Raises
+    ------
+    SourceError
+        When the body is no JSON object, or does not say that it is OK.
+    """
+    begin = body.find(_RESULTS) + len(_RESULTS)
+    end = body.rfind(b"]")
+    if begin < len(_RESULTS) or end <= begin or b"\\" in body:
+        return decode(body)
+    rows = _read_rows(body[begin:end])
+    if rows is None:
+        return decode(body)
+    page = decode(body[:begin] + body[end:])
+    if page.get("results") != []:
+        return decode(body)
+    page["results"] = rows
+    return page
+
+
+def results(
+    page: dict[str, Any], symbol: str | None, *, raw: bool = False
+) -> list[Any] | pl.DataFrame:
     """Return the results of a page after checking what the page says about itself.
 
     Parameters
@@ -44,11 +84,11 @@ def results(page: dict[str, Any], symbol: str | None, *, raw: bool = False) -> l
     """
     rows = page.get("results")
     rows = [] if rows is None else rows
-    if not isinstance(rows, list):
+    if not isinstance(rows, list | pl.DataFrame):
         raise _bad("results is not a list", type(rows).__name__)
     if symbol is not None and page.get("ticker") != symbol:
         raise _bad(f"asked for {symbol}, got another ticker", str(page.get("ticker"))[:20])
-    if raw and rows and page.get("adjusted") is not False:
+    if raw and len(rows) and page.get("adjusted") is not False:
         raise _bad("asked for raw prices, got adjusted ones", page.get("adjusted"))
     count = page.get("resultsCount")
     if count is not None and count != len(rows):
@@ -71,8 +111,29 @@ def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool 
     return values
 
 
+def rows_of(page: dict[str, Any], *, raw: bool = True) -> list[Any]:
+    """Return the decoded results of a page that is not about one symbol."""
+    rows = results(page, None, raw=raw)
+    return rows if isinstance(rows, list) else rows.to_dicts()
+
+
+def bars(page: dict[str, Any], symbol: str) -> pl.DataFrame:
+    """Return a page of one symbol's bars: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
+    rows = results(page, symbol, raw=True)
+    if isinstance(rows, list):
+        return columns(rows, symbol)
+    if not _plausible(rows):
+        return columns(rows.to_dicts(), symbol)
+    return rows.select(
+        pl.lit(symbol).alias(Bar.SYMBOL),
+        pl.col("t").cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS),
+        *(pl.col(key).alias(name) for key, name in _KEYS.items()),
+        pl.col("n").alias(Bar.TRADES),
+    )
+
+
 def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
-    """Return aggregates as a frame: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
+    """Return decoded aggregates as the frame of :func:`bars`, each value checked by itself."""
     data: dict[str, Any] = {
         # Typed, because a page without rows would otherwise make a column of nulls.
         Bar.SYMBOL: pl.Series(
@@ -101,9 +162,10 @@ def minute_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
     )
     if (bars[Bar.BAR_START].dt.truncate("1m") != bars[Bar.BAR_START]).any():
         raise _bad("a minute bar does not start on a minute")
-    stray = bars.join(calendar.schedule(), on=Bar.SESSION, how="anti")
+    dates = bars.select(pl.col(Bar.SESSION).unique())
+    stray = dates.join(calendar.schedule(), on=Bar.SESSION, how="anti")
     if stray.height:
-        raise _no_session(stray[Bar.SYMBOL][0], stray[Bar.SESSION][0])
+        raise _no_session(bars[Bar.SYMBOL][0], stray[Bar.SESSION].min())
     return conform(bars, BAR_SCHEMA, "bars")
 
 
@@ -130,6 +192,8 @@ def check_range(bars: pl.DataFrame, start: dt.date, end: dt.date) -> pl.DataFram
             f"{outside[Bar.SYMBOL][0]}: a bar outside the range {start} to {end}",
             outside[Bar.SESSION][0].isoformat(),
         )
+    if _ascending(bars):
+        return bars
     bars = bars.sort(Bar.SYMBOL, Bar.BAR_START)
     double = bars.filter(bars.select(Bar.SYMBOL, Bar.BAR_START).is_duplicated())
     if double.height:
@@ -145,6 +209,56 @@ def parse_date(value: str, key: str) -> dt.date:
         return dt.date.fromisoformat(value)
     except ValueError:
         raise _bad(f"key {key!r} is not a date", value[:20]) from None
+
+
+def _read_rows(text: bytes) -> pl.DataFrame | None:
+    """Return rows as columns; None where the text could be read in another way."""
+    most = text.count(b"{")
+    floats = np.full((len(kernel.FLOAT_KEYS), most), np.nan)
+    integers = np.full((len(kernel.INTEGER_KEYS), most), kernel.ABSENT, dtype=np.int64)
+    found = kernel.read_rows(np.frombuffer(text, np.uint8), floats, integers)
+    if found != most:
+        return _read_lines(text)
+    rows = pl.DataFrame(
+        dict(zip((*kernel.FLOAT_KEYS, *kernel.INTEGER_KEYS), (*floats, *integers), strict=True))
+    )
+    return rows.with_columns(
+        pl.col("vw").fill_nan(None), pl.col("n").replace({kernel.ABSENT: None})
+    ).select(_ROW_SCHEMA.names())
+
+
+def _read_lines(text: bytes) -> pl.DataFrame | None:
+    """Return rows as columns, by a reader of one JSON object a line; None in doubt."""
+    if b"\n" in text or b"[" in text:
+        return None
+    try:
+        rows = pl.read_ndjson(text.replace(b"},{", b"}\n{"), schema=_ROW_SCHEMA)
+    except pl.exceptions.PolarsError:
+        return None
+    nulls = {name: rows[name].null_count() for name in _ROW_SCHEMA}
+    if any(count for name, count in nulls.items() if name not in _OPTIONAL):
+        return None
+    values = rows.height * len(_ROW_SCHEMA) - sum(nulls.values())
+    return rows if text.count(b":") == values else None
+
+
+def _plausible(rows: pl.DataFrame) -> bool:
+    """Say whether every value can be one; prices above zero, the rest from zero up."""
+    prices = [key for key in _KEYS if key != "v"]
+    checks = rows.select(
+        *((pl.col(key).is_finite() & (pl.col(key) > 0)).all() for key in prices),
+        (pl.col("v").is_finite() & (pl.col("v") >= 0)).all(),
+        pl.col("t").is_between(0, _LAST_MS).all(),
+        pl.col("n").is_between(0, _MOST_TRADES).all(),
+    )
+    return all(checks.row(0))
+
+
+def _ascending(bars: pl.DataFrame) -> bool:
+    """Say whether bars are sorted by symbol and time without a double."""
+    symbol, start = pl.col(Bar.SYMBOL), pl.col(Bar.BAR_START)
+    later = (symbol > symbol.shift()) | ((symbol == symbol.shift()) & (start > start.shift()))
+    return bool(bars.select(later.all()).item())
 
 
 def _times(rows: list[Any]) -> pl.Series:
@@ -173,8 +287,8 @@ def _new_york_date(name: str) -> pl.Expr:
     return pl.col(name).dt.convert_time_zone(str(calendar.NEW_YORK)).dt.date()
 
 
-def _no_session(symbol: str, date: dt.date) -> SourceError:
-    return _bad(f"{symbol}: a bar on a day without a session", date.isoformat())
+def _no_session(symbol: str, date: object) -> SourceError:
+    return _bad(f"{symbol}: a bar on a day without a session", str(date))
 
 
 def _bad(problem: str, got: object = None) -> SourceError:

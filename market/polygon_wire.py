@@ -1,5 +1,7 @@
 """The wire under :mod:`market.polygon`: one GET with a bounded retry, and paging that ends.
 
+A request waits for the shared limit first; an answer that is kept costs none.
+
 The vendor's client retries by itself inside urllib3 and hides status and headers; here that is
 switched off and replaced by one visible policy. Nothing in this file logs, and no message
 carries the key.
@@ -7,8 +9,11 @@ carries the key.
 
 from __future__ import annotations
 
+import copy
+import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -18,8 +23,11 @@ import tenacity
 import urllib3
 
 from market.errors import SourceError
+from market.polygon_meter import Meter, kind_of
+from market.response_cache import Draft, ResponseCache
 
 MAX_ATTEMPTS = 5
+MAX_BROKEN_BODIES = 3
 MAX_WAIT_SECONDS = 90.0
 MAX_PAGES = 10_000
 VENDOR_HOSTS = frozenset({"api.massive.com", "api.polygon.io"})
@@ -42,6 +50,22 @@ class Pool(Protocol):
         ...
 
 
+class Limiter(Protocol):
+    """What is used of :class:`market.request_limiter.RequestLimiter`."""
+
+    def acquire(self) -> float:
+        """Wait until one more request may be sent; return the seconds waited."""
+        ...
+
+
+class NotInPlanError(SourceError):
+    """The key is known, but its plan does not cover what was asked for."""
+
+
+class BrokenBodyError(SourceError):
+    """The body of an answer is no JSON: cut short, or somebody else's."""
+
+
 class Wire:
     """Send GET requests to one origin: a timeout on each, a bounded retry, errors with a remedy.
 
@@ -58,6 +82,12 @@ class Wire:
         Takes the key out of a text.
     sleep : callable, default time.sleep
         Waits between two attempts; tests replace it.
+    limiter : Limiter, optional
+        Asked before every attempt.
+    cache : ResponseCache, optional
+        Where answers are kept.
+    clock : callable, optional
+        Says what has settled; the time of day by default.
     """
 
     def __init__(
@@ -67,11 +97,38 @@ class Wire:
         *,
         redact: Callable[[str], str],
         sleep: Callable[[float], None] = time.sleep,
+        limiter: Limiter | None = None,
+        cache: ResponseCache | None = None,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._pool = pool
         self._origin = origin
         self._redact = redact
         self._sleep = sleep
+        self._limiter = limiter
+        self._cache = cache
+        self._serves_kept = True
+        self._clock = clock
+        self.meter = Meter()
+
+    def afresh(self) -> Wire:
+        """Return the same wire that asks again for what is kept, and keeps the new answer."""
+        other = copy.copy(self)
+        other._serves_kept = False
+        return other
+
+    @contextmanager
+    def keeping(self) -> Generator[list[Draft]]:
+        """Collect answers to keep; they are served once the block has found them all usable."""
+        drafts: list[Draft] = []
+        try:
+            yield drafts
+        except BaseException:
+            if self._cache is not None:
+                self._cache.discard(drafts)
+            raise
+        if self._cache is not None and drafts:
+            self._cache.publish(drafts)
 
     def request(
         self,
@@ -94,11 +151,17 @@ class Wire:
                 allowed=f"GET {self._origin}",
                 remedy="check the base URL",
             )
+        asked = _asked(url, fields)
+        if self._cache is not None and self._serves_kept:
+            kept = self._cache.get(self._origin + asked)
+            if kept is not None:
+                self.meter.add(cache_hits=1)
+                return _Kept(kept, request_url=asked)
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
             wait=_wait,
             retry=tenacity.retry_if_exception_type(_TryAgainError),
-            sleep=self._sleep,
+            sleep=self._pause,
             reraise=True,
         )
         try:
@@ -109,22 +172,33 @@ class Wire:
                 remedy=error.remedy,
             ) from error.__cause__
 
-    def pages(self, first: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+    def pages(
+        self,
+        first: Callable[[], Any],
+        read: Callable[[bytes], dict[str, Any]] | None = None,
+        keep: list[Draft] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """Yield decoded pages, following ``next_url`` until there is none.
 
         Parameters
         ----------
         first : callable
             Makes the first request through the vendor's client in raw mode.
+        read : callable, default :func:`decode`
+            Makes a page of a body.
+        keep : list, optional
+            Of :meth:`keeping`: takes the answers, each after the caller was content with it.
 
         Raises
         ------
         SourceError
             When a page is unusable, or ``next_url`` loops or leads to another host.
         """
-        page = decode(first().data)
-        seen: set[str] = set()
+        read = read or decode
+        response, page = self._read(first, read)
+        seen = {_path_and_query(response)}
         yield page
+        self._keep(response, page, keep)
         while (following := page.get("next_url")) is not None:
             path = self._next_path(following)
             if path in seen or len(seen) >= MAX_PAGES:
@@ -134,12 +208,49 @@ class Wire:
                     remedy="ask again later; if it stays, report it to the vendor",
                 )
             seen.add(path)
-            page = decode(self.request("GET", self._origin + path).data)
+            url = self._origin + path
+            response, page = self._read(lambda u=url: self.request("GET", u), read)
             yield page
+            self._keep(response, page, keep)
+
+    def _read(
+        self, fetch: Callable[[], Any], read: Callable[[bytes], dict[str, Any]]
+    ) -> tuple[urllib3.BaseHTTPResponse, dict[str, Any]]:
+        """Return an answer and its page; a body that is no JSON is asked for again."""
+
+        def once() -> tuple[urllib3.BaseHTTPResponse, dict[str, Any]]:
+            response = fetch()
+            return response, read(response.data)
+
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(MAX_BROKEN_BODIES),
+            wait=_WAIT_TRANSIENT,
+            retry=tenacity.retry_if_exception_type(BrokenBodyError),
+            sleep=self._pause,
+            reraise=True,
+        )(once)
+
+    def _keep(
+        self, response: urllib3.BaseHTTPResponse, page: dict[str, Any], keep: list[Draft] | None
+    ) -> None:
+        if self._cache is None or keep is None or isinstance(response, _Kept):
+            return
+        rows = page.get("results")
+        asked = _path_and_query(response)
+        kind = kind_of(_path(asked), rows is not None and len(rows) > 0, self._clock())
+        if kind is not None:
+            keep.append(self._cache.draft(self._origin + asked, response.data, kind))
+
+    def _pause(self, seconds: float) -> None:
+        self.meter.add(retries=1, waits_seconds=seconds)
+        self._sleep(seconds)
 
     def _once(
         self, url: str, fields: Mapping[str, Any] | None, headers: Mapping[str, str] | None
     ) -> urllib3.BaseHTTPResponse:
+        if self._limiter is not None:
+            self.meter.add(waits_seconds=self._limiter.acquire())
+        self.meter.add(requests=1)
         try:
             response = self._pool.request(
                 "GET", url, fields=fields, headers=headers, retries=False, redirect=False
@@ -150,6 +261,7 @@ class Wire:
             kind = type(error).__name__
             problem = f"the connection to the vendor broke ({kind})"
             raise _TryAgainError(problem, _CONNECTION) from error
+        self.meter.add(bytes=len(response.data))
         if response.status == 200:
             return response
         raise self._refusal(response, url)
@@ -157,7 +269,8 @@ class Wire:
     def _refusal(self, response: urllib3.BaseHTTPResponse, url: str) -> Exception:
         status = response.status
         if status in (401, 403):
-            return SourceError(
+            error = NotInPlanError if status == 403 else SourceError
+            return error(
                 f"the vendor refused the key or the plan ({self._said(response)})",
                 got=f"HTTP {status}",
                 remedy="set POLYGON_API_KEY or MASSIVE_API_KEY to a valid key, and check that "
@@ -203,8 +316,14 @@ class Wire:
                 allowed=str(here.hostname),
                 remedy="check the base URL, and what stands between here and the vendor",
             )
-        query = [(k, v) for k, v in parse_qsl(parts.query) if k.lower() != "apikey"]
-        return f"{parts.path}?{urlencode(query)}"
+        return _asked(f"{parts.path}?{parts.query}", None)
+
+
+class _Kept(urllib3.HTTPResponse):
+    """An answer from the cache, in the form in which the vendor's client takes answers."""
+
+    def __init__(self, body: bytes, request_url: str) -> None:
+        super().__init__(body, status=200, request_url=request_url)
 
 
 class _TryAgainError(Exception):
@@ -251,7 +370,7 @@ def decode(body: bytes) -> dict[str, Any]:
     try:
         page = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise SourceError(
+        raise BrokenBodyError(
             f"the vendor's answer is not JSON ({error.msg})",
             got=f"{len(body)} bytes",
             remedy="check the base URL and what stands between here and the vendor",
@@ -295,6 +414,18 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def _asked(url: str, fields: Mapping[str, Any] | None) -> str:
+    """Return path and query, in one order and without a key."""
+    parts = urlsplit(url)
+    query = [*parse_qsl(parts.query), *((k, str(v)) for k, v in (fields or {}).items())]
+    kept = sorted((k, v) for k, v in query if k.lower() != "apikey")
+    return f"{parts.path}?{urlencode(kept)}"
+
+
+def _path_and_query(response: urllib3.BaseHTTPResponse) -> str:
+    return _asked(response.url or "", None)
 
 
 def _path(url: str) -> str:

@@ -29,6 +29,7 @@ from market import replay_reference as reference
 from market.errors import MarketError
 from market.replay_bars import TIMESPANS, BarShelf, Query
 from market.replay_data import ServedMarket, load_bars_file
+from market.replay_faults import FaultMiddleware, FaultPlan
 from market.replay_reference import BadQueryError
 
 __all__ = ["ServedMarket", "create_app", "load_bars_file"]
@@ -50,6 +51,7 @@ def create_app(
     requests_per_minute: int | None = None,
     now: Callable[[], dt.datetime] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    faults: FaultPlan | None = None,
 ) -> FastAPI:
     """Return the application that serves ``market`` in the vendor's protocol.
 
@@ -66,6 +68,8 @@ def create_app(
         actions known later. Without it everything is served.
     monotonic : callable, default time.monotonic
         Clock of the rate limit, in seconds.
+    faults : FaultPlan, optional
+        Misbehave in this way, to try what stands on the other end.
 
     Returns
     -------
@@ -96,6 +100,8 @@ def create_app(
     _add_routes(app, _Routes(market, now))
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(BadQueryError, _malformed)
+    if faults is not None:
+        app.add_middleware(FaultMiddleware, plan=faults)
     return app
 
 

@@ -19,6 +19,7 @@ from market.errors import SettingsError
 from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
+from market.request_limiter import RequestLimiter
 from market.source import BarSource
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
@@ -81,6 +82,7 @@ class Stores:
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
             on_progress=lambda done, total: self.progress("requests", done, total),
+            limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
         )
 
     @property

@@ -33,6 +33,7 @@ from market.costs import CostModel
 from market.errors import SettingsError
 from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest import RefetchPolicy
+from market.request_limiter import Plan
 
 CONFIG_FILE = "isobar.toml"
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
@@ -49,7 +50,7 @@ _NAMED = {
     "ISOBAR_LEDGER_URL": "ledger_url",
     "ISOBAR_MLFLOW_URL": "mlflow_url",
 }
-_NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS"}
+_NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
 
 
 class _Frozen(BaseModel):
@@ -63,6 +64,7 @@ class PolygonSettings(_Frozen):
     base_url: str = Field("https://api.polygon.io", description="Root of its REST service")
     delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
+    plan: Plan = Field(Plan.ADVANCED, description="Data plan: free, starter, developer, advanced")
 
 
 class AlpacaSettings(_Frozen):

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from market import calendar
 from market.errors import SourceError
 from market.polygon import PolygonSource
-from market.polygon_wire import MAX_ATTEMPTS
+from market.polygon_wire import MAX_ATTEMPTS, MAX_BROKEN_BODIES
 from market.schema import Bar, Dividend, Split
 from market.serving import BackgroundServer
 from market.timeframes import Timeframe
@@ -149,10 +149,6 @@ def test_a_delisted_symbol_without_bars_has_no_rows(vendor: Vendor) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(Response(b"<html>Bad gateway</html>", media_type="text/html"), id="html"),
-        pytest.param(Response(b""), id="empty"),
-        pytest.param(Response(orjson.dumps(_body(_bar()))[:-20]), id="truncated json"),
-        pytest.param(Response(b'{"status":"OK","x":"\xff"}'), id="not utf-8"),
         pytest.param(_json([1, 2]), id="a list"),
         pytest.param(_json(_body(_bar(), status="ERROR")), id="status"),
         pytest.param(_json(_body(_bar(), results={"a": 1})), id="results not a list"),
@@ -168,10 +164,6 @@ def test_a_delisted_symbol_without_bars_has_no_rows(vendor: Vendor) -> None:
         pytest.param(_json(_body(_bar(n=-1))), id="negative trades"),
         pytest.param(_json(_body(_bar(n=2**63))), id="trades out of range"),
         pytest.param(_json(_body(_bar(t=2**63))), id="time out of range"),
-        pytest.param(Response(b'{"status":"OK","results":[{"o":NaN}]}'), id="nan"),
-        pytest.param(
-            Response(orjson.dumps(_body(_bar(o=77))).replace(b"77", b"1e999")), id="infinity"
-        ),
         pytest.param(_json(_body(_bar(l=-1))), id="negative price"),
         pytest.param(_json(_body(_bar(c=0))), id="zero price"),
         pytest.param(_json(_body(_bar(vw=-0.5))), id="negative vwap"),
@@ -192,6 +184,28 @@ def test_an_unusable_answer_is_an_error_with_a_remedy(vendor: Vendor, answer: Re
         vendor.minutes(answer)
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert (vendor.waits, len(vendor.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Response(b"<html>Bad gateway</html>", media_type="text/html"), id="html"),
+        pytest.param(Response(b""), id="empty"),
+        pytest.param(Response(orjson.dumps(_body(_bar()))[:-20]), id="truncated json"),
+        pytest.param(Response(b'{"status":"OK","x":"\xff"}'), id="not utf-8"),
+        pytest.param(Response(b'{"status":"OK","results":[{"o":NaN}]}'), id="nan"),
+        pytest.param(
+            Response(orjson.dumps(_body(_bar(o=77))).replace(b"77", b"1e999")), id="infinity"
+        ),
+    ],
+)
+def test_a_body_that_is_no_json_is_asked_for_again(vendor: Vendor, answer: Response) -> None:
+    assert vendor.minutes(answer, _json(_body(_bar()))).height == 1
+    assert len(vendor.waits) == 1
+    vendor.requests.clear()
+    with pytest.raises(SourceError, match=r"not JSON.*Remedy:"):
+        vendor.minutes(answer)
+    assert len(vendor.requests) == MAX_BROKEN_BODIES
 
 
 def test_nothing_is_returned_when_the_second_page_is_broken(vendor: Vendor) -> None:
@@ -371,7 +385,8 @@ def test_many_symbols_and_few_sessions_take_one_request_a_session(vendor: Vendor
     source = vendor.source(on_progress=lambda done, total: told.append((done, total)))
     last = dt.date(2024, 7, 3)
     bars = source.bars(["BBB", "AAA", "CCC"], Timeframe.D1, DAY, last)
-    assert [r.url.path.rpartition("/")[2] for r in vendor.requests] == [str(DAY), str(last)]
+    asked = sorted(r.url.path.rpartition("/")[2] for r in vendor.requests)
+    assert asked == [str(DAY), str(last)]
     assert bars.select(Bar.SYMBOL, Bar.SESSION).rows() == [
         (s, d) for s in ("AAA", "BBB", "CCC") for d in (DAY, last)
     ]

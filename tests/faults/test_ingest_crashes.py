@@ -1,0 +1,225 @@
+"""Backfills that are killed, doubled or full of holes end where an undisturbed one does.
+
+``ISOBAR_RELIABILITY=1`` (``make reliability``) kills at 100 moments instead of a sample of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from market import calendar
+from market import ingest as ingest_module
+from market.ingest import LOG_TABLE, bars_table, ingest
+from market.lake import Lake
+from market.schema import (
+    BAR_SCHEMA,
+    DIVIDEND_SCHEMA,
+    SPLIT_SCHEMA,
+    TICKER_SCHEMA,
+    Bar,
+    empty,
+)
+from market.timeframes import Timeframe
+from tests.markets import bits, daily_bars, minute_bars
+
+KILLS = 100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 5
+SYMBOLS = ["AAA", "BBB", "CCC", "DDD"]
+SESSIONS = calendar.sessions_between(dt.date(2024, 5, 1), dt.date(2024, 7, 12))
+NOW = dt.datetime(2024, 7, 15, 12, tzinfo=dt.UTC)
+CHUNK = 12
+_PATIENCE_SECONDS = 120.0
+
+
+class MemorySource:
+    """Serves a frame."""
+
+    name = "memory"
+
+    def __init__(self, bars: pl.DataFrame) -> None:
+        self.frame = bars
+
+    def bars(
+        self, symbols: Sequence[str], timeframe: Timeframe, start: dt.date, end: dt.date
+    ) -> pl.DataFrame:
+        return self.frame.filter(
+            pl.col(Bar.SYMBOL).is_in(list(symbols)), pl.col(Bar.SESSION).is_between(start, end)
+        )
+
+    def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
+        return empty(SPLIT_SCHEMA)
+
+    def dividends(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
+        return empty(DIVIDEND_SCHEMA)
+
+    def tickers(self) -> pl.DataFrame:
+        return empty(TICKER_SCHEMA)
+
+
+def _history() -> pl.DataFrame:
+    closes = {s: [10.0 * n + k / 8 for k in range(len(SESSIONS))] for n, s in enumerate("1234", 1)}
+    named = dict(zip(SYMBOLS, closes.values(), strict=True))
+    return daily_bars(named, SESSIONS[0])
+
+
+def _backfill(folder: Path) -> None:
+    """Backfill in many small commits."""
+    ingest_module._CHUNK_BARS = CHUNK
+    source = MemorySource(_history())
+    ingest(Lake(folder), source, Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+
+
+def _content(lake: Lake) -> tuple[str, str]:
+    return lake.content_hash(bars_table(Timeframe.D1)), lake.content_hash(LOG_TABLE)
+
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from tests.faults.test_ingest_crashes import _backfill
+print("ready", flush=True)
+sys.stdin.readline()
+_backfill(Path(sys.argv[1]))
+"""
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    """Return a process that is ready to backfill, and begins when told."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROCESS, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def _begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> int:
+    """Wait for the end of a process and close its pipes."""
+    process.communicate(timeout=_PATIENCE_SECONDS)
+    return process.returncode
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "_CHUNK_BARS", CHUNK)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    lake = Lake(tmp_path_factory.mktemp("truth"))
+    ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+    return _content(lake)
+
+
+@pytest.mark.parametrize("moment", range(KILLS))
+def test_killed_at_any_moment_it_resumes_to_the_same_lake(
+    tmp_path: Path, truth: tuple[str, str], small_chunks: None, moment: int
+) -> None:
+    """The kill comes when so many commits are on disk, and a random fraction of one later."""
+    chance = random.Random(moment)
+    commits = chance.randrange(0, 2 * len(SESSIONS) * len(SYMBOLS) // CHUNK)
+    process = _start(tmp_path)
+    _begin(process)
+    _wait_for_commits(process, tmp_path, commits)
+    try:
+        process.wait(chance.uniform(0, 0.08))
+    except subprocess.TimeoutExpired:
+        process.kill()
+    _end(process)
+    lake = Lake(tmp_path)
+    ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+    assert _content(lake) == truth
+
+
+def _wait_for_commits(process: subprocess.Popen[str], folder: Path, commits: int) -> None:
+    """Return when there are so many commits, or the process is over."""
+    while process.poll() is None:
+        if sum(1 for _ in folder.glob("*/_delta_log/*.json")) >= commits:
+            return
+
+
+def test_two_backfills_of_the_same_range_at_once_make_the_same_lake(
+    tmp_path: Path, truth: tuple[str, str]
+) -> None:
+    processes = [_start(tmp_path) for _ in range(2)]
+    for process in processes:
+        _begin(process)
+    assert [_end(p) for p in processes] == [0, 0]
+    assert _content(Lake(tmp_path)) == truth
+
+
+def test_a_killed_backfill_does_not_hold_up_another(tmp_path: Path, truth: tuple[str, str]) -> None:
+    first, second = _start(tmp_path), _start(tmp_path)
+    _begin(first)
+    _wait_for_commits(first, tmp_path, 3)
+    _begin(second)
+    first.kill()
+    _end(first)
+    assert _end(second) == 0
+    assert _content(Lake(tmp_path)) == truth
+
+
+@pytest.mark.parametrize("order", ["session by session", "newest first", "all at once"])
+def test_a_symbol_halted_for_two_days_has_every_bar_at_its_true_time(
+    tmp_path: Path, order: str
+) -> None:
+    days = calendar.sessions_between(dt.date(2024, 7, 1), dt.date(2024, 7, 10))
+    halted = days[2:4]
+    whole = _minutes_of(days)
+    bars = whole.filter(~((pl.col(Bar.SYMBOL) == "HALT") & pl.col(Bar.SESSION).is_in(halted)))
+    steps = {
+        "session by session": [[d] for d in days],
+        "newest first": [[d] for d in reversed(days)],
+        "all at once": [list(days)],
+    }[order]
+    lake = Lake(tmp_path)
+    for step in steps:
+        evening = calendar.session_close(step[-1]) + dt.timedelta(hours=8)
+        known = MemorySource(bars.filter(pl.col(Bar.BAR_END) <= evening))
+        ingest(lake, known, Timeframe.M1, step, ["HALT", "LIVE"], now=evening)
+        told = lake.read_bars("bars_1m", as_of=evening)
+        assert (told[Bar.KNOWN_AT] <= evening).all()
+    stored = lake.read_bars("bars_1m")
+    assert bits(stored) == bits(bars)
+    of_halted = stored.filter(pl.col(Bar.SYMBOL) == "HALT")
+    assert set(of_halted[Bar.SESSION]) == set(days) - set(halted)
+    # Each price says which minute of which day it belongs to: none is served for another.
+    joined = stored.join(whole, on=[Bar.SYMBOL, Bar.BAR_START], suffix="_true")
+    assert joined.height == stored.height
+    assert (joined[Bar.CLOSE] == joined["close_true"]).all()
+    for day in halted:
+        gone = lake.read_bars("bars_1m", start=day, end=day, symbols=["HALT"])
+        assert gone.is_empty()
+
+
+def _minutes_of(days: Sequence[dt.date]) -> pl.DataFrame:
+    minute = dt.timedelta(minutes=1)
+    parts = [
+        minute_bars(
+            symbol,
+            [calendar.session_open(day) + minute * k for k in range(30)],
+            [base + 100.0 * n + k / 32 for k in range(30)],
+            day,
+        )
+        for symbol, base in (("HALT", 1_000.0), ("LIVE", 5_000.0))
+        for n, day in enumerate(days)
+    ]
+    return pl.concat(parts).select(BAR_SCHEMA.names()).sort(Bar.SYMBOL, Bar.BAR_START)
