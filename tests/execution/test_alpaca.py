@@ -473,6 +473,7 @@ def test_a_cancellation_under_way_or_final_is_enough(fake: Fake, broker: AlpacaB
     fake.on("GET", path, (200, order(status="filled")), (200, order(status="pending_cancel")))
     broker.cancel("61e69015")
     broker.cancel("61e69015")
+    assert (fake.count("DELETE", path), fake.count("GET", path)) == (2, 2)
 
 
 @pytest.mark.parametrize("answer", [(504, HTML), (302, "", {"location": "/"}), (200, HTML)])
