@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
 from market.errors import LakeError
+from market.quality_rules import HELD_SCHEMA
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
 from market.timeframes import Timeframe
 
@@ -51,6 +52,8 @@ TABLES: dict[str, TableSpec] = {
     for spec in (
         TableSpec("bars_1m", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
         TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec("quarantine_1m", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
+        TableSpec("quarantine_1d", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
         TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
         TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
         TableSpec("ingest_log", None, ("timeframe", "session")),

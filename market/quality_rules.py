@@ -43,6 +43,7 @@ class Reason(StrEnum):
     JUMP_UNCONFIRMED = "jump_unconfirmed"
     JUMP = "jump"
     SOURCES_DIFFER = "sources_differ"
+    COPIED_SESSION = "copied_session"
     STALE = "stale"
     CLEARED = "cleared"
     HOLE = "hole"
@@ -73,8 +74,9 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
         ),
         Reason.REPEATED_ROW: (
             Severity.QUARANTINE,
-            "open, high, low, close and volume all equal another session's: one of the two is "
-            "false; the one that fits its neighbours stays, or none where that is not clear",
+            "open, high, low, close and volume all equal those of a session nearby, or of the "
+            "minute next to it: one of the two is false; of days the one that fits its neighbours "
+            "stays, or none where that is not clear",
         ),
         Reason.SPIKE: (
             Severity.QUARANTINE,
@@ -89,6 +91,10 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
             Severity.WARN,
             "a second source says otherwise, by more than the smaller threshold",
         ),
+        Reason.COPIED_SESSION: (
+            Severity.WARN,
+            "a session of minutes that equals another session; seen only where both are at hand",
+        ),
         Reason.STALE: (Severity.WARN, "many bars with volume in a row whose prices are identical"),
         Reason.CLEARED: (Severity.INFO, "odd by itself, but a second source says the same"),
         Reason.HOLE: (Severity.WARN, "bars are missing between bars; none is invented"),
@@ -97,6 +103,10 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
 )
 # Reasons that rest on plausibility alone; a second source that agrees clears them.
 CIRCUMSTANTIAL = (Reason.REPEATED_ROW, Reason.SPIKE, Reason.JUMP_UNCONFIRMED, Reason.JUMP)
+# Reasons that later or other evidence can overturn; a row with any other one is no evidence itself.
+OPEN_TO_REVIEW = (*CIRCUMSTANTIAL, Reason.SOURCES_DISAGREE)
+# Reasons that name no row, so that there is nothing to keep apart.
+WITHOUT_ROWS = (Reason.HOLE, Reason.EXCESS)
 
 QUARANTINE_SCHEMA = pl.Schema(
     {
@@ -106,6 +116,11 @@ QUARANTINE_SCHEMA = pl.Schema(
         "evident_at": UTC_MICROSECONDS,
         "source_row": pl.String(),
     }
+)
+# As it is stored: which session was asked for when the row came, and its place there (a row may
+# lack the keys of a bar).
+HELD_SCHEMA = pl.Schema(
+    {"asked_session": pl.Date(), "place": pl.Int64(), **QUARANTINE_SCHEMA},
 )
 FINDING_SCHEMA = pl.Schema(
     {
@@ -157,6 +172,8 @@ class QualityRules:
         The fewest symbols in a session for it, and for the market's move, to be judged.
     repeat_volume : float
         Least volume for equal rows to be no coincidence.
+    repeat_sessions : int
+        How many sessions apart equal daily rows may be to count as a repeat.
     repeat_margin : float
         How much better one repeated row must fit its neighbours than the others to stay.
     stale_bars, stale_minutes : int
@@ -196,6 +213,7 @@ class QualityRules:
     excess: float = 6.0
     excess_symbols: int = 20
     repeat_volume: float = 1000.0
+    repeat_sessions: int = 21
     repeat_margin: float = 2.0
     stale_bars: int = 4
     stale_minutes: int = 30
@@ -211,6 +229,14 @@ class QualityRules:
                     f"threshold {name!r} of the quality rules",
                     got=value,
                     allowed="a number above zero",
+                    remedy="correct the setting",
+                )
+        for reason in WITHOUT_ROWS:
+            if self.severity(reason) is Severity.QUARANTINE:
+                raise MarketError(
+                    f"severity of {reason.value!r} in the quality rules",
+                    got=Severity.QUARANTINE.value,
+                    allowed="info or warn: this reason names no row that could be kept apart",
                     remedy="correct the setting",
                 )
         least = min(self.disagreement, self.range_disagreement)

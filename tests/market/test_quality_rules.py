@@ -316,7 +316,7 @@ def test_minutes_that_repeat() -> None:
     apart = copy_row(minutes(), 100, 102)
     assert inspect(apart, Timeframe.M1).findings.is_empty()
     both = pl.concat([minutes(), minutes(session=dt.date(2024, 7, 11))])
-    assert rows_of(inspect(both, Timeframe.M1), Reason.REPEATED_ROW) == 780
+    assert rows_of(inspect(both, Timeframe.M1), Reason.COPIED_SESSION) == 780
     other = put(both, 5, **{Bar.VOLUME: 77.0})
     assert inspect(other, Timeframe.M1).findings.is_empty()
 
