@@ -15,7 +15,8 @@ import polars as pl
 
 from market import calendar
 from market.errors import MarketError, SourceError
-from market.lake import Lake, frame_hash
+from market.frame_hash import frame_hash
+from market.lake import Lake
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.quarantine import (
     Evidence,
@@ -316,7 +317,8 @@ def _fetch_chunk(lake: Lake, order: _Order, sessions: Sequence[dt.date]) -> Inge
         revised = _write(lake, order, full, verdict)
     own = verdict.held.filter(pl.col("asked_session").is_in(full))
     return IngestResult(
-        bars=verdict.bars.filter(pl.col(Bar.SESSION).is_in(full)).height,
+        bars=verdict.bars.height
+        - verdict.bars.select(pl.col(Bar.SESSION).is_in(verdict.changed).sum()).item(),
         fetched=len(sessions),
         skipped=0,
         empty=empty,
@@ -373,8 +375,10 @@ def _write(lake: Lake, order: _Order, full: Sequence[dt.date], verdict: Verdict)
     log = read_log(lake, order.timeframe)
     turning = [s for s in full if s in log and not log[s].settled and _is_settled(s, order.now)]
     kept = _others(lake, table, sessions, order.symbols)
-    rows = pl.concat([kept.filter(~pl.col(Bar.SESSION).is_in(turning)), verdict.bars])
-    rows = rows.sort(Bar.SYMBOL, Bar.BAR_START)
+    kept = kept.filter(~pl.col(Bar.SESSION).is_in(turning))
+    rows = verdict.bars
+    if kept.height:
+        rows = pl.concat([kept, rows]).sort(Bar.SYMBOL, Bar.BAR_START)
     asked = pl.col("asked_session")
     others = read_held(lake, order.timeframe, sessions)
     others = others.filter(~pl.col(Bar.SYMBOL).is_in(list(order.symbols)), ~asked.is_in(turning))
@@ -420,9 +424,12 @@ def _remember(
     before = read_log(lake, order.timeframe)
     entries: list[dict[str, object]] = []
     revised: list[dt.date] = []
-    parts = bars.partition_by(Bar.SESSION, as_dict=True)
+    touched = sorted([*fetched, *changed])
+    parts = {(touched[0],): bars}
+    if len(touched) > 1:
+        parts = bars.partition_by(Bar.SESSION, as_dict=True)
     nothing = bars.clear()
-    for session in sorted([*fetched, *changed]):
+    for session in touched:
         old, content = before.get(session), frame_hash(parts.get((session,), nothing))
         known = old.symbols if old and old.settled else frozenset[str]()
         if old and old.settled and old.content != content and known.issuperset(order.symbols):

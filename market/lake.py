@@ -8,8 +8,6 @@ the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import io
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
 from market.errors import LakeError
+from market.frame_hash import frame_hash
 from market.quality_rules import HELD_SCHEMA
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
 from market.timeframes import Timeframe
@@ -329,13 +328,6 @@ def spec_of(table: str) -> TableSpec:
             allowed=", ".join(TABLES),
             remedy="declare it in TABLES",
         ) from None
-
-
-def frame_hash(frame: pl.DataFrame) -> str:
-    """Return a digest of a frame's columns, types and values, in the order given."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="uncompressed")
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
 
 
 def _predicate(column: str, values: Sequence[object]) -> str:

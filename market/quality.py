@@ -59,6 +59,7 @@ def inspect_bars(
     rules: QualityRules = DEFAULT_RULES,
     history: pl.DataFrame | None = None,
     second: pl.DataFrame | None = None,
+    report: bool = True,
 ) -> Inspection:
     """Part bars into those that may be served and those that may not.
 
@@ -80,6 +81,8 @@ def inspect_bars(
         Daily bars of another source in the same view, see
         :func:`market.second_source.compare_sources`; give those of history's sessions too.
         Minutes are held against it session by session.
+    report : bool
+        Whether findings are wanted; without them, rules that keep no bar apart are passed over.
 
     Returns
     -------
@@ -120,10 +123,11 @@ def inspect_bars(
     if timeframe is Timeframe.D1:
         marks, findings = _inspect_daily(sound, events, rules)
     else:
-        marks, findings = _inspect_minutes(sound, rules)
+        marks, findings = _inspect_minutes(sound, rules, report=report)
     if second is not None:
         marks = _with_second(sound, marks, second, timeframe, rules)
-    return _parted(received, rows, pl.concat([own, marks]), findings, bars.height, rules)
+    own = pl.concat([own, marks])
+    return _parted(received, rows, own, findings, bars.height, rules, report=report)
 
 
 def _with_history(bars: pl.DataFrame, history: pl.DataFrame | None) -> pl.DataFrame:
@@ -163,12 +167,14 @@ def _inspect_daily(
     return marks, pl.concat([holes, find_excess(moves, pl.concat(odd)["row"], rules)])
 
 
-def _inspect_minutes(bars: pl.DataFrame, rules: QualityRules) -> tuple[pl.DataFrame, pl.DataFrame]:
-    marks = [
-        mark_minute_repeats(bars, rules),
-        mark_minute_moves(bars, rules),
-        mark_stale(bars, rules.stale_after(Timeframe.M1)),
-    ]
+def _inspect_minutes(
+    bars: pl.DataFrame, rules: QualityRules, *, report: bool
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    marks = [mark_minute_repeats(bars, rules), mark_minute_moves(bars, rules)]
+    if report or rules.severity(Reason.STALE) is Severity.QUARANTINE:
+        marks.append(mark_stale(bars, rules.stale_after(Timeframe.M1)))
+    if not report:
+        return pl.concat(marks), pl.DataFrame(schema=FINDING_SCHEMA)
     return pl.concat(marks), _hole_findings(find_minute_holes(bars, rules), bars, rules)
 
 
@@ -268,6 +274,8 @@ def _parted(
     findings: pl.DataFrame,
     inspected: int,
     rules: QualityRules,
+    *,
+    report: bool,
 ) -> Inspection:
     own = rows if inspected == rows.height else rows.filter(pl.col("row") < inspected)
     barred = _bar(_quarantining(marks, rules), received, rows)
@@ -275,11 +283,13 @@ def _parted(
     if barred.height:
         good = own.filter(~pl.col("row").is_in(barred["row"].implode()))
     of_bars = pl.col("row") < inspected
-    found = marks.filter(of_bars).with_columns(pl.lit(1, pl.Int64).alias("rows"))
-    sessions = own[Bar.SESSION].unique().implode()
-    everything = pl.concat(
-        [_findings(found, own, rules), findings.filter(pl.col("session").is_in(sessions))]
-    )
+    everything = findings.clear()
+    if report:
+        found = marks.filter(of_bars).with_columns(pl.lit(1, pl.Int64).alias("rows"))
+        sessions = own[Bar.SESSION].unique().implode()
+        everything = pl.concat(
+            [_findings(found, own, rules), findings.filter(pl.col("session").is_in(sessions))]
+        )
     # Evidence as late as the inspected rows is evidence from them.
     exposed = pl.col("evident_at") >= pl.lit(own[Bar.KNOWN_AT].min(), UTC_MICROSECONDS)
     suspects = barred.filter(~of_bars & exposed)

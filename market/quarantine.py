@@ -154,6 +154,7 @@ def judge(
         rules=rules,
         history=_as_received(lake, timeframe, context, symbols, held_there),
         second=evidence.second,
+        report=False,
     )
     held = _filed(found.quarantined, sessions, around, open_cases)
     if not around:
