@@ -203,7 +203,7 @@ class Workspace:
             # A lake table keeps its name; the ledger's table of the same name gets a prefix.
             for name in (*METADATA.tables, "signals_current"):
                 target = f"ledger_{name}" if name in TABLES else name
-                if target in query:
+                if target in query.lower():
                     rows = ledger.read(f"select * from {name}")
                     connection.register(target, rows.to_arrow())
             try:

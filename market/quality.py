@@ -16,8 +16,6 @@ served in what was computed from it; withdrawing it is a *revision* of its sessi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import polars as pl
 
 from market.errors import MarketError
@@ -163,7 +161,7 @@ def _inspect_daily(
     moves = daily_moves(bars, *events, rules)
     odd = [mark_repeats(bars, rules), mark_moves(moves, rules.spike, rules.jump)]
     marks = pl.concat([*odd, mark_stale(bars, rules.stale_after(Timeframe.D1))])
-    holes = _hole_findings(find_daily_holes(bars), bars, rules)
+    holes = _hole_findings(Reason.HOLE, find_daily_holes(bars), bars, rules)
     return marks, pl.concat([holes, find_excess(moves, pl.concat(odd)["row"], rules)])
 
 
@@ -175,7 +173,8 @@ def _inspect_minutes(
         marks.append(mark_stale(bars, rules.stale_after(Timeframe.M1)))
     if not report:
         return pl.concat(marks), pl.DataFrame(schema=FINDING_SCHEMA)
-    return pl.concat(marks), _hole_findings(find_minute_holes(bars, rules), bars, rules)
+    missing = find_minute_holes(bars, rules)
+    return pl.concat(marks), _hole_findings(Reason.MISSING_MINUTES, missing, bars, rules)
 
 
 def _with_second(
@@ -219,10 +218,12 @@ def _with_second(
     return pl.concat([kept, cleared, *disputed])
 
 
-def _hole_findings(holes: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
+def _hole_findings(
+    reason: Reason, holes: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules
+) -> pl.DataFrame:
     return _findings(
         holes.select(
-            pl.lit(Reason.HOLE.value).alias("reason"),
+            pl.lit(reason.value).alias("reason"),
             *_DAY,
             pl.col("rows"),
             pl.col("missing").alias("value"),
@@ -257,7 +258,7 @@ def _findings(marks: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules) -> p
             session=pl.col(Bar.SESSION),
             symbols=pl.col("symbols"),
             rows=pl.col("rows"),
-            share=(pl.col("symbols") / pl.col("present").clip(1)).clip(0.0, 1.0),
+            share=(pl.col("symbols") / pl.col("present").fill_null(1).clip(1)).clip(0.0, 1.0),
             worst=pl.col("worst"),
             detail=pl.when(pl.col("symbols") > 5)
             .then(pl.format("{} and {} more", "names", pl.col("symbols").cast(pl.Int64) - 5))
@@ -323,71 +324,3 @@ def _bar(marks: pl.DataFrame, received: pl.DataFrame, rows: pl.DataFrame) -> pl.
         .sort(*_KEYS, "row", nulls_last=True)
         .select("row", *QUARANTINE_SCHEMA.names())
     )
-
-
-@dataclass(frozen=True, slots=True)
-class BarQuality:
-    """Counts of rows that break a rule."""
-
-    rows: int
-    not_positive: int
-    out_of_order: int
-    negative_volume: int
-    known_too_early: int
-    odd_length: int
-
-    @property
-    def faults(self) -> int:
-        """Rows that break a rule, counted once per rule."""
-        return (
-            self.not_positive
-            + self.out_of_order
-            + self.negative_volume
-            + self.known_too_early
-            + self.odd_length
-        )
-
-    def as_metadata(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {k.replace("_", " "): int(v) for k, v in asdict(self).items()}
-
-
-def describe_bars(bars: pl.LazyFrame, timeframe: Timeframe) -> BarQuality:
-    """Count the rows that cannot be true bars.
-
-    Parameters
-    ----------
-    bars : pl.LazyFrame
-        ``BAR_SCHEMA``.
-    timeframe : Timeframe
-        Their declared length.
-
-    Returns
-    -------
-    BarQuality
-        All zero but ``rows`` for sound bars.
-    """
-    prices = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
-    sound = pl.all_horizontal(
-        (pl.col(p).is_finite() & (pl.col(p) > 0)).fill_null(value=False) for p in prices
-    )
-    volume = pl.col(Bar.VOLUME)
-    body_high = pl.max_horizontal(Bar.OPEN, Bar.CLOSE)
-    body_low = pl.min_horizontal(Bar.OPEN, Bar.CLOSE)
-    length = (pl.col(Bar.BAR_END) - pl.col(Bar.BAR_START)).dt.total_minutes()
-    odd = length != 1 if timeframe is Timeframe.M1 else ~length.is_between(180, 390)
-    row = (
-        bars.select(
-            rows=pl.len(),
-            not_positive=(~sound).sum(),
-            out_of_order=((pl.col(Bar.HIGH) < body_high) | (pl.col(Bar.LOW) > body_low)).sum(),
-            negative_volume=(~(volume.is_finite() & (volume >= 0)).fill_null(value=False)).sum(),
-            known_too_early=(pl.col(Bar.KNOWN_AT) < pl.col(Bar.BAR_END))
-            .fill_null(value=True)
-            .sum(),
-            odd_length=odd.sum(),
-        )
-        .collect()
-        .row(0, named=True)
-    )
-    return BarQuality(**row)

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     STALE = "stale"
     CLEARED = "cleared"
     HOLE = "hole"
+    MISSING_MINUTES = "missing_minutes"
     EXCESS = "excess"
 
 
@@ -97,7 +98,14 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
         ),
         Reason.STALE: (Severity.WARN, "many bars with volume in a row whose prices are identical"),
         Reason.CLEARED: (Severity.INFO, "odd by itself, but a second source says the same"),
-        Reason.HOLE: (Severity.WARN, "bars are missing between bars; none is invented"),
+        Reason.HOLE: (
+            Severity.WARN,
+            "no daily bar between a symbol's bars: a halt, a loss or a held bar; none is invented",
+        ),
+        Reason.MISSING_MINUTES: (
+            Severity.INFO,
+            "an active symbol lacks minutes: no trade in them, a halt, or a loss; none is invented",
+        ),
         Reason.EXCESS: (Severity.WARN, "more symbols are odd on this session than chance explains"),
     }
 )
@@ -106,7 +114,7 @@ CIRCUMSTANTIAL = (Reason.REPEATED_ROW, Reason.SPIKE, Reason.JUMP_UNCONFIRMED, Re
 # Reasons that later or other evidence can overturn; a row with any other one is no evidence itself.
 OPEN_TO_REVIEW = (*CIRCUMSTANTIAL, Reason.SOURCES_DISAGREE)
 # Reasons that name no row, so that there is nothing to keep apart.
-WITHOUT_ROWS = (Reason.HOLE, Reason.EXCESS)
+WITHOUT_ROWS = (Reason.HOLE, Reason.MISSING_MINUTES, Reason.EXCESS)
 
 QUARANTINE_SCHEMA = pl.Schema(
     {
@@ -221,7 +229,7 @@ class QualityRules:
     severities: Mapping[Reason, Severity] = field(default_factory=dict[Reason, Severity])
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "severities", MappingProxyType(dict(self.severities)))
+        object.__setattr__(self, "severities", dict(self.severities))
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if name not in ("severities", "scale_sessions") and not value > 0:
@@ -316,3 +324,11 @@ def mark(
         detail.cast(pl.String).alias("detail"),
         evident_at.cast(UTC_MICROSECONDS).alias("evident_at"),
     )
+
+
+def reason_table() -> str:
+    """Return the reasons as a table in Markdown: what ``docs/quality.md`` shows."""
+    rows = [
+        f"| `{r.value}` | {s.value} | {t[0].upper()}{t[1:]}. |" for r, (s, t) in REASONS.items()
+    ]
+    return "\n".join(["| reason | what follows | meaning |", "|---|---|---|", *rows]) + "\n"

@@ -5,8 +5,9 @@ import warnings
 import dagster as dg
 
 from pipelines.assets.backtest import build_backtest_assets
+from pipelines.assets.bar_checks import build_bar_checks
 from pipelines.assets.features import build_feature_assets, build_feature_checks
-from pipelines.assets.ingest import build_ingest_assets, build_ingest_checks
+from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
@@ -45,7 +46,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_order_assets(settings),
         ],
         asset_checks=[
-            *build_ingest_checks(),
+            *build_bar_checks(),
             *build_feature_checks(settings),
             *build_model_checks(),
             *build_signal_checks(),

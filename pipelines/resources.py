@@ -85,6 +85,19 @@ class Stores:
             limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
         )
 
+    @cached_property
+    def second_source(self) -> BarSource | None:
+        """Another source of daily bars; ``None`` where none is set."""
+        second, polygon = self.settings.second_source, self.settings.polygon
+        if not second.base_url:
+            return None
+        return PolygonSource(
+            second.api_key,
+            second.base_url,
+            known_delay=self.delay,
+            timeout_seconds=polygon.timeout_seconds,
+        )
+
     @property
     def has_broker(self) -> bool:
         """Whether keys for the broker are set."""

@@ -6,8 +6,6 @@ import dagster as dg
 from pydantic import Field
 
 from market.ingest import bars_table, ingest, ingested_symbols
-from market.quality import describe_bars, inspect_bars
-from market.quality_picture import draw_findings
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.timeframes import Timeframe
 from pipelines.partitions import session_partitions
@@ -16,8 +14,6 @@ from pipelines.settings import Settings
 
 GROUP = "market_data"
 OWNERS = ["team:data"]
-# Daily bars are judged against the moves of the sessions before them, minutes within theirs.
-_LOOK_BACK = {Timeframe.D1: 160, Timeframe.M1: 5}
 
 
 class IngestConfig(dg.Config):
@@ -62,6 +58,8 @@ def _bars_asset(
             config.symbols or list(stores.universe),
             now=moment_of(context),
             policy=stores.settings.refetch,
+            rules=stores.settings.quality,
+            second=stores.second_source if timeframe is Timeframe.D1 else None,
             progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
         )
         return dg.MaterializeResult(
@@ -71,6 +69,10 @@ def _bars_asset(
                 "sessions already settled": result.skipped,
                 "sessions without bars": [d.isoformat() for d in result.empty],
                 "sessions revised": [d.isoformat() for d in result.revised],
+                "bars held in quarantine": sum(result.held.values()),
+                **{f"held: {reason}": n for reason, n in sorted(result.held.items())},
+                "earlier bars withdrawn": result.withdrawn,
+                "earlier bars released": result.released,
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
             }
         )
@@ -105,65 +107,3 @@ def dividends(
     frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
     return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
-
-
-def build_ingest_checks() -> list[dg.AssetChecksDefinition]:
-    """Return the checks that hold bars against what a bar must be."""
-    both = (Timeframe.D1, Timeframe.M1)
-    return [*(_bars_check(t) for t in both), *(_oddities_check(t) for t in both)]
-
-
-def _bars_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
-    table = bars_table(timeframe)
-
-    @dg.asset_check(
-        asset=table,
-        name=f"{table}_are_sound",
-        blocking=False,
-        description="Positive prices, high and low that enclose open and close, on the grid.",
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.AssetCheckResult:
-        found = describe_bars(stores.lake.scan(table), timeframe)
-        return dg.AssetCheckResult(
-            passed=found.faults == 0,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata=found.as_metadata(),
-        )
-
-    return check
-
-
-def _oddities_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
-    table = bars_table(timeframe)
-    sessions = _LOOK_BACK[timeframe]
-
-    @dg.asset_check(
-        asset=table,
-        name=f"{table}_look_right",
-        blocking=False,
-        description=f"Spikes, jumps, repeats, stale prices, holes and odd dates in the last "
-        f"{sessions} sessions.",
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.AssetCheckResult:
-        lake = stores.lake
-        recent = sorted(lake.sessions(table))[-sessions:]
-        found = inspect_bars(
-            lake.read_bars(table, start=recent[0]),
-            timeframe=timeframe,
-            splits=lake.scan("splits").collect(),
-            dividends=lake.scan("dividends").collect(),
-        )
-        return dg.AssetCheckResult(
-            passed=found.quarantined.is_empty(),
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={
-                **found.as_metadata(),
-                "picture": dg.MetadataValue.md(draw_findings(found.findings)),
-            },
-        )
-
-    return check
