@@ -223,19 +223,6 @@ class Lake:
         frame = self.scan(table).sort(*spec.keys).collect()
         return frame_hash(frame.select(sorted(frame.columns)))
 
-    def fingerprint(self, table: str) -> str:
-        """Return a digest of the table's rows that is cheap, streamed, and blind to their order.
-
-        Unlike :meth:`content_hash` it may change with the version of Polars.
-        """
-        if not self.exists(table):
-            return "empty"
-        names = sorted(self.scan(table).collect_schema().names())
-        row = pl.struct(names).hash(seed=17) % 2**31
-        frame = self.scan(table).select(pl.len().alias("n"), row.sum().alias("sum"))
-        n, total = frame.collect(engine="streaming").row(0)
-        return f"{n}-{total:x}"
-
     def _open(self, table: str, version: int | None = None) -> DeltaTable:
         try:
             delta = DeltaTable(self.uri(table), version=version)

@@ -329,6 +329,7 @@ def mark(
 def reason_table() -> str:
     """Return the reasons as a table in Markdown: what ``docs/quality.md`` shows."""
     rows = [
-        f"| `{r.value}` | {s.value} | {t[0].upper()}{t[1:]}. |" for r, (s, t) in REASONS.items()
+        f"| `{reason.value}` | {severity.value} | {text[0].upper()}{text[1:]}. |"
+        for reason, (severity, text) in REASONS.items()
     ]
     return "\n".join(["| reason | what follows | meaning |", "|---|---|---|", *rows]) + "\n"

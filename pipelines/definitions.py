@@ -6,7 +6,11 @@ import dagster as dg
 
 from pipelines.assets.backtest import build_backtest_assets
 from pipelines.assets.bar_checks import build_bar_checks
-from pipelines.assets.features import build_feature_assets, build_feature_checks
+from pipelines.assets.features import (
+    build_feature_assets,
+    build_feature_checks,
+    build_feature_inputs,
+)
 from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
@@ -40,6 +44,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
         assets=[
             *build_ingest_assets(settings),
             *build_feature_assets(settings),
+            *build_feature_inputs(settings),
             *build_model_assets(settings),
             *build_backtest_assets(settings),
             *build_signal_assets(settings),

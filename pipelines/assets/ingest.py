@@ -8,12 +8,16 @@ from pydantic import Field
 from market.ingest import bars_table, ingest, ingested_symbols
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.timeframes import Timeframe
+from pipelines.assets.features import report_changed_inputs
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
 
 GROUP = "market_data"
 OWNERS = ["team:data"]
+# With a version of its code, fetching again what has not changed makes nothing stale; changes
+# are reported session by session, see ``build_feature_inputs``.
+CODE_VERSION = "1"
 
 
 class IngestConfig(dg.Config):
@@ -40,6 +44,7 @@ def _bars_asset(
         name=bars_table(timeframe),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=CODE_VERSION,
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "deltalake"},
@@ -73,6 +78,7 @@ def _bars_asset(
                 **{f"held: {reason}": n for reason, n in sorted(result.held.items())},
                 "earlier bars withdrawn": result.withdrawn,
                 "earlier bars released": result.released,
+                "features that became stale": report_changed_inputs(context, stores),
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
             }
         )
@@ -89,21 +95,33 @@ def _action_range(
     return sorted(symbols), stores.settings.history.start, now.date() + dt.timedelta(days=60)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
 def splits(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Stock splits with ex-date and the time they became known."""
     frame = stores.source.splits(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
-    return dg.MaterializeResult(metadata={"splits": frame.height, "changed": changed})
+    return dg.MaterializeResult(
+        metadata={
+            "splits": frame.height,
+            "changed": changed,
+            "features that became stale": report_changed_inputs(context, stores) if changed else 0,
+        }
+    )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
 def dividends(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Cash dividends with ex-date and the time they became known."""
     frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
-    return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
+    return dg.MaterializeResult(
+        metadata={
+            "dividends": frame.height,
+            "changed": changed,
+            "features that became stale": report_changed_inputs(context, stores) if changed else 0,
+        }
+    )
