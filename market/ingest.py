@@ -42,7 +42,8 @@ LOG_SCHEMA = pl.Schema(
         "fetched_at": UTC_MICROSECONDS,
         "settled": pl.Boolean(),
         "source": pl.String(),
-        "symbols": pl.List(pl.String()),
+        # Joined by commas: thousands of symbols are the same text session after session.
+        "symbols": pl.String(),
         "content": pl.String(),
     }
 )
@@ -214,11 +215,15 @@ def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, LogEntry]:
     if not lake.exists(LOG_TABLE):
         return {}
     rows = lake.scan(LOG_TABLE).filter(pl.col("timeframe") == timeframe.value).collect()
+    texts = rows["symbols"].unique(maintain_order=True)
+    sets = [frozenset(text.split(",")) for text in texts]
+    which = rows["symbols"].replace_strict(
+        texts, pl.int_range(texts.len(), eager=True), return_dtype=pl.Int64
+    )
+    entries = rows.select("session", "fetched_at", "settled", "content", "source").iter_rows()
     return {
-        r["session"]: LogEntry(
-            r["fetched_at"], r["settled"], frozenset(r["symbols"]), r["content"], r["source"]
-        )
-        for r in rows.to_dicts()
+        session: LogEntry(fetched_at, settled, sets[n], content, source)
+        for n, (session, fetched_at, settled, content, source) in zip(which, entries, strict=True)
     }
 
 
@@ -252,8 +257,8 @@ def ingested_symbols(lake: Lake) -> set[str]:
     """Return every symbol that was ever ingested."""
     if not lake.exists(LOG_TABLE):
         return set()
-    column = lake.scan(LOG_TABLE).select(pl.col("symbols").explode().unique()).collect()
-    return set(column["symbols"].drop_nulls())
+    texts = lake.scan(LOG_TABLE).select(pl.col("symbols").unique()).collect()["symbols"]
+    return {symbol for text in texts for symbol in text.split(",")}
 
 
 def bars_table(timeframe: Timeframe) -> str:
@@ -440,7 +445,7 @@ def _remember(
             "fetched_at": order.now,
             "settled": _is_settled(session, order.now),
             "source": order.source.name,
-            "symbols": sorted(known | set(order.symbols)),
+            "symbols": ",".join(sorted(known | set(order.symbols))),
             "content": content,
         }
         if session in changed:
@@ -450,7 +455,7 @@ def _remember(
                 "fetched_at": old.fetched_at,
                 "settled": old.settled,
                 "source": old.source,
-                "symbols": sorted(old.symbols),
+                "symbols": ",".join(sorted(old.symbols)),
             }
         entries.append(entry)
     _log(lake, pl.DataFrame(entries, schema=LOG_SCHEMA))

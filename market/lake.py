@@ -31,7 +31,10 @@ SCHEMA_VERSION = "1"
 _WRITER = WriterProperties(
     max_row_group_size=20_000,
     default_column_properties=ColumnProperties(dictionary_enabled=False),
-    column_properties={Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True)},
+    column_properties={
+        Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True),
+        "symbols": ColumnProperties(dictionary_enabled=True),
+    },
 )
 
 
