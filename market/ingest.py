@@ -27,7 +27,7 @@ from market.quarantine import (
     read_held,
     sessions_of_interest,
 )
-from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, UTC_MICROSECONDS, Bar
+from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, UTC_MICROSECONDS, Bar, Ticker
 from market.schema import empty as empty_frame
 from market.source import BarSource
 from market.timeframes import Timeframe
@@ -183,7 +183,11 @@ def ingest(
     missing = missing_sessions(lake, timeframe, sessions, wanted, now=now, policy=policy)
     per_session = len(wanted) * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
     size = max(1, _CHUNK_BARS // per_session)
-    order = _Order(source, timeframe, wanted, now, rules, second)
+    if timeframe is not Timeframe.D1 or not missing:
+        second = None  # Minutes are held against the daily bars in the lake.
+    there = set(second.tickers()[Ticker.SYMBOL]) if second is not None else set[str]()
+    shared = [s for s in wanted if s in there]
+    order = _Order(source, timeframe, wanted, now, rules, second, shared)
     done = IngestResult(0, 0, len(sessions) - len(missing), ())
     for begin in range(0, len(missing), size):
         done = done.plus(_fetch_chunk(lake, order, missing[begin : begin + size]))
@@ -302,6 +306,7 @@ class _Order:
     now: dt.datetime
     rules: QualityRules
     second: BarSource | None
+    known_there: Sequence[str]
 
 
 def _fetch_chunk(lake: Lake, order: _Order, sessions: Sequence[dt.date]) -> IngestResult:
@@ -342,9 +347,9 @@ def _gather(order: _Order, sessions: Sequence[dt.date]) -> Evidence:
         order.timeframe, sessions, order.rules, has_second=order.second is not None
     )
     second = None
-    if order.second is not None:
+    if order.second is not None and order.known_there:
         settled = _last_settled(sessions[-1], end, order.now)
-        second = order.second.bars(order.symbols, order.timeframe, start, settled)
+        second = order.second.bars(order.known_there, order.timeframe, start, settled)
     return Evidence(
         order.rules,
         order.source.splits(order.symbols, start, end),

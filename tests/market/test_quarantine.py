@@ -23,7 +23,6 @@ from market.schema import (
     BAR_SCHEMA,
     DIVIDEND_SCHEMA,
     SPLIT_SCHEMA,
-    TICKER_SCHEMA,
     Bar,
     empty,
 )
@@ -64,7 +63,10 @@ class FrameSource:
         return empty(DIVIDEND_SCHEMA)
 
     def tickers(self) -> pl.DataFrame:
-        return empty(TICKER_SCHEMA)
+        names = self.frame.select(pl.col(Bar.SYMBOL).unique())
+        return names.select(
+            Bar.SYMBOL, name=pl.lit(""), active=pl.lit(value=True), composite_figi=pl.lit("")
+        )
 
 
 def run(
@@ -201,6 +203,17 @@ def test_a_second_source_exposes_a_row_that_alone_looks_true(lake: Lake) -> None
     result = run(lake, shifted, DAYS, second=FrameSource(WALK))
     assert result.held == {Reason.SOURCES_DISAGREE.value: 1}
     assert held(lake)["session"].to_list() == [DAYS[45]]
+
+
+def test_a_symbol_that_the_second_source_does_not_know_is_judged_alone(lake: Lake) -> None:
+    class Half(FrameSource):
+        def bars(self, symbols: Sequence[str], *more: object) -> pl.DataFrame:
+            assert list(symbols) == ["S001"]
+            return super().bars(symbols, *more)  # type: ignore[arg-type]
+
+    half = Half(WALK.filter(pl.col(Bar.SYMBOL) == "S001"))
+    spike = scaled(WALK, row_of(WALK, "S000", DAYS[40]), 1.2)
+    assert run(lake, spike, DAYS, second=half).held == {Reason.SPIKE.value: 1}
 
 
 def test_minutes_are_held_against_the_settled_daily_bar(lake: Lake) -> None:
