@@ -22,7 +22,17 @@ from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
 from market.errors import LakeError
-from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
+from market.schema import (
+    BAR_SCHEMA,
+    DIVIDEND_SCHEMA,
+    IDENTITY_SCHEMA,
+    INDEX_SCHEMA,
+    NEWS_SCHEMA,
+    SPLIT_SCHEMA,
+    TREASURY_YIELD_SCHEMA,
+    Bar,
+    News,
+)
 from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
@@ -53,6 +63,10 @@ TABLES: dict[str, TableSpec] = {
         TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
         TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
         TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
+        TableSpec("treasury_yields", None, ("date",), TREASURY_YIELD_SCHEMA),
+        TableSpec("indices", None, ("symbol", "session"), INDEX_SCHEMA),
+        TableSpec("news", News.MONTH, ("article_id", "symbol"), NEWS_SCHEMA),
+        TableSpec("identities", None, ("identity", "symbol", "valid_from"), IDENTITY_SCHEMA),
         TableSpec("ingest_log", None, ("timeframe", "session")),
         TableSpec("feature_log", None, ("timeframe", "session")),
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
