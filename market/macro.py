@@ -22,12 +22,12 @@ _NEWS_REFRESH = dt.timedelta(hours=1)
 
 
 def is_yield_date(date: dt.date) -> bool:
-    """Say whether yields are published for this date: a weekday that is no federal holiday.
+    """Say whether yields are expected for this date: a session that is no federal holiday.
 
-    The bond market rests on Columbus Day and Veterans Day, when the exchange trades, and works on
-    Good Friday, when the exchange rests.
+    The bond market rests on Columbus Day and Veterans Day, when the exchange trades. On a Good
+    Friday there are yields in some years and none in most: none are expected.
     """
-    return date.weekday() < 5 and date not in _federal_holidays()
+    return calendar.is_session(date) and not _is_federal_holiday(date)
 
 
 def yields_known_at(date: dt.date) -> dt.datetime:
@@ -51,7 +51,7 @@ def yields_known_at(date: dt.date) -> dt.datetime:
     datetime.datetime(2024, 7, 5, 22, 0, tzinfo=datetime.timezone.utc)
     """
     day = date + dt.timedelta(days=1)
-    while not is_yield_date(day):
+    while day.weekday() > 4 or _is_federal_holiday(day):
         day += dt.timedelta(days=1)
     return dt.datetime.combine(day, _YIELDS_KNOWN, calendar.NEW_YORK).astimezone(dt.UTC)
 
@@ -67,6 +67,20 @@ def index_known_at(session: dt.date, delay: dt.timedelta = dt.timedelta(0)) -> d
     Source: Cboe, trading hours of index options (until 15:15 Chicago time).
     """
     return calendar.session_close(session) + _INDEX_SETTLES + delay
+
+
+def yield_dates(start: dt.date, now: dt.datetime) -> list[dt.date]:
+    """Return the dates from ``start`` on that must have yields by ``now`` (aware), ascending."""
+    span = (start + dt.timedelta(n) for n in range((now.date() - start).days + 1))
+    return [d for d in span if is_yield_date(d) and yields_known_at(d) <= now]
+
+
+def index_sessions(start: dt.date, now: dt.datetime) -> list[dt.date]:
+    """Return the sessions from ``start`` on whose index values are known by ``now``, ascending."""
+    if now.date() < start:
+        return []
+    sessions = calendar.sessions_between(start, now.date())
+    return [s for s in sessions if index_known_at(s) <= now]
 
 
 def news_known_at(published_at: dt.datetime, delay: dt.timedelta = dt.timedelta(0)) -> dt.datetime:
@@ -132,6 +146,10 @@ def last_known(values: pl.DataFrame, as_of: pl.Series, *, date: str) -> pl.DataF
         .sort("_order")
         .select("as_of", *values.columns)
     )
+
+
+def _is_federal_holiday(date: dt.date) -> bool:
+    return date in _federal_holidays()
 
 
 @lru_cache(maxsize=1)

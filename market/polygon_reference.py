@@ -20,7 +20,7 @@ from market import polygon_parse as parse
 from market import polygon_reference_parse as reference
 from market.errors import SourceError
 from market.polygon_overlap import overlap
-from market.polygon_wire import NotFoundError, Wire, decode
+from market.polygon_wire import NotFoundError, Wire
 from market.schema import INDEX_SCHEMA, NEWS_SCHEMA, empty
 
 _ROWS_PER_PAGE = 1_000
@@ -165,10 +165,12 @@ class PolygonReference:
 
     def _changes(self, figi: str) -> list[identity.Change]:
         try:
-            response = self._client.get_ticker_events(figi, types="ticker_change", raw=True)
+            (page,) = self._wire.pages(
+                lambda: self._client.get_ticker_events(figi, types="ticker_change", raw=True)
+            )
         except NotFoundError:
             return []
-        return identity.changes(decode(response.data).get("results"), figi)
+        return identity.changes(page.get("results"), figi)
 
     def _all(self, first: Callable[[], Any]) -> list[Any]:
         pages = self._wire.pages(first)

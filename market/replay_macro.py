@@ -141,6 +141,8 @@ class ReferenceShelf:
         known = self._known(now)
         moment = now or calendar.session_close(calendar.previous_session(calendar.LAST_DATE))
         key = name if name in known[Identity.FIGI] else resolve(self._identities, name, moment)
+        if key is None:
+            return None
         mine = known.filter(pl.col(Identity.FIGI) == key).sort(Identity.VALID_FROM)
         if mine.is_empty():
             return None

@@ -14,6 +14,7 @@ from market.identity import known_at
 from market.macro import index_known_at, is_yield_date, news_known_at, yields_known_at
 from market.reference_source import ReferenceTables
 from market.regimes import RegimeLabel
+from market.replay_data import ServedMarket
 from market.schema import (
     IDENTITY_SCHEMA,
     INDEX_SCHEMA,
@@ -27,11 +28,23 @@ from market.synthetic import SyntheticMarket
 # Annual volatility of the market factor in each regime, with the premium that options carry.
 _VIX_LEVEL = {RegimeLabel.BULL: 13.0, RegimeLabel.NEUTRAL: 17.0, RegimeLabel.BEAR: 27.0}
 _YEARS = np.array([1 / 12, 0.25, 0.5, 1, 2, 3, 5, 7, 10, 20, 30])
-_SESSIONS_PER_ARTICLE = 20.0
+_SESSIONS_PER_ARTICLE = 10.0
 _LABELS = ("positive", "neutral", "negative")
 # Made-up names that no exchange lists, outside those of the market's own symbols.
 _FORMER, _GONE = "ZYAA", "ZYAB"
 _GONE_FIGI = "BBG000ZYAB00"
+
+
+def serve_synthetic(market: SyntheticMarket) -> ServedMarket:
+    """Return a synthetic market, with what lies beside its bars, for a replay server."""
+    return ServedMarket(
+        market.daily,
+        market.minute,
+        market.splits,
+        market.dividends,
+        market.tickers,
+        generate_reference(market),
+    )
 
 
 def generate_reference(market: SyntheticMarket) -> ReferenceTables:
@@ -46,7 +59,7 @@ def generate_reference(market: SyntheticMarket) -> ReferenceTables:
     -------
     ReferenceTables
         A VIX that reverts to the level of the session's true regime; Treasury yields as a slow
-        random walk of level and slope; on average one article per symbol in twenty sessions, with
+        random walk of level and slope; on average one article per symbol in ten sessions, with
         labels that say nothing about returns; identities of all symbols, of which the first was
         renamed (from ``ZYAA``) on the first session, and one company that was delisted before it.
         The same market gives the same tables.

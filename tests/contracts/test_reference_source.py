@@ -73,7 +73,9 @@ def test_yields_are_the_vendors_with_the_time_they_were_known(
     some = source.treasury_yields(dt.date(2024, 7, 1), dt.date(2024, 7, 5))
     # The Fourth of July has no yields.
     assert [d.day for d in some["date"]] == [1, 2, 3, 5]
-    published = [d for d, n in zip(found["date"], found["yield_1_month_percent"]) if n is None]
+    published = [
+        d for d, n in zip(found["date"], found["yield_1_month_percent"], strict=True) if n is None
+    ]
     assert published == [dt.date(2024, 6, 26)]
 
 
