@@ -86,11 +86,9 @@ def resolve(identities: pl.DataFrame, symbol: str, as_of: dt.datetime) -> str | 
         Whoever bears the symbol then, as far as was known then; else whoever bore it last (a
         delisted company keeps its name until another one takes it). ``None`` before anybody did.
     """
-    # Spells of one symbol do not overlap, so the last one that has begun is the one.
-    begun = as_known(identities.filter(pl.col(Identity.SYMBOL) == symbol), as_of)
-    if begun.is_empty():
-        return None
-    return begun.sort(Identity.VALID_FROM, nulls_last=False)[Identity.KEY][-1]
+    return _meanings(as_known(identities.filter(pl.col(Identity.SYMBOL) == symbol), as_of)).get(
+        symbol
+    )
 
 
 def follow(identities: pl.DataFrame, symbols: Sequence[str], as_of: dt.datetime) -> pl.DataFrame:
@@ -117,22 +115,27 @@ def follow(identities: pl.DataFrame, symbols: Sequence[str], as_of: dt.datetime)
         When identities know a symbol, and nobody had borne it by ``as_of``.
     """
     known = as_known(identities, as_of)
-    parts = [pl.DataFrame(schema=SPELL_SCHEMA)]
-    for symbol in dict.fromkeys(symbols):
-        key = resolve(identities, symbol, as_of)
-        if key is not None:
-            mine = known.filter(pl.col(Identity.KEY) == key)
-            parts.append(mine.with_columns(name=pl.lit(symbol)).select(SPELL_SCHEMA.names()))
-        elif identities.filter(pl.col(Identity.SYMBOL) == symbol).is_empty():
-            parts.append(pl.DataFrame([(symbol, symbol, None, None)], SPELL_SCHEMA, orient="row"))
-        else:
-            raise MarketError(
-                "a symbol that nobody bore yet",
-                got=f"{symbol} as of {as_of.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC",
-                allowed="symbols in use at that moment, or before it",
-                remedy="ask for the company's symbol of that time",
-            )
-    return pl.concat(parts)
+    meanings, ever = _meanings(known), set(identities[Identity.SYMBOL])
+    wanted = list(dict.fromkeys(symbols))
+    early = [s for s in wanted if s in ever and s not in meanings]
+    if early:
+        raise MarketError(
+            "a symbol that nobody bore yet",
+            got=f"{early[0]} as of {as_of.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC",
+            allowed="symbols in use at that moment, or before it",
+            remedy="ask for the company's symbol of that time",
+        )
+    named = [(s, meanings[s]) for s in wanted if s in meanings]
+    asked = pl.DataFrame(named, {"name": pl.String, Identity.KEY: pl.String}, orient="row")
+    itself = [(s, s, None, None) for s in wanted if s not in meanings]
+    return pl.concat(
+        [
+            asked.join(known, on=Identity.KEY, maintain_order="left_right")
+            .sort("name", Identity.VALID_FROM, nulls_last=False, maintain_order=True)
+            .select(SPELL_SCHEMA.names()),
+            pl.DataFrame(itself, SPELL_SCHEMA, orient="row"),
+        ]
+    )
 
 
 def of_companies(rows: pl.LazyFrame, spells: pl.DataFrame, *, date: str) -> pl.LazyFrame:
@@ -152,18 +155,27 @@ def of_companies(rows: pl.LazyFrame, spells: pl.DataFrame, *, date: str) -> pl.L
     pl.LazyFrame
         The same columns, unsorted; ``symbol`` is the name asked for. Filters reach the files.
     """
-    unbounded = pl.col(Identity.VALID_FROM).is_null() & pl.col(Identity.VALID_TO).is_null()
-    itself = spells.filter(unbounded & (pl.col("name") == pl.col(Identity.SYMBOL)))
-    plain = itself["name"].to_list()
-    parts = [rows.filter(pl.col(Bar.SYMBOL).is_in(plain))] if plain or spells.is_empty() else []
-    for name, symbol, begin, end in spells.filter(~pl.col("name").is_in(plain)).iter_rows():
-        part = rows.filter(pl.col(Bar.SYMBOL) == symbol)
-        if begin is not None:
-            part = part.filter(pl.col(date) >= begin)
-        if end is not None:
-            part = part.filter(pl.col(date) < end)
-        parts.append(part if name == symbol else part.with_columns(pl.lit(name).alias(Bar.SYMBOL)))
-    return parts[0] if len(parts) == 1 else pl.concat(parts)
+    begin, end = pl.col(Identity.VALID_FROM), pl.col(Identity.VALID_TO)
+    same = (pl.col("name") == pl.col(Identity.SYMBOL)) & begin.is_null() & end.is_null()
+    plain, bounded = spells.filter(same), spells.filter(~same)
+    # Two scans at most: a filter where no name and no bound is in the way, and a join.
+    parts: list[pl.LazyFrame] = []
+    if plain.height or bounded.is_empty():
+        parts.append(rows.filter(pl.col(Bar.SYMBOL).is_in(plain["name"].to_list())))
+    if bounded.height:
+        columns = rows.collect_schema().names()
+        symbols = bounded[Identity.SYMBOL].unique().to_list()
+        inside = (begin.is_null() | (pl.col(date) >= begin)) & (
+            end.is_null() | (pl.col(date) < end)
+        )
+        parts.append(
+            rows.filter(pl.col(Bar.SYMBOL).is_in(symbols))
+            .join(bounded.lazy(), on=Bar.SYMBOL)
+            .filter(inside)
+            .with_columns(pl.col("name").alias(Bar.SYMBOL))
+            .select(columns)
+        )
+    return pl.concat(parts)
 
 
 def former_symbols(identities: pl.DataFrame, symbols: Sequence[str]) -> list[str]:
@@ -174,6 +186,13 @@ def former_symbols(identities: pl.DataFrame, symbols: Sequence[str]) -> list[str
     mine = identities.filter(pl.col(Identity.SYMBOL).is_in(list(symbols)) & pl.col("active"))
     theirs = identities.filter(pl.col(Identity.KEY).is_in(mine[Identity.KEY].unique().to_list()))
     return sorted(set(symbols) | set(theirs[Identity.SYMBOL]))
+
+
+def _meanings(known: pl.DataFrame) -> dict[str, str]:
+    """Return the company that each symbol means: of its spells the last one that has begun."""
+    # Spells of one symbol do not overlap.
+    last = known.sort(Identity.VALID_FROM, nulls_last=False).group_by(Identity.SYMBOL).last()
+    return dict(last.select(Identity.SYMBOL, Identity.KEY).iter_rows())
 
 
 def _unless_coming(name: str) -> pl.Expr:

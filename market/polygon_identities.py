@@ -166,16 +166,16 @@ def _without_figi(one: Listing) -> _Spell:
 
 
 def _is_taken(one: Listing, found: Sequence[_Spell], listed: Sequence[Listing]) -> bool:
-    if one.last_day is None:
-        others = [x for x in listed if x.symbol == one.symbol and x != one]
-        return not one.active and bool(others)
+    """Say whether a listing without a FIGI stands for a company that is there already."""
+    spells = [s for s in found if s.symbol == one.symbol]
     day = one.last_day
-    return any(
-        s.symbol == one.symbol
-        and (s.valid_from is None or s.valid_from <= day)
-        and (s.valid_to is None or day <= s.valid_to)
-        for s in found
-    )
+    if day is not None:
+        return any(
+            (s.valid_from or day) <= day and (s.valid_to is None or day <= s.valid_to)
+            for s in spells
+        )
+    others = any(x.symbol == one.symbol and x != one for x in listed)
+    return any(s.valid_to is None for s in spells) or (not one.active and others)
 
 
 def _apart(several: list[_Spell]) -> list[_Spell]:
