@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from market.errors import MarketError, NotInPlanError
+from market.identity import former_symbols
 from market.ingest import ingested_symbols
 from market.lake import Lake
 from market.reference_ingest import (
@@ -109,7 +110,13 @@ def identities(
 ) -> dg.MaterializeResult:
     """Companies and the symbols that they bore: ticker changes and delistings."""
     names = _symbols(stores, config)
-    return _result(lambda: ingest_identities(stores.lake, stores.reference, names))
+    result = _result(lambda: ingest_identities(stores.lake, stores.reference, names))
+    former: list[str] = []
+    if stores.lake.exists(IDENTITIES_TABLE):
+        known = former_symbols(stores.lake.scan(IDENTITIES_TABLE).collect(), names)
+        former = sorted(set(known) - set(names))
+    # Their bars belong to companies of the universe, and are there once they are ingested by name.
+    return result._replace(metadata={**(result.metadata or {}), "former symbols": former})
 
 
 def build_reference_assets() -> list[dg.AssetsDefinition]:

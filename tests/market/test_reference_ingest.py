@@ -118,6 +118,16 @@ def test_the_value_of_a_session_under_way_is_left_for_later(lake: Lake) -> None:
     assert len(source.asked) == 2
 
 
+def test_a_delayed_plan_knows_a_value_later(lake: Lake) -> None:
+    late = vix().with_columns(pl.col("known_at") + dt.timedelta(minutes=15))
+    source = Told(replace(tables(), indices=late))
+    now = index_known_at(SESSIONS[5])
+    ingest_index(lake, source, "VIX", START, now=now)
+    assert _read(lake, "indices", "session")["session"].max() == SESSIONS[4]
+    ingest_index(lake, source, "VIX", START, now=now + dt.timedelta(minutes=15))
+    assert _read(lake, "indices", "session").equals(late.head(6))
+
+
 def test_a_source_that_has_nothing_leaves_what_is_there(lake: Lake) -> None:
     source = Told()
     for now in (dt.datetime(2024, 7, 5, 23, tzinfo=dt.UTC), NOW):

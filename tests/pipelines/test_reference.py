@@ -24,6 +24,7 @@ from pipelines import jobs
 from pipelines.launch import Launcher
 from tests.pipelines.installation import (
     POLYGON_KEY,
+    RUNS,
     TODAY,
     YESTERDAY,
     Installation,
@@ -94,6 +95,7 @@ def test_the_evening_job_completes_it_and_its_checks_pass(
     assert {m["in plan"] for m in done.values()} == {True}
     assert done["indices"]["rows added"] == 1
     assert done["treasury_yields"]["rows added"] == 3
+    assert done["identities"]["former symbols"] == ["ZYAA"]
     assert _checks(copy) == dict.fromkeys(CHECKS, True)
     lake = copy.stores.lake
     moments = pl.Series([calendar.session_close(TODAY), EVENING])
@@ -146,9 +148,10 @@ def test_an_outage_is_a_failure(installation: Installation, tmp_path: Path) -> N
 
 
 def test_no_run_of_a_day_waits_for_it(installation: Installation) -> None:
-    for name, made in installation.story.items():
-        if name.startswith(("eod", "premarket", "midday")) and isinstance(made, dict):
-            assert not {"treasury_yields", "indices", "news", "identities"} & set(made)
+    for run, session in RUNS:
+        made = installation.story[f"{run.value} {session}"]
+        assert f"signals_{run.value}" in made
+        assert not {"treasury_yields", "indices", "news", "identities"} & set(made)
 
 
 def test_files_of_vix_and_yields_are_served(
