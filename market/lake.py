@@ -22,7 +22,17 @@ from filelock import FileLock
 from market.errors import LakeError
 from market.frame_hash import frame_hash
 from market.quality_rules import HELD_SCHEMA
-from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
+from market.schema import (
+    BAR_SCHEMA,
+    DIVIDEND_SCHEMA,
+    IDENTITY_SCHEMA,
+    INDEX_SCHEMA,
+    NEWS_SCHEMA,
+    SPLIT_SCHEMA,
+    TREASURY_YIELD_SCHEMA,
+    Bar,
+    News,
+)
 from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
@@ -58,6 +68,10 @@ TABLES: dict[str, TableSpec] = {
         TableSpec("quarantine_1d", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
         TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
         TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
+        TableSpec("treasury_yields", None, ("date",), TREASURY_YIELD_SCHEMA),
+        TableSpec("indices", None, ("symbol", "session"), INDEX_SCHEMA),
+        TableSpec("news", News.MONTH, ("article_id", "symbol"), NEWS_SCHEMA),
+        TableSpec("identities", None, ("identity", "symbol", "valid_from"), IDENTITY_SCHEMA),
         TableSpec("ingest_log", None, ("timeframe", "session")),
         TableSpec("feature_log", None, ("timeframe", "session")),
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),

@@ -14,6 +14,7 @@ from pipelines.assets.features import (
 from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
+from pipelines.assets.reference import build_reference_assets, build_reference_checks
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
@@ -43,6 +44,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *build_ingest_assets(settings),
+            *build_reference_assets(),
             *build_feature_assets(settings),
             *build_feature_inputs(settings),
             *build_model_assets(settings),
@@ -52,6 +54,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
         ],
         asset_checks=[
             *build_bar_checks(),
+            *build_reference_checks(),
             *build_feature_checks(settings),
             *build_model_checks(),
             *build_signal_checks(),

@@ -12,6 +12,7 @@ from market.ingest import bars_table
 from market.timeframes import Timeframe
 from pipelines.assets.features import feature_table, used_timeframes
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
+from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
 from pipelines.settings import Settings
 
@@ -19,6 +20,7 @@ from pipelines.settings import Settings
 Job = Any
 
 ACTIONS_JOB = "corporate_actions_job"
+REFERENCE_JOB = "reference_job"
 VERSION_JOB = "dataset_version_job"
 TRAINING_JOB = "training_job"
 BACKTEST_JOB = "backtest_job"
@@ -43,6 +45,12 @@ def build_jobs(settings: Settings) -> list[Job]:
     """Return every job."""
     return [
         _job(ACTIONS_JOB, ["splits", "dividends"], "Fetch splits and dividends."),
+        # Alone, so that no signal or order waits for data that it does not use.
+        _job(
+            REFERENCE_JOB,
+            list(REFERENCE_ASSETS),
+            "Fetch Treasury yields, the VIX, news, and ticker changes.",
+        ),
         *(
             _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.")
             for t in (Timeframe.D1, Timeframe.M1)

@@ -1,4 +1,7 @@
-"""Premarket, midday and end-of-day runs, on trading days only, New York time."""
+"""Premarket, midday and end-of-day runs, on trading days only, New York time.
+
+And macro data, news and identities in the evening, when the yields of the day before are out.
+"""
 
 import datetime as dt
 
@@ -7,7 +10,7 @@ import dagster as dg
 from market import calendar
 from market.horizons import Run, scheduled_for
 from pipelines.assets.signals import published_horizons
-from pipelines.jobs import run_job_name
+from pipelines.jobs import REFERENCE_JOB, run_job_name
 from pipelines.settings import Settings
 
 _CRONS = {
@@ -16,11 +19,14 @@ _CRONS = {
     # Half-days close at 13:00; each tick checks which of the two this session needs.
     Run.EOD: ["20 13 * * 1-5", "20 16 * * 1-5"],
 }
+# Yields are known at 18:00, one business day later.
+_REFERENCE_CRON = "30 18 * * 1-5"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return the schedules of the runs that publish something; all are off until switched on."""
-    return [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
+    runs = [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
+    return [*runs, _reference_schedule()]
 
 
 def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
@@ -45,6 +51,17 @@ def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
         run_key=f"{run.value}-{session}",
         partition_key=session.isoformat(),
         tags={"isobar/run": run.value, "isobar/scheduled_for": due.isoformat()},
+    )
+
+
+def _reference_schedule() -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name="reference_schedule",
+        job_name=REFERENCE_JOB,
+        cron_schedule=_REFERENCE_CRON,
+        execution_timezone=calendar.NEW_YORK.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Fetches macro data, news and identities every weekday evening.",
     )
 
 
