@@ -159,8 +159,8 @@ def ingest(
     symbols : sequence of str
         Rows of other symbols already in the lake stay.
     now : datetime
-        Aware. Sessions that have not opened by then are refused; one that is not over is
-        fetched as far as it is, and again next time.
+        Aware. Sessions that have not begun by then are refused (daily bars at the open, minutes
+        at 04:00 New York); one that is not over is fetched as far as it is, and again next time.
     policy : RefetchPolicy
         When settled sessions are asked for again; never by default.
     rules : QualityRules
@@ -193,7 +193,9 @@ def ingest(
         done = done.plus(_fetch_chunk(lake, order, missing[begin : begin + size]))
         if progress is not None:
             progress(min(begin + size, len(missing)), len(missing))
-    if missing and len(done.empty) == len(missing):
+    # Before the open there may be no trade yet.
+    opened = [s for s in missing if calendar.session_open(s) <= now]
+    if opened and len(done.empty) == len(missing):
         raise SourceError(
             f"{source.name} has no {timeframe} bars at all for these sessions",
             got=f"{missing[0]} to {missing[-1]}, {len(wanted)} symbols",
@@ -287,13 +289,20 @@ def _validate(
             allowed="at least one of each",
             remedy="name symbols, and dates that include a trading day",
         )
-    if calendar.session_open(sessions[-1]) > now:
+    if _first_bar(timeframe, sessions[-1]) > now:
         raise MarketError(
             "session in the future",
             got=sessions[-1].isoformat(),
-            allowed=f"sessions that have opened by {now.isoformat()}",
+            allowed=f"sessions of which there are bars by {now.isoformat()}",
             remedy="choose an earlier end",
         )
+
+
+def _first_bar(timeframe: Timeframe, session: dt.date) -> dt.datetime:
+    """Return the earliest moment at which a session can have bars: minutes begin at 04:00."""
+    if timeframe is Timeframe.M1:
+        return dt.datetime.combine(session, dt.time(4), calendar.NEW_YORK)
+    return calendar.session_open(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,10 @@ def _run_job(run: Run, settings: Settings) -> Job:
     names = ["splits", "dividends", signals_asset_name(run)]
     if run is Run.EOD:
         names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
-    if run is not Run.PREMARKET and intraday:
-        names += ["bars_1m", *(feature_table(t) for t in intraday)]
+    if intraday:
+        names.append("bars_1m")
+    if run is not Run.PREMARKET:
+        names += [feature_table(t) for t in intraday]
     if run in TRADING_RUNS:
         names.append(orders_asset_name(run))
     return _job(

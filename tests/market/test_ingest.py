@@ -195,6 +195,19 @@ def test_a_malformed_answer_writes_nothing(lake: Lake) -> None:
     assert not lake.exists("bars_1d")
 
 
+def test_before_the_open_there_may_be_no_minute_yet(lake: Lake) -> None:
+    """At 08:30 the premarket run goes on without bars; after the open their lack is an error."""
+    opened = calendar.session_open(DAYS[-1])
+    nothing = MemorySource(BARS.clear())
+    early = ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=opened - dt.timedelta(hours=1))
+    assert early.empty == (DAYS[-1],)
+    with pytest.raises(SourceError, match="no 1m bars at all"):
+        ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=opened)
+    night = dt.datetime.combine(DAYS[-1], dt.time(3, 59), calendar.NEW_YORK)
+    with pytest.raises(MarketError, match="in the future"):
+        ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=night)
+
+
 @pytest.mark.parametrize(
     ("timeframe", "sessions", "symbols", "now", "message"),
     [
