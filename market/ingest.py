@@ -259,11 +259,14 @@ def missing_sessions(
     return [s for s in sessions if is_missing(s)]
 
 
-def ingested_symbols(lake: Lake) -> set[str]:
-    """Return every symbol that was ever ingested."""
+def ingested_symbols(lake: Lake, timeframe: Timeframe | None = None) -> set[str]:
+    """Return every symbol that was ever ingested, of one timeframe or of any."""
     if not lake.exists(LOG_TABLE):
         return set()
-    texts = lake.scan(LOG_TABLE).select(pl.col("symbols").unique()).collect()["symbols"]
+    rows = lake.scan(LOG_TABLE)
+    if timeframe is not None:
+        rows = rows.filter(pl.col("timeframe") == timeframe.value)
+    texts = rows.select(pl.col("symbols").unique()).collect()["symbols"]
     return {symbol for text in texts for symbol in text.split(",")}
 
 
