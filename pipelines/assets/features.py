@@ -8,7 +8,7 @@ import polars as pl
 from features.compute import compute_features, definitions_hash, longest_lookback
 from features.regime import classify_regimes
 from market import calendar
-from market.bars import read_adjusted
+from market.bars import by_company, read_adjusted
 from market.frame_hash import frame_hash
 from market.lake import Lake
 from market.lineage import changed_sessions, dataset_digest, input_hashes, remember_inputs
@@ -143,7 +143,9 @@ def _features_asset(
         begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
         bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
         inputs = feature_inputs(stores.lake, timeframe)
-        made = compute_features(bars).filter(pl.col("session").is_in(sessions))
+        made = by_company(stores.lake, bars, compute_features).filter(
+            pl.col("session").is_in(sessions)
+        )
         stores.lake.replace(table, made, sessions)
         remember_inputs(stores.lake, timeframe, sessions, inputs)
         _report_dataset(context, stores)
