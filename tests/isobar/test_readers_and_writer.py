@@ -68,8 +68,10 @@ def read(home: Path) -> None:
         assert bars == 3 * len(DAYS)
         assert rows % BATCH == 0, "half of a batch was seen"
         assert high >= last, "the past came back"
+        if not last:
+            sys.stdout.write("begun\n")
+            sys.stdout.flush()
         last = int(high)
-    print(f"read up to {last}")
 
 
 def _start(name: str, home: Path) -> subprocess.Popen[str]:
@@ -83,13 +85,15 @@ def _start(name: str, home: Path) -> subprocess.Popen[str]:
 
 
 def test_readers_see_whole_writes_while_the_writer_is_at_work(tmp_path: Path) -> None:
-    Lake(tmp_path / "lake").replace("bars_1d", bars_at(1.0), DAYS)
-    Lake(tmp_path / "lake").replace(
-        "regimes", pl.DataFrame({"session": DAYS, "regime": "bull"}), None
-    )
+    lake = Lake(tmp_path / "lake")
+    lake.replace("bars_1d", bars_at(1.0), DAYS)
+    lake.replace("regimes", pl.DataFrame({"session": DAYS, "regime": "bull"}), None)
     with open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}"):
         pass
     readers = [_start("read", tmp_path) for _ in range(READERS)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "begun\n"
     writer = _start("write", tmp_path)
     for process in (writer, *readers):
         _, complaint = process.communicate(timeout=240)
