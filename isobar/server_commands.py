@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -178,7 +177,8 @@ def ui(port: Port = 3000) -> None:
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "ISOBAR_HOME": str(settings.home.resolve())}
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    # In this one's place: whoever ends this process ends Dagster, not a parent of it.
+    os.execve(sys.executable, command, environment)  # noqa: S606
 
 
 def _synthetic(seed: int) -> ServedMarket:
