@@ -22,6 +22,8 @@ from market.polygon_parse import check_range
 from market.schema import BAR_SCHEMA, UTC_MICROSECONDS, Bar
 from market.timeframes import Timeframe
 
+ENDPOINT_URL = "https://files.massive.com"
+BUCKET = "flatfiles"
 COLUMNS = pl.Schema(
     {
         "ticker": pl.String(),

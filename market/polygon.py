@@ -30,7 +30,7 @@ from market.response_cache import Draft, ResponseCache
 from market.schema import BAR_SCHEMA, Bar, empty
 from market.timeframes import Timeframe
 
-_BARS_PER_PAGE = 50_000
+BARS_PER_PAGE = 50_000
 _ROWS_PER_PAGE = 1_000
 # Rows per calendar day over the whole market, to choose between asking by symbol or by date.
 _ROWS_PER_DAY = {"execution_date": 15, "ex_dividend_date": 250}
@@ -62,6 +62,8 @@ class PolygonSource:
         Where answers are kept for as long as they are true; without it every answer is new.
     clock : callable, optional
         The time of day, which says what has settled; tests replace it.
+    adjusted : bool, default False
+        Ask for bars that the vendor adjusted for splits: another dataset than the raw bars.
 
     Raises
     ------
@@ -93,6 +95,7 @@ class PolygonSource:
         limiter: Limiter | None = None,
         cache: ResponseCache | None = None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        adjusted: bool = False,
     ) -> None:
         if known_delay < dt.timedelta(0) or not timeout_seconds > 0:
             raise SourceError(
@@ -104,6 +107,7 @@ class PolygonSource:
         key = _usable_key(api_key)
         self._base_url = check_base_url(base_url)
         self._delay = known_delay
+        self._adjusted = adjusted
         self._on_progress = on_progress
         self._client = massive.RESTClient(
             api_key=key,
@@ -130,7 +134,21 @@ class PolygonSource:
     @property
     def name(self) -> str:
         """Short name, written beside the data."""
-        return "polygon"
+        return "polygon-adjusted" if self._adjusted else "polygon"
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether prices and volumes are adjusted for splits."""
+        return self._adjusted
+
+    @property
+    def known_delay(self) -> dt.timedelta:
+        """What is added to ``bar_end`` to make ``known_at``."""
+        return self._delay
+
+    def origin(self, timeframe: Timeframe, session: dt.date) -> str:
+        """Return the name of this source."""
+        return self.name
 
     @property
     def metrics(self) -> RequestMetrics:
@@ -218,10 +236,13 @@ class PolygonSource:
                 parts = self._by_symbol(wanted, timeframe, start, end, keep)
             bars = parse.check_range(pl.concat(parts), start, end)
             seen = set(bars[Bar.SYMBOL].unique())
-            for symbol in wanted:
-                if symbol not in seen:
-                    self._check_known(symbol, keep)
+            self._check_known([s for s in wanted if s not in seen], keep)
         return bars
+
+    def check_known(self, symbols: Sequence[str]) -> None:
+        """Raise :class:`SourceError` on a symbol that the vendor has never listed."""
+        with self._wire.keeping() as keep:
+            self._check_known(_usable_symbols(symbols), keep)
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return splits with an ex-date in the range (``SPLIT_SCHEMA``).
@@ -284,7 +305,7 @@ class PolygonSource:
                     end,
                     adjusted=False,
                     sort="asc",
-                    limit=_BARS_PER_PAGE,
+                    limit=BARS_PER_PAGE,
                     raw=True,
                 ),
                 read=parse.read_page,
@@ -350,21 +371,21 @@ class PolygonSource:
         pages = self._wire.pages(first, keep=keep)
         return [row for page in pages for row in parse.rows_of(page, raw=False)]
 
-    def _check_known(self, symbol: str, keep: list[Draft]) -> None:
-        for active in (True, False):
-            rows = self._rows(
-                lambda a=active: self._client.list_tickers(
-                    ticker=symbol, active=a, limit=1, raw=True
-                ),
-                keep,
-            )
-            if symbol in parse.column(rows, "ticker", _TEXT):
-                return
-        raise SourceError(
-            "the vendor does not know this symbol",
-            got=symbol,
-            remedy="correct the symbol, or leave it out",
+    def _check_known(self, symbols: Sequence[str], keep: list[Draft]) -> None:
+        for symbol in symbols:
+            if not any(self._is_listed(symbol, active, keep) for active in (True, False)):
+                raise SourceError(
+                    "the vendor does not know this symbol",
+                    got=symbol,
+                    remedy="correct the symbol, or leave it out",
+                )
+
+    def _is_listed(self, symbol: str, active: bool, keep: list[Draft]) -> bool:
+        rows = self._rows(
+            lambda: self._client.list_tickers(ticker=symbol, active=active, limit=1, raw=True),
+            keep,
         )
+        return symbol in parse.column(rows, "ticker", _TEXT)
 
     def _report(self, done: int, total: int) -> None:
         if self._on_progress is not None:

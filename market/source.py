@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import polars as pl
 
+from market.polygon_meter import RequestMetrics
 from market.timeframes import Timeframe
 
 
@@ -16,14 +17,23 @@ class BarSource(Protocol):
     """Where raw bars and corporate actions come from.
 
     Contract (``tests/contracts/test_bar_source.py``): frames have the schemas of
-    :mod:`market.schema`, sorted by symbol and time, without duplicates; prices are raw; a
-    symbol without a bar simply has no row; an unknown symbol raises
-    :class:`~market.errors.SourceError`; nothing is returned half.
+    :mod:`market.schema`, sorted by symbol and time, without duplicates; prices are raw unless
+    ``adjusted`` says otherwise; a symbol without a bar simply has no row; an unknown symbol raises
+    :class:`~market.errors.SourceError`; nothing is returned half. A value of a bar may be
+    impossible, as the vendor sent it (null where it was no number): judging bars comes after.
     """
 
     @property
     def name(self) -> str:
         """Short name, written beside the data."""
+        ...
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether prices and volumes are adjusted for splits already.
+
+        Bars of such a source never share a table with raw ones.
+        """
         ...
 
     def bars(
@@ -42,4 +52,22 @@ class BarSource(Protocol):
 
     def tickers(self) -> pl.DataFrame:
         """Return the symbols that the vendor knows (``TICKER_SCHEMA``)."""
+        ...
+
+
+@runtime_checkable
+class RemoteSource(BarSource, Protocol):
+    """A source that is asked over the network: what that cost, and asking anew."""
+
+    @property
+    def metrics(self) -> RequestMetrics:
+        """Requests, bytes, cache hits, retries and waits so far."""
+        ...
+
+    def afresh(self) -> Self:
+        """Return this source going past kept answers, to look for revisions; the rest is shared."""
+        ...
+
+    def origin(self, timeframe: Timeframe, session: dt.date) -> str:
+        """Return where the newest bars of a session came from: this source, or a part of it."""
         ...

@@ -8,7 +8,6 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import dagster as dg
 import polars as pl
@@ -20,7 +19,7 @@ from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
 from market.request_limiter import RequestLimiter
-from market.source import BarSource
+from market.source import RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
 from pipelines.settings import Settings
@@ -67,7 +66,7 @@ class Stores:
         return Tracker(self.settings.resolved_mlflow_url, artifacts.as_uri())
 
     @cached_property
-    def source(self) -> BarSource:
+    def source(self) -> RemoteSource:
         """The vendor of bars."""
         polygon = self.settings.polygon
         if not polygon.api_key.get_secret_value():
@@ -76,13 +75,31 @@ class Stores:
                 allowed="POLYGON_API_KEY or MASSIVE_API_KEY in the environment",
                 remedy="set one of them, or run `isobar demo`, which needs none",
             )
-        return PolygonSource(
+        rest = PolygonSource(
             polygon.api_key,
             polygon.base_url,
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
             on_progress=lambda done, total: self.progress("requests", done, total),
             limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
+        )
+        return self._with_flat_files(rest) if polygon.has_flat_files else rest
+
+    def _with_flat_files(self, rest: PolygonSource) -> RemoteSource:
+        # Importing an S3 client takes 0.15 s, which commands without flat files need not wait.
+        from market.flatfiles import FlatFileSource
+        from market.vendor import VendorSource
+
+        polygon = self.settings.polygon
+        flat = FlatFileSource(
+            polygon.s3_access_key,
+            polygon.s3_secret_key,
+            polygon.s3_endpoint,
+            bucket=polygon.s3_bucket,
+            known_delay=self.delay,
+        )
+        return VendorSource(
+            rest, flat, on_progress=lambda done, total: self.progress("files", done, total)
         )
 
     @property
@@ -114,8 +131,7 @@ class Stores:
         """Symbols to ingest: those of the settings, or all of a replay, or ten large ones."""
         if self.settings.symbols:
             return self.settings.symbols
-        host = urlsplit(self.settings.polygon.base_url).hostname or ""
-        if host in {"127.0.0.1", "localhost", "::1"}:
+        if self.settings.polygon.is_replay:
             # A replayed vendor serves one file's symbols; the real one lists eleven thousand.
             return tuple(self.source.tickers()["symbol"].to_list())
         return DEFAULT_SYMBOLS

@@ -15,6 +15,7 @@ import traceback
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -31,6 +32,7 @@ from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from market.costs import CostModel
 from market.errors import SettingsError
+from market.flatfile_parse import BUCKET, ENDPOINT_URL
 from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest import RefetchPolicy
 from market.request_limiter import Plan
@@ -43,6 +45,8 @@ _NAMED = {
     "POLYGON_API_KEY": "polygon.api_key",
     "MASSIVE_API_KEY": "polygon.api_key",
     "POLYGON_BASE_URL": "polygon.base_url",
+    "POLYGON_S3_ACCESS_KEY": "polygon.s3_access_key",
+    "POLYGON_S3_SECRET_KEY": "polygon.s3_secret_key",
     "ALPACA_API_KEY": "alpaca.api_key",
     "ALPACA_SECRET_KEY": "alpaca.secret_key",
     "ALPACA_BASE_URL": "alpaca.base_url",
@@ -65,6 +69,30 @@ class PolygonSettings(_Frozen):
     delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
     plan: Plan = Field(Plan.ADVANCED, description="Data plan: free, starter, developer, advanced")
+    s3_access_key: SecretStr = Field(
+        SecretStr(""), description="Access key of the flat files; without both keys all is REST"
+    )
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the flat files")
+    s3_endpoint: str = Field(ENDPOINT_URL, description="S3 endpoint of the flat files")
+    s3_bucket: str = Field(BUCKET, description="Bucket of the flat files")
+
+    @property
+    def has_flat_files(self) -> bool:
+        """Whether the keys of the flat files are set."""
+        return bool(self.s3_access_key.get_secret_value())
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the vendor is a server on this machine."""
+        return urlsplit(self.base_url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if self.has_flat_files != bool(self.s3_secret_key.get_secret_value()):
+            raise ValueError(
+                "flat files take both POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY, or neither"
+            )
+        return self
 
 
 class AlpacaSettings(_Frozen):
@@ -218,7 +246,9 @@ def load_settings() -> Settings:
 
 def hide_secrets(settings: Settings) -> None:
     """Make every log handler, present and future, redact the configured secrets."""
-    keys = (settings.polygon.api_key, settings.alpaca.api_key, settings.alpaca.secret_key)
+    polygon, alpaca = settings.polygon, settings.alpaca
+    keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
+    keys += (alpaca.api_key, alpaca.secret_key)
     secrets = {k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4}
     _Redactor.secrets |= secrets
     if not _Redactor.installed:

@@ -43,6 +43,7 @@ class MemorySource:
     """Serves a frame."""
 
     name = "memory"
+    adjusted = False
 
     def __init__(self, bars: pl.DataFrame) -> None:
         self.frame = bars

@@ -69,7 +69,7 @@ def test_every_value_is_where_an_independent_reader_puts_it(server: FlatServer) 
     day = of.minute[Bar.SESSION][0]
     server.put_bars(M1, of.minute)
     body = server.client.get_object(
-        Bucket="flatfiles", Key=f"us_stocks_sip/minute_aggs_v1/2024/07/{day}.csv.gz"
+        Bucket=server.bucket, Key=f"us_stocks_sip/minute_aggs_v1/2024/07/{day}.csv.gz"
     )["Body"].read()
     rows = sorted(
         (

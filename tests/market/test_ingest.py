@@ -37,6 +37,7 @@ class MemorySource:
     """Serves a frame; remembers what it was asked; fails from a chosen request on."""
 
     name = "memory"
+    adjusted = False
 
     def __init__(self, bars: pl.DataFrame = BARS, fail_at: int | None = None) -> None:
         self.frame = bars

@@ -22,6 +22,8 @@ from tests.pipelines.installation import clean_environment, environment_of
 
 SECRETS = {
     "POLYGON_API_KEY": "pk-settings-2f7ac1",
+    "POLYGON_S3_ACCESS_KEY": "s3a-settings-51e0c8",
+    "POLYGON_S3_SECRET_KEY": "s3s-settings-c09b72",
     "ALPACA_API_KEY": "ak-settings-90be44",
     "ALPACA_SECRET_KEY": "sk-settings-7d13f8",
 }
@@ -206,6 +208,23 @@ def test_a_malformed_secret_is_not_repeated(folder: Path):
     message = refusal(folder)
     assert "polygon.api_key" in message
     assert "7215533" not in message
+
+
+@pytest.mark.parametrize("name", ["POLYGON_S3_ACCESS_KEY", "POLYGON_S3_SECRET_KEY"])
+def test_one_key_of_the_flat_files_alone_is_refused(folder: Path, name: str):
+    message = refusal(folder, {name: SECRETS[name]})
+    assert "POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY" in message
+    assert SECRETS[name] not in message
+
+
+def test_the_keys_of_the_flat_files_make_the_source_of_both_roads(folder: Path):
+    plain = Stores(load(folder, {"POLYGON_API_KEY": "a-key"})).source
+    assert plain.name == "polygon"
+    both = {"ISOBAR_POLYGON__DELAY_MINUTES": "15", "ISOBAR_POLYGON__S3_BUCKET": "b"}
+    source = Stores(load(folder, {**SECRETS, **both})).source
+    assert source.name == "polygon-flat-files+rest"
+    assert "endpoint_url='https://files.massive.com', bucket='b'" in repr(source)
+    assert not [s for s in SECRETS.values() if s in repr(source)]
 
 
 def test_a_number_changes_the_hash_and_a_place_or_key_does_not(folder: Path):
