@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -296,6 +297,7 @@ class PolygonSource:
         timespan = "day" if daily else "minute"
 
         def ask(symbol: str) -> pl.DataFrame:
+            read = functools.partial(parse.bars, symbol=symbol, adjusted=self._adjusted)
             pages = self._wire.pages(
                 lambda: self._client.list_aggs(
                     symbol,
@@ -303,15 +305,16 @@ class PolygonSource:
                     timespan,
                     start,
                     end,
-                    adjusted=False,
+                    adjusted=self._adjusted,
                     sort="asc",
                     limit=BARS_PER_PAGE,
                     raw=True,
                 ),
                 read=parse.read_page,
                 keep=keep,
+                doubt=lambda page: parse.impossible_bars(read(page)),
             )
-            parts = [parse.bars(page, symbol) for page in pages]
+            parts = [read(page) for page in pages]
             return build(pl.concat(parts), self._delay)
 
         return overlap(ask, symbols, self._report)
@@ -321,18 +324,21 @@ class PolygonSource:
     ) -> list[pl.DataFrame]:
         wanted = set(symbols)
 
+        def read(page: dict[str, Any]) -> pl.DataFrame:
+            rows = parse.rows_of(page, adjusted=self._adjusted)
+            names = parse.column(rows, "T", _TEXT)
+            rows = [r for r, n in zip(rows, names, strict=True) if n in wanted]
+            return parse.columns(rows, [n for n in names if n in wanted])
+
         def ask(session: dt.date) -> pl.DataFrame:
             pages = self._wire.pages(
-                lambda: self._client.get_grouped_daily_aggs(session, adjusted=False, raw=True),
+                lambda: self._client.get_grouped_daily_aggs(
+                    session, adjusted=self._adjusted, raw=True
+                ),
                 keep=keep,
+                doubt=lambda page: parse.impossible_bars(read(page)),
             )
-            parts: list[pl.DataFrame] = []
-            for page in pages:
-                rows = parse.rows_of(page)
-                names = parse.column(rows, "T", _TEXT)
-                rows = [r for r, n in zip(rows, names, strict=True) if n in wanted]
-                parts.append(parse.columns(rows, [n for n in names if n in wanted]))
-            day = parse.daily_bars(pl.concat(parts), self._delay)
+            day = parse.daily_bars(pl.concat([read(page) for page in pages]), self._delay)
             return parse.check_range(day, session, session)
 
         return overlap(ask, sessions, self._report)
@@ -369,7 +375,7 @@ class PolygonSource:
 
     def _rows(self, first: Callable[[], Any], keep: list[Draft]) -> list[Any]:
         pages = self._wire.pages(first, keep=keep)
-        return [row for page in pages for row in parse.rows_of(page, raw=False)]
+        return [row for page in pages for row in parse.rows_of(page)]
 
     def _check_known(self, symbols: Sequence[str], keep: list[Draft]) -> None:
         for symbol in symbols:

@@ -1,8 +1,9 @@
 """From the vendor's pages to frames: columns, never an object per bar.
 
-Every value is checked before a row is returned; a page that breaks a promise raises. A page of
-bars is read as columns at once; one that gives the least cause for doubt is read again value by
-value, and that reading says exactly what is wrong with it.
+A page that breaks a promise raises: it lacks a key, or a row does not say which bar it is. What a
+bar says is not judged here: a price that cannot be is a row with that price, or with none where it
+is no number; :func:`impossible_bars` finds such rows. A page of bars is read as columns at once;
+one that gives the least cause for doubt is read again value by value.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def read_page(body: bytes) -> dict[str, Any]:
 
 
 def results(
-    page: dict[str, Any], symbol: str | None, *, raw: bool = False
+    page: dict[str, Any], symbol: str | None, *, adjusted: bool | None = None
 ) -> list[Any] | pl.DataFrame:
     """Return the results of a page after checking what the page says about itself.
 
@@ -79,8 +80,8 @@ def results(
         A decoded page.
     symbol : str or None
         The symbol that an aggregates page must be about; None for other pages.
-    raw : bool, default False
-        Whether the page must say that prices are not adjusted.
+    adjusted : bool, optional
+        What the page must say of its prices; None for pages without prices.
     """
     rows = page.get("results")
     rows = [] if rows is None else rows
@@ -88,22 +89,27 @@ def results(
         raise _bad("results is not a list", type(rows).__name__)
     if symbol is not None and page.get("ticker") != symbol:
         raise _bad(f"asked for {symbol}, got another ticker", str(page.get("ticker"))[:20])
-    if raw and len(rows) and page.get("adjusted") is not False:
-        raise _bad("asked for raw prices, got adjusted ones", page.get("adjusted"))
+    if adjusted is not None and len(rows) and page.get("adjusted") is not adjusted:
+        kinds = ("adjusted", "raw") if adjusted else ("raw", "adjusted")
+        raise _bad(f"asked for {kinds[0]} prices, got {kinds[1]} ones", page.get("adjusted"))
     count = page.get("resultsCount")
     if count is not None and count != len(rows):
         raise _bad(f"the page promises {count} rows", len(rows))
     return rows
 
 
-def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool = False) -> Any:
-    """Return one key of all rows as a list whose values all have one of ``kinds``."""
+def column(
+    rows: list[Any], key: str, kinds: frozenset[type] | None = None, *, optional: bool = False
+) -> Any:
+    """Return one key of all rows as a list; all of one of ``kinds`` where these are given."""
     try:
         values = [r.get(key) for r in rows] if optional else [r[key] for r in rows]
     except KeyError:
         raise _bad(f"a row lacks the key {key!r}") from None
     except (TypeError, AttributeError):
         raise _bad("a row is not an object") from None
+    if kinds is None:
+        return values
     allowed = kinds | {type(None)} if optional else kinds
     wrong = set(map(type, values)) - allowed
     if wrong:
@@ -111,18 +117,18 @@ def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool 
     return values
 
 
-def rows_of(page: dict[str, Any], *, raw: bool = True) -> list[Any]:
+def rows_of(page: dict[str, Any], *, adjusted: bool | None = None) -> list[Any]:
     """Return the decoded results of a page that is not about one symbol."""
-    rows = results(page, None, raw=raw)
+    rows = results(page, None, adjusted=adjusted)
     return rows if isinstance(rows, list) else rows.to_dicts()
 
 
-def bars(page: dict[str, Any], symbol: str) -> pl.DataFrame:
+def bars(page: dict[str, Any], symbol: str, *, adjusted: bool = False) -> pl.DataFrame:
     """Return a page of one symbol's bars: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
-    rows = results(page, symbol, raw=True)
+    rows = results(page, symbol, adjusted=adjusted)
     if isinstance(rows, list):
         return columns(rows, symbol)
-    if not _plausible(rows):
+    if not rows["t"].is_between(0, _LAST_MS).all():
         return columns(rows.to_dicts(), symbol)
     return rows.select(
         pl.lit(symbol).alias(Bar.SYMBOL),
@@ -133,7 +139,7 @@ def bars(page: dict[str, Any], symbol: str) -> pl.DataFrame:
 
 
 def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
-    """Return decoded aggregates as the frame of :func:`bars`, each value checked by itself."""
+    """Return decoded aggregates as the frame of :func:`bars`; null where there is no number."""
     data: dict[str, Any] = {
         # Typed, because a page without rows would otherwise make a column of nulls.
         Bar.SYMBOL: pl.Series(
@@ -142,14 +148,33 @@ def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
         "t": _times(rows),
     }
     for key, name in _KEYS.items():
-        values = column(rows, key, _NUMBERS, optional=key == "vw")
-        data[name] = _floats(values, key)
-    trades = column(rows, "n", frozenset({int}), optional=True)
-    counted = [n for n in trades if n is not None]
-    if counted and not 0 <= min(counted) <= max(counted) <= _MOST_TRADES:
-        raise _bad("a number of trades is impossible")
-    data[Bar.TRADES] = pl.Series(trades, dtype=pl.Int64)
-    return pl.DataFrame(data).with_columns(pl.col(Bar.VWAP).fill_nan(None))
+        values = column(rows, key, optional=key == "vw")
+        numbers = [float(v) if type(v) in _NUMBERS else None for v in values]
+        data[name] = pl.Series(numbers, dtype=pl.Float64)
+    counts = [
+        n if type(n) is int and abs(n) < 2**63 else None for n in column(rows, "n", optional=True)
+    ]
+    data[Bar.TRADES] = pl.Series(counts, dtype=pl.Int64)
+    return pl.DataFrame(data)
+
+
+def impossible_bars(frame: pl.DataFrame) -> pl.DataFrame | None:
+    """Return the rows of :func:`bars` that cannot be true by themselves; None when there are none.
+
+    Prices are above zero, the high is the highest and the low the lowest, volume and trades are
+    zero or more. Only vwap and trades may be absent.
+    """
+    opened, high, low, close = (pl.col(c) for c in (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE))
+    possible = pl.all_horizontal(
+        (low > 0) & (high >= opened) & (high >= close) & (low <= opened) & (low <= close),
+        high.is_finite(),
+        (pl.col(Bar.VOLUME) >= 0) & pl.col(Bar.VOLUME).is_finite(),
+        ((pl.col(Bar.VWAP) > 0) & pl.col(Bar.VWAP).is_finite()).fill_null(value=True),
+        pl.col(Bar.TRADES).is_between(0, _MOST_TRADES).fill_null(value=True),
+    ).fill_null(value=False)
+    if frame.select(possible.all()).item():
+        return None
+    return frame.filter(~possible)
 
 
 def minute_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
@@ -242,18 +267,6 @@ def _read_lines(text: bytes) -> pl.DataFrame | None:
     return rows if text.count(b":") == values else None
 
 
-def _plausible(rows: pl.DataFrame) -> bool:
-    """Say whether every value can be one; prices above zero, the rest from zero up."""
-    prices = [key for key in _KEYS if key != "v"]
-    checks = rows.select(
-        *((pl.col(key).is_finite() & (pl.col(key) > 0)).all() for key in prices),
-        (pl.col("v").is_finite() & (pl.col("v") >= 0)).all(),
-        pl.col("t").is_between(0, _LAST_MS).all(),
-        pl.col("n").is_between(0, _MOST_TRADES).all(),
-    )
-    return all(checks.row(0))
-
-
 def _ascending(bars: pl.DataFrame) -> bool:
     """Say whether bars are sorted by symbol and time without a double."""
     symbol, start = pl.col(Bar.SYMBOL), pl.col(Bar.BAR_START)
@@ -267,20 +280,6 @@ def _times(rows: list[Any]) -> pl.Series:
         raise _bad("a timestamp is not milliseconds since 1970")
     series = pl.Series("t", values, dtype=pl.Int64)
     return series.cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS)
-
-
-def _floats(values: list[Any], key: str) -> pl.Series:
-    try:
-        array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    except OverflowError:
-        raise _bad(f"key {key!r} has a number out of range") from None
-    absent = np.array([v is None for v in values], dtype=bool) if key == "vw" else False
-    low = array < 0 if key == "v" else array <= 0
-    wrong = (~np.isfinite(array) | low) & ~np.asarray(absent)
-    if wrong.any():
-        what = "volume" if key == "v" else "price"
-        raise _bad(f"key {key!r} has an impossible {what}", float(array[wrong][0]))
-    return pl.Series(values=array, dtype=pl.Float64)
 
 
 def _new_york_date(name: str) -> pl.Expr:

@@ -27,6 +27,7 @@ from market.polygon_meter import RequestMetrics, kind_of
 from market.polygon_overlap import IN_FLIGHT, overlap
 from market.polygon_wire import decode
 from market.replay import ServedMarket, create_app
+from market.replay_faults import FaultKind, FaultPlan
 from market.request_limiter import Plan
 from market.response_cache import Kind, ResponseCache
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, TICKER_SCHEMA, empty
@@ -154,6 +155,17 @@ def test_actions_tickers_and_unknown_symbols_are_kept_too(cache: ResponseCache) 
             source.splits(["AAA"], DAY, DAY)
             source.dividends(["AAA"], DAY, DAY)
     assert (source.metrics.requests, source.metrics.cache_hits) == (4, 4)
+
+
+def test_an_answer_with_an_impossible_bar_is_not_kept(cache: ResponseCache) -> None:
+    faults = FaultPlan(FaultKind.ZERO_PRICE, rate=1.0, in_a_row=1000)
+    with BackgroundServer(create_app(_market(), api_key=KEY, faults=faults)) as server:
+        source = _source(server.url, cache=cache, clock=lambda: LATER)
+        prices = ("open", "high", "low", "close")
+        for _ in range(2):
+            bars = _minutes(source)
+            assert bars.filter(pl.any_horizontal(pl.col(prices) == 0.0)).height == len(SYMBOLS)
+    assert source.metrics.cache_hits == 0
 
 
 def test_the_key_is_nowhere_in_the_cache(cache: ResponseCache, tmp_path: Path) -> None:
