@@ -61,6 +61,10 @@ class Limiter(Protocol):
         """Wait until one more request may be sent; return the seconds waited."""
         ...
 
+    def hold(self, seconds: float) -> None:
+        """Let nobody's request through for so long."""
+        ...
+
 
 class NotInPlanError(SourceError):
     """The key is known, but its plan does not cover what was asked for."""
@@ -305,6 +309,8 @@ class Wire:
                     allowed=f"up to {MAX_WAIT_SECONDS:.0f} s",
                     remedy="run again later, or ask for fewer symbols",
                 )
+            if after is not None and self._limiter is not None:
+                self._limiter.hold(after)  # The limit is everybody's, and so is the wait.
             return _TryAgainError("the vendor's rate limit was hit", _THROTTLE, after, True)
         if status in _TRANSIENT:
             return _TryAgainError(f"the vendor failed with HTTP {status}", _LATER)

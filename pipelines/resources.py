@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from platformdirs import user_cache_path
 
 from execution.alpaca import AlpacaBroker
 from execution.broker import Broker
@@ -18,7 +19,8 @@ from market.errors import SettingsError
 from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
-from market.request_limiter import RequestLimiter
+from market.request_limiter import RequestLimiter, folder_of_key
+from market.response_cache import ResponseCache
 from market.source import RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
@@ -81,9 +83,28 @@ class Stores:
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
             on_progress=lambda done, total: self.progress("requests", done, total),
-            limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
+            limiter=RequestLimiter.for_plan(self._vendor_folder, polygon.plan),
+            cache=self._answers,
         )
         return self._with_flat_files(rest) if polygon.has_flat_files else rest
+
+    @property
+    def _vendor_folder(self) -> Path:
+        """Where the holders of this key on this machine share their request budget."""
+        polygon = self.settings.polygon
+        shared = polygon.shared_folder
+        if shared is None and polygon.is_replay:
+            shared = self.settings.home / "vendor"  # A replay is nobody else's vendor.
+        shared = shared or user_cache_path("isobar")
+        return folder_of_key(shared, polygon.base_url, polygon.api_key)
+
+    @property
+    def _answers(self) -> ResponseCache | None:
+        polygon = self.settings.polygon
+        # What has settled is told by this machine's clock; a replay has a clock of its own.
+        if polygon.is_replay or not polygon.cache_bytes:
+            return None
+        return ResponseCache(self._vendor_folder / "answers", max_bytes=polygon.cache_bytes)
 
     def _with_flat_files(self, rest: PolygonSource) -> RemoteSource:
         # Importing an S3 client takes 0.15 s, which commands without flat files need not wait.

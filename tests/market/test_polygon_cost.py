@@ -79,10 +79,36 @@ class Counter:
 
     def __init__(self) -> None:
         self.count = 0
+        self.held: list[float] = []
 
     def acquire(self) -> float:
         self.count += 1
         return 0.5
+
+    def hold(self, seconds: float) -> None:
+        self.held.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "held"), [(429, "7", [7.0]), (429, "", []), (503, "7", [])]
+)
+def test_a_wait_that_the_vendor_asks_for_is_everybodys(
+    status: int, after: str, held: list[float]
+) -> None:
+    app, answered = FastAPI(), 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal answered
+        answered += 1
+        if answered == 1:
+            return Response(b"{}", status, {"Retry-After": after})
+        return Response(b'{"status":"OK","results":[]}')
+
+    app.add_api_route("/{path:path}", answer)
+    limiter = Counter()
+    with BackgroundServer(app) as server:
+        _source(server.url, limiter=limiter).splits(["AAA"], DAY, DAY)
+    assert (limiter.held, limiter.count) == (held, 2)
 
 
 def test_requests_bytes_and_waits_are_counted() -> None:

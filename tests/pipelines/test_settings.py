@@ -227,6 +227,26 @@ def test_the_keys_of_the_flat_files_make_the_source_of_both_roads(folder: Path):
     assert not [s for s in SECRETS.values() if s in repr(source)]
 
 
+def test_the_budget_and_the_answers_are_shared_by_key_and_not_by_data_root(folder: Path):
+    def told(**more: str) -> tuple[str, str]:
+        shared = {"ISOBAR_POLYGON__SHARED_FOLDER": str(folder / "shared")}
+        plan = {"ISOBAR_POLYGON__PLAN": "free", "POLYGON_API_KEY": "one"}
+        wire = Stores(load(folder, {**shared, **plan, **more})).source._wire
+        return repr(wire._limiter), repr(wire._cache)
+
+    limiter, cache = told()
+    assert str(folder / "shared") in limiter
+    assert limiter.endswith(", 5)")
+    assert f"{folder / 'shared'}" in cache
+    assert told(ISOBAR_HOME=str(folder / "other")) == (limiter, cache)
+    assert told(POLYGON_API_KEY="two")[0] != limiter
+    assert told(ISOBAR_POLYGON__CACHE_BYTES="0") == (limiter, "None")
+    replay = {"POLYGON_BASE_URL": "http://127.0.0.1:1"}
+    assert told(**replay)[1] == "None"
+    replayed = Stores(load(folder, {**replay, "POLYGON_API_KEY": "one"})).source._wire
+    assert str(folder / "home" / "vendor") in repr(replayed._limiter)
+
+
 def test_a_number_changes_the_hash_and_a_place_or_key_does_not(folder: Path):
     plain = load(folder).config_hash
     assert load(folder, SECRETS).config_hash == plain
