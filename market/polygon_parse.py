@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from market import calendar
@@ -32,6 +34,8 @@ _KEYS = {
 _ROW_SCHEMA = pl.Schema({**dict.fromkeys(_KEYS, pl.Float64()), "t": pl.Int64(), "n": pl.Int64()})
 _OPTIONAL = ("vw", "n")
 _RESULTS = b'"results":['
+_MINUTE_US = 60_000_000
+_MICROSECOND = dt.timedelta(microseconds=1)
 _NUMBERS = frozenset({int, float})
 _LAST_MS = 4_102_444_800_000
 _MOST_TRADES = 10**12
@@ -59,7 +63,7 @@ def read_page(body: bytes) -> dict[str, Any]:
     end = body.rfind(b"]")
     if begin < len(_RESULTS) or end <= begin or b"\\" in body:
         return decode(body)
-    rows = _read_rows(body[begin:end])
+    rows = _read_rows(body, begin, end)
     if rows is None:
         return decode(body)
     page = decode(body[:begin] + body[end:])
@@ -130,12 +134,11 @@ def bars(page: dict[str, Any], symbol: str, *, adjusted: bool = False) -> pl.Dat
         return columns(rows, symbol)
     if not rows["t"].is_between(0, _LAST_MS).all():
         return columns(rows.to_dicts(), symbol)
-    return rows.select(
-        pl.lit(symbol).alias(Bar.SYMBOL),
-        pl.col("t").cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS),
-        *(pl.col(key).alias(name) for key, name in _KEYS.items()),
-        pl.col("n").alias(Bar.TRADES),
-    )
+    # Made of columns as they are: a query costs more than what it would do here.
+    times = (rows["t"] * 1000).cast(UTC_MICROSECONDS)
+    named = [rows[key].alias(name) for key, name in _KEYS.items()]
+    names = pl.Series(Bar.SYMBOL, [symbol]).new_from_index(0, rows.height)
+    return pl.DataFrame([names, times, *named, rows["n"].alias(Bar.TRADES)])
 
 
 def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
@@ -179,19 +182,21 @@ def impossible_bars(frame: pl.DataFrame) -> pl.DataFrame | None:
 
 def minute_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
     """Return ``BAR_SCHEMA`` rows of one-minute aggregates; extended hours stay."""
-    minute = dt.timedelta(minutes=1)
-    bars = frame.rename({"t": Bar.BAR_START}).with_columns(
-        _new_york_date(Bar.BAR_START).alias(Bar.SESSION),
-        (pl.col(Bar.BAR_START) + minute).alias(Bar.BAR_END),
-        (pl.col(Bar.BAR_START) + minute + delay).alias(Bar.KNOWN_AT),
-    )
-    if (bars[Bar.BAR_START].dt.truncate("1m") != bars[Bar.BAR_START]).any():
+    starts = frame["t"].to_physical().to_numpy()
+    if (starts % _MINUTE_US).any():
         raise _bad("a minute bar does not start on a minute")
-    dates = bars.select(pl.col(Bar.SESSION).unique())
-    stray = dates.join(calendar.schedule(), on=Bar.SESSION, how="anti")
-    if stray.height:
-        raise _no_session(bars[Bar.SYMBOL][0], stray[Bar.SESSION].min())
-    return conform(bars, BAR_SCHEMA, "bars")
+    days, are_sessions = _new_york_days(starts)
+    if not are_sessions.all():
+        stray = pl.Series(days[~are_sessions]).cast(pl.Date)
+        raise _no_session(frame[Bar.SYMBOL][0], stray[0])
+    ends = starts + _MINUTE_US
+    times = {
+        Bar.BAR_START: frame["t"],
+        Bar.SESSION: pl.Series(days).cast(pl.Date),
+        Bar.BAR_END: pl.Series(ends).cast(UTC_MICROSECONDS),
+        Bar.KNOWN_AT: pl.Series(ends + delay // _MICROSECOND).cast(UTC_MICROSECONDS),
+    }
+    return pl.DataFrame({n: times[Bar(n)] if n in times else frame[n] for n in BAR_SCHEMA})
 
 
 def daily_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
@@ -236,20 +241,21 @@ def parse_date(value: str, key: str) -> dt.date:
         raise _bad(f"key {key!r} is not a date", value[:20]) from None
 
 
-def _read_rows(text: bytes) -> pl.DataFrame | None:
+def _read_rows(body: bytes, begin: int, end: int) -> pl.DataFrame | None:
     """Return rows as columns; None where the text could be read in another way."""
-    most = text.count(b"{")
+    most = body.count(b"{", begin, end)
     floats = np.full((len(kernel.FLOAT_KEYS), most), np.nan)
     integers = np.full((len(kernel.INTEGER_KEYS), most), kernel.ABSENT, dtype=np.int64)
-    found = kernel.read_rows(np.frombuffer(text, np.uint8), floats, integers)
+    found = kernel.read_rows(np.frombuffer(body, np.uint8)[begin:end], floats, integers)
     if found != most:
-        return _read_lines(text)
-    rows = pl.DataFrame(
-        dict(zip((*kernel.FLOAT_KEYS, *kernel.INTEGER_KEYS), (*floats, *integers), strict=True))
-    )
-    return rows.with_columns(
-        pl.col("vw").fill_nan(None), pl.col("n").replace({kernel.ABSENT: None})
-    ).select(_ROW_SCHEMA.names())
+        return _read_lines(body[begin:end])
+    names = (*kernel.FLOAT_KEYS, *kernel.INTEGER_KEYS)
+    numbers: dict[str, npt.NDArray[Any]] = dict(zip(names, (*floats, *integers), strict=True))
+    rows = pl.DataFrame([pl.Series(name, numbers[name]) for name in _ROW_SCHEMA])
+    if np.isnan(numbers["vw"]).any() or (numbers["n"] == kernel.ABSENT).any():
+        present = pl.when(pl.col("n") != kernel.ABSENT).then(pl.col("n"))
+        rows = rows.with_columns(pl.col("vw").fill_nan(None), present)
+    return rows
 
 
 def _read_lines(text: bytes) -> pl.DataFrame | None:
@@ -280,6 +286,36 @@ def _times(rows: list[Any]) -> pl.Series:
         raise _bad("a timestamp is not milliseconds since 1970")
     series = pl.Series("t", values, dtype=pl.Int64)
     return series.cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS)
+
+
+@lru_cache(maxsize=1)
+def _dates() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return the New York midnight (us, UTC) of every date, its day number, if it is a session.
+
+    The last one is the day after the calendar ends; it stands for every date outside.
+    """
+    last = calendar.LAST_DATE + dt.timedelta(days=1)
+    dates = pl.date_range(calendar.FIRST_DATE, last, eager=True)
+    midnights = dates.cast(pl.Datetime("us")).dt.replace_time_zone(str(calendar.NEW_YORK))
+    are_sessions = dates.is_in(calendar.schedule()[Bar.SESSION].to_list())
+    return (
+        midnights.to_physical().to_numpy(),
+        dates.to_physical().to_numpy(),
+        are_sessions.to_numpy(),
+    )
+
+
+def _new_york_days(
+    moments: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return the New York date (days since 1970) of each moment, and whether it is a session."""
+    midnights, days, are_sessions = _dates()
+    # Bars of a page lie close together: among few dates the right one is found at once.
+    ends = [moments.min(), moments.max()] if len(moments) else [0, 0]
+    first, last = np.searchsorted(midnights, ends, side="right")
+    first = max(int(first) - 1, 0)
+    index = first + np.searchsorted(midnights[first : int(last)], moments, side="right") - 1
+    return days[index], are_sessions[index]
 
 
 def _new_york_date(name: str) -> pl.Expr:

@@ -322,7 +322,59 @@ def test_the_fastest_reading_is_exact(number: str) -> None:
     if kernel.read_rows(np.frombuffer(row.encode(), np.uint8), floats, integers) == 1:
         assert floats[0, 0] == float(text)
     else:
-        assert int(text.replace(".", "")) >= 2**53 // 10
+        assert len(text) > 18 or int(text.replace(".", "")) >= 2**53 // 10
+
+
+@pytest.mark.parametrize("digits", ["9" * n for n in (15, 16, 17, 18, 19, 20, 40)])
+def test_a_number_too_long_for_the_fastest_reading_is_read_carefully(digits: str) -> None:
+    for number in (digits, f"1.{digits}", f"{digits}.5", f"0.{digits}"):
+        row = f'{{"v":{number},"o":1,"h":1,"l":1,"c":1,"t":1}}'
+        body = f'{{"status":"OK","ticker":"AAA","adjusted":false,"results":[{row}]}}'.encode()
+        found = parse.bars(parse.read_page(body), "AAA")
+        assert found["volume"].to_list() == [float(number)]
+
+
+def test_metrics_tell_what_came_between_two_snapshots() -> None:
+    early = RequestMetrics(requests=2, bytes=10, waits_seconds=0.5)
+    late = RequestMetrics(requests=5, bytes=70, cache_hits=1, retries=2, waits_seconds=0.75)
+    assert late - early == RequestMetrics(3, 60, 1, 2, 0.25)
+    assert early + (late - early) == late
+    assert (late - early).as_metadata() == {
+        "requests": 3,
+        "bytes received": 60,
+        "answers from cache": 1,
+        "retries": 2,
+        "seconds waited": 0.25,
+    }
+
+
+@pytest.mark.parametrize(
+    "date", ["1990-01-02", "2024-03-08", "2024-03-11", "2024-11-04", "2030-12-31"]
+)
+@pytest.mark.parametrize("minute", [0, 240, 570, 1199, 1439])
+def test_a_minute_belongs_to_its_date_in_new_york(date: str, minute: int) -> None:
+    day = dt.date.fromisoformat(date)
+    midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)
+    start = midnight + dt.timedelta(minutes=minute)
+    row = {"v": 1, "o": 1, "h": 1, "l": 1, "c": 1, "t": int(start.timestamp() * 1000)}
+    bars = parse.minute_bars(parse.columns([row], "AAA"), dt.timedelta(minutes=15))
+    assert bars.row(0, named=True) | {"vwap": None, "trades": None} == {
+        "symbol": "AAA", "session": day, "bar_start": start,
+        "bar_end": start + dt.timedelta(minutes=1),
+        "known_at": start + dt.timedelta(minutes=16), "open": 1.0, "high": 1.0, "low": 1.0,
+        "close": 1.0, "volume": 1.0, "vwap": None, "trades": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "moment", ["1970-01-01T00:00", "1989-12-29T15:00", "2024-03-09T15:00", "2031-01-02T15:00",
+               "2098-06-03T15:00"],
+)  # fmt: skip
+def test_a_minute_on_no_session_is_refused(moment: str) -> None:
+    start = dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
+    row = {"v": 1, "o": 1, "h": 1, "l": 1, "c": 1, "t": int(start.timestamp() * 1000)}
+    with pytest.raises(SourceError, match="without a session"):
+        parse.minute_bars(parse.columns([row], "AAA"), dt.timedelta(0))
 
 
 def test_a_plain_page_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
