@@ -25,7 +25,7 @@ from market import polygon_parse as parse
 from market.errors import SourceError
 from market.polygon_meter import RequestMetrics
 from market.polygon_overlap import overlap
-from market.polygon_wire import Limiter, NotInPlanError, Pool, Wire, check_base_url
+from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wire, check_base_url
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
 from market.schema import BAR_SCHEMA, Bar, empty
@@ -175,12 +175,18 @@ class PolygonSource:
         Plan
             The richest plan of which a call is answered.
 
+        Raises
+        ------
+        SourceError
+            When the vendor refuses the key, is out of reach, or answers with something unusable.
+
         Notes
         -----
         Assumed of the vendor's price list for stocks: quotes come with ``advanced``, trades with
         ``developer``, snapshots with ``starter``; ``free`` has none of them. What a plan does
-        not cover is answered with 403. A plan bought for one exchange or asset class only may
-        look poorer than it is: then set it by hand.
+        not cover is answered with 403. How many requests a minute are let through cannot be
+        asked, so it is taken from the plan. A plan bought for one exchange or asset class only
+        may look poorer than it is: then set it by hand.
         """
         calls: dict[Plan, Callable[[], Any]] = {
             Plan.ADVANCED: lambda: self._client.list_quotes(_PROBED, limit=1, raw=True),
@@ -189,9 +195,11 @@ class PolygonSource:
         }
         for plan, call in calls.items():
             try:
-                call()
+                next(self._wire.pages(call))
             except NotInPlanError:
                 continue
+            except NotFoundError:
+                return plan
             return plan
         return Plan.FREE
 

@@ -70,6 +70,10 @@ class NotInPlanError(SourceError):
     """The key is known, but its plan does not cover what was asked for."""
 
 
+class NotFoundError(SourceError):
+    """The vendor lets this be asked, and has nothing of that name."""
+
+
 class BrokenBodyError(SourceError):
     """The body of an answer is no JSON: cut short, or somebody else's."""
 
@@ -314,7 +318,8 @@ class Wire:
             return _TryAgainError("the vendor's rate limit was hit", _THROTTLE, after, True)
         if status in _TRANSIENT:
             return _TryAgainError(f"the vendor failed with HTTP {status}", _LATER)
-        return SourceError(
+        error = NotFoundError if _says_not_found(response) else SourceError
+        return error(
             f"the vendor answered with an unexpected status ({self._said(response)})",
             got=f"HTTP {status} for {_path(url)}",
             allowed="HTTP 200",
@@ -443,6 +448,10 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return max(0.0, wait.total_seconds())
+
+
+def _says_not_found(response: urllib3.BaseHTTPResponse) -> bool:
+    return response.status == 404 and b'"NOT_FOUND"' in response.data
 
 
 def _split(url: str) -> SplitResult | None:

@@ -19,7 +19,8 @@ from market.errors import SettingsError
 from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
-from market.request_limiter import RequestLimiter, folder_of_key
+from market.remembered_plan import find_plan
+from market.request_limiter import Plan, RequestLimiter, folder_of_key
 from market.response_cache import ResponseCache
 from market.source import RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
@@ -77,16 +78,29 @@ class Stores:
                 allowed="POLYGON_API_KEY or MASSIVE_API_KEY in the environment",
                 remedy="set one of them, or run `isobar demo`, which needs none",
             )
-        rest = PolygonSource(
+        rest = self._rest(self._plan())
+        return self._with_flat_files(rest) if polygon.has_flat_files else rest
+
+    def _rest(self, plan: Plan) -> PolygonSource:
+        polygon = self.settings.polygon
+        return PolygonSource(
             polygon.api_key,
             polygon.base_url,
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
             on_progress=lambda done, total: self.progress("requests", done, total),
-            limiter=RequestLimiter.for_plan(self._vendor_folder, polygon.plan),
+            limiter=RequestLimiter.for_plan(self._vendor_folder, plan),
             cache=self._answers,
+            adjusted=polygon.adjusted,
         )
-        return self._with_flat_files(rest) if polygon.has_flat_files else rest
+
+    def _plan(self) -> Plan:
+        plan = self.settings.polygon.plan
+        if plan != "auto":
+            return plan
+        # Until it is known, the slowest one.
+        probe = self._rest(Plan.FREE).probe_plan
+        return find_plan(self._vendor_folder, probe, now=dt.datetime.now(dt.UTC))
 
     @property
     def _vendor_folder(self) -> Path:

@@ -68,7 +68,9 @@ class PolygonSettings(_Frozen):
     base_url: str = Field("https://api.polygon.io", description="Root of its REST service")
     delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
-    plan: Plan = Field(Plan.ADVANCED, description="Data plan: free, starter, developer, advanced")
+    plan: Plan | Literal["auto"] = Field(
+        "auto", description="Data plan: free, starter, developer, advanced; or found out by asking"
+    )
     shared_folder: Path | None = Field(
         None,
         description="Request budget and kept answers, shared by the data roots of this machine;"
@@ -76,6 +78,9 @@ class PolygonSettings(_Frozen):
     )
     cache_bytes: int = Field(
         1_000_000_000, ge=0, description="Room for kept answers on disk; 0 keeps none"
+    )
+    adjusted: bool = Field(
+        False, description="Ingest bars that the vendor adjusted for splits: a dataset of its own"
     )
     s3_access_key: SecretStr = Field(
         SecretStr(""), description="Access key of the flat files; without both keys all is REST"

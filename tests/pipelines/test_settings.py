@@ -16,6 +16,11 @@ import pytest
 from pydantic import ValidationError
 
 from market.errors import MarketError, SettingsError
+from market.replay import create_app
+from market.replay_data import ServedMarket
+from market.request_limiter import Plan
+from market.serving import BackgroundServer
+from market.synthetic import SyntheticSpec, generate
 from pipelines.resources import Stores
 from pipelines.settings import Settings, hide_secrets, load_settings, redact
 from tests.pipelines.installation import clean_environment, environment_of
@@ -218,9 +223,10 @@ def test_one_key_of_the_flat_files_alone_is_refused(folder: Path, name: str):
 
 
 def test_the_keys_of_the_flat_files_make_the_source_of_both_roads(folder: Path):
-    plain = Stores(load(folder, {"POLYGON_API_KEY": "a-key"})).source
+    planned = {"ISOBAR_POLYGON__PLAN": "advanced"}
+    plain = Stores(load(folder, {"POLYGON_API_KEY": "a-key", **planned})).source
     assert plain.name == "polygon"
-    both = {"ISOBAR_POLYGON__DELAY_MINUTES": "15", "ISOBAR_POLYGON__S3_BUCKET": "b"}
+    both = {**planned, "ISOBAR_POLYGON__DELAY_MINUTES": "15", "ISOBAR_POLYGON__S3_BUCKET": "b"}
     source = Stores(load(folder, {**SECRETS, **both})).source
     assert source.name == "polygon-flat-files+rest"
     assert "endpoint_url='https://files.massive.com', bucket='b'" in repr(source)
@@ -241,10 +247,21 @@ def test_the_budget_and_the_answers_are_shared_by_key_and_not_by_data_root(folde
     assert told(ISOBAR_HOME=str(folder / "other")) == (limiter, cache)
     assert told(POLYGON_API_KEY="two")[0] != limiter
     assert told(ISOBAR_POLYGON__CACHE_BYTES="0") == (limiter, "None")
-    replay = {"POLYGON_BASE_URL": "http://127.0.0.1:1"}
+    replay = {"POLYGON_BASE_URL": "http://127.0.0.1:1", "ISOBAR_POLYGON__PLAN": "free"}
     assert told(**replay)[1] == "None"
     replayed = Stores(load(folder, {**replay, "POLYGON_API_KEY": "one"})).source._wire
     assert str(folder / "home" / "vendor") in repr(replayed._limiter)
+
+
+def test_the_plan_is_found_out_once_and_limits_the_source(folder: Path):
+    made = generate(SyntheticSpec(symbols=2, sessions=2, minute_sessions=0, alpha={}))
+    market = ServedMarket(made.daily, None, made.splits, made.dividends, made.tickers)
+    with BackgroundServer(create_app(market, api_key="k", plan=Plan.STARTER)) as server:
+        settings = load(folder, {"POLYGON_API_KEY": "k", "POLYGON_BASE_URL": server.url})
+        assert settings.polygon.plan == "auto"
+        assert repr(Stores(settings).source._wire._limiter).endswith(", 100)")
+    # The vendor is gone; the plan is remembered.
+    assert repr(Stores(settings).source._wire._limiter).endswith(", 100)")
 
 
 def test_a_number_changes_the_hash_and_a_place_or_key_does_not(folder: Path):
