@@ -28,7 +28,8 @@ from market.polygon_overlap import overlap
 from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wire, check_base_url
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
-from market.schema import BAR_SCHEMA, Bar, empty
+from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
+from market.source import ADJUSTED
 from market.timeframes import Timeframe
 
 BARS_PER_PAGE = 50_000
@@ -135,7 +136,7 @@ class PolygonSource:
     @property
     def name(self) -> str:
         """Short name, written beside the data."""
-        return "polygon-adjusted" if self._adjusted else "polygon"
+        return f"polygon{ADJUSTED}" if self._adjusted else "polygon"
 
     @property
     def adjusted(self) -> bool:
@@ -257,8 +258,11 @@ class PolygonSource:
         """Return splits with an ex-date in the range (``SPLIT_SCHEMA``).
 
         ``known_at`` is the open of the ex-date: the vendor does not say when a split was
-        announced. A symbol without splits, known or not, has no rows.
+        announced. A symbol without splits, known or not, has no rows. Where the bars are adjusted
+        there is none left to apply.
         """
+        if self._adjusted:
+            return empty(SPLIT_SCHEMA)
         with self._wire.keeping() as keep:
             ask = self._client.list_splits
             key = "execution_date"

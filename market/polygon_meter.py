@@ -100,11 +100,11 @@ class Meter:
             self._metrics += RequestMetrics(requests, bytes, cache_hits, retries, waits_seconds)
 
 
-def kind_of(path: str, has_rows: bool, now: dt.datetime) -> Kind | None:
+def kind_of(path: str, settles: bool, now: dt.datetime) -> Kind | None:
     """Return what kind of data a path of the vendor is about; None for what is never kept.
 
-    Bars are settled when the last session of their range was over for a while. An answer without
-    rows is not settled: it may be a hole that the vendor fills later.
+    Bars that can settle have done so when the last session of their range was over for a while.
+    An answer without rows cannot: it may be a hole that the vendor fills later.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def kind_of(path: str, has_rows: bool, now: dt.datetime) -> Kind | None:
     last = None if found is None else _date(found[1])
     if last is None:
         return None
-    settled = has_rows and _over_at(last) + SETTLED_AFTER <= now
+    settled = settles and _over_at(last) + SETTLED_AFTER <= now
     return Kind.SETTLED if settled else Kind.LIVE_BARS
 
 

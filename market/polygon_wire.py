@@ -265,7 +265,9 @@ class Wire:
             return
         rows = answer.page.get("results")
         asked = _path_and_query(response)
-        kind = kind_of(_path(asked), rows is not None and len(rows) > 0, self._clock())
+        # A split that is still to come changes every adjusted bar before it.
+        settles = rows is not None and len(rows) > 0 and answer.page.get("adjusted") is not True
+        kind = kind_of(_path(asked), settles, self._clock())
         if kind is not None and answer.is_sound:
             keep.append(self._cache.draft(self._origin + asked, response.data, kind))
 

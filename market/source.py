@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 import polars as pl
 
+from market.errors import SourceError
 from market.polygon_meter import RequestMetrics
 from market.timeframes import Timeframe
 
@@ -71,3 +72,37 @@ class RemoteSource(BarSource, Protocol):
     def origin(self, timeframe: Timeframe, session: dt.date) -> str:
         """Return where the newest bars of a session came from: this source, or a part of it."""
         ...
+
+
+# Ends the name of every source of adjusted bars, and so of every session that came from one.
+ADJUSTED = "-adjusted"
+
+
+def check_same_adjustment(source: BarSource, earlier: Collection[str]) -> None:
+    """Raise where bars of a source would lie beside bars that are adjusted otherwise.
+
+    Parameters
+    ----------
+    source : BarSource
+        Where the next bars of a table come from.
+    earlier : collection of str
+        Names of the sources that its bars came from so far.
+
+    Raises
+    ------
+    SourceError
+        When one is adjusted for splits and the other is raw.
+
+    Examples
+    --------
+    >>> "polygon-adjusted".endswith(ADJUSTED), "polygon".endswith(ADJUSTED)
+    (True, False)
+    """
+    others = sorted(n for n in earlier if n.endswith(ADJUSTED) is not source.adjusted)
+    if others:
+        raise SourceError(
+            "raw bars and bars adjusted for splits do not go into one table",
+            got=f"{source.name}, where there are bars of {', '.join(others)}",
+            allowed="one kind in a lake",
+            remedy="use another lake for the other kind: `polygon.adjusted` chooses its own",
+        )

@@ -79,7 +79,9 @@ class Stores:
                 remedy="set one of them, or run `isobar demo`, which needs none",
             )
         rest = self._rest(self._plan())
-        return self._with_flat_files(rest) if polygon.has_flat_files else rest
+        # Flat files are raw.
+        both = polygon.has_flat_files and not polygon.adjusted
+        return self._with_flat_files(rest) if both else rest
 
     def _rest(self, plan: Plan) -> PolygonSource:
         polygon = self.settings.polygon
@@ -190,6 +192,22 @@ class Stores:
         members = self.members(sorted(frame["session"].unique()))
         keys = ["session", "symbol"]
         return frame if members is None else frame.join(members, on=keys, how="semi")
+
+    def refuse_adjusted(self) -> None:
+        """Raise where bars are adjusted for splits that came after them.
+
+        Raises
+        ------
+        SettingsError
+            When ``polygon.adjusted`` is on.
+        """
+        if self.settings.polygon.adjusted:
+            raise SettingsError(
+                "nothing is learned from adjusted bars: later splits are in their prices",
+                got="polygon.adjusted = true",
+                allowed="raw bars, which are adjusted forwards from what was known",
+                remedy="set polygon.adjusted = false; the raw bars have a lake of their own",
+            )
 
     @property
     def delay(self) -> dt.timedelta:

@@ -80,7 +80,9 @@ class PolygonSettings(_Frozen):
         1_000_000_000, ge=0, description="Room for kept answers on disk; 0 keeps none"
     )
     adjusted: bool = Field(
-        False, description="Ingest bars that the vendor adjusted for splits: a dataset of its own"
+        False,
+        description="Ingest bars that the vendor adjusted for splits, over REST, into a lake of"
+        " their own from which nothing is learned",
     )
     s3_access_key: SecretStr = Field(
         SecretStr(""), description="Access key of the flat files; without both keys all is REST"
@@ -219,8 +221,8 @@ class Settings(_Frozen):
 
     @property
     def lake_root(self) -> Path:
-        """Folder of the lake."""
-        return self.home / "lake"
+        """Folder of the lake; adjusted bars have one of their own."""
+        return self.home / ("lake_adjusted" if self.polygon.adjusted else "lake")
 
     @property
     def resolved_ledger_url(self) -> str:

@@ -173,6 +173,19 @@ def test_looking_for_revisions_goes_past_what_is_kept(cache: ResponseCache) -> N
     assert set(_minutes(source)["close"]) == {20.0}, "the revision replaced what was kept"
 
 
+def test_adjusted_bars_never_settle(tmp_path: Path) -> None:
+    seconds = [1_000.0]
+    cache = ResponseCache(tmp_path, clock=lambda: seconds[0])
+    with _served() as url:
+        source = _source(url, cache=cache, clock=lambda: LATER, adjusted=True)
+        raw = _source(url, cache=cache, clock=lambda: LATER)
+        for wait, asked in ((0, (2, 2)), (59, (2, 2)), (2, (4, 2))):
+            seconds[0] += wait
+            _minutes(source)
+            _minutes(raw)
+            assert (source.metrics.requests, raw.metrics.requests) == asked
+
+
 def test_actions_tickers_and_unknown_symbols_are_kept_too(cache: ResponseCache) -> None:
     with _served() as url:
         source = _source(url, cache=cache, clock=lambda: LATER)
