@@ -25,7 +25,7 @@ from market.flatfile_parse import BUCKET, ENDPOINT_URL, DayFile
 from market.polygon_meter import Meter, RequestMetrics
 from market.polygon_wire import check_base_url
 from market.schema import BAR_SCHEMA, Bar, Ticker, empty
-from market.source import BarSource
+from market.source import EVERY, BarSource
 from market.timeframes import Timeframe
 
 REQUEST_ATTEMPTS = 4
@@ -195,7 +195,8 @@ class FlatFileSource:
     ) -> pl.DataFrame:
         """Return raw ``1m`` or ``1d`` bars of the sessions from ``start`` to ``end``.
 
-        Every session costs one file of the whole market, however few symbols are asked for.
+        Every session costs one file of the whole market, however few symbols are asked for;
+        ``EVERY`` keeps them all.
 
         Returns
         -------
@@ -208,9 +209,9 @@ class FlatFileSource:
             An unknown symbol, or any file that :meth:`session_bars` refuses; never half a frame.
         """
         _folder(timeframe)
-        wanted = sorted(set(symbols))
+        wanted = None if EVERY in symbols else sorted(set(symbols))
         sessions = calendar.sessions_between(start, end)
-        if not wanted or not sessions:
+        if wanted == [] or not sessions:
             return empty(BAR_SCHEMA)
         parts: list[pl.DataFrame] = []
         for done, session in enumerate(sessions):
@@ -218,7 +219,7 @@ class FlatFileSource:
             parts.append(self.session_bars(timeframe, session, wanted))
         self._report(len(sessions), len(sessions))
         bars = pl.concat(parts).sort(Bar.SYMBOL, Bar.BAR_START)
-        self._check_known(set(wanted) - set(bars[Bar.SYMBOL].unique()))
+        self._check_known(set(wanted or ()) - set(bars[Bar.SYMBOL].unique()))
         return bars
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:

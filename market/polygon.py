@@ -29,7 +29,7 @@ from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wi
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
-from market.source import ADJUSTED
+from market.source import ADJUSTED, EVERY
 from market.timeframes import Timeframe
 
 BARS_PER_PAGE = 50_000
@@ -212,7 +212,7 @@ class PolygonSource:
         Parameters
         ----------
         symbols : sequence of str
-            What to ask for; doubles are asked for once.
+            What to ask for; doubles are asked for once. ``EVERY`` is the whole market, by day.
         timeframe : Timeframe
             ``1m`` (extended hours included) or ``1d``.
         start, end : date
@@ -239,13 +239,21 @@ class PolygonSource:
         sessions = calendar.sessions_between(start, end)
         if not wanted or not sessions:
             return empty(BAR_SCHEMA)
+        if EVERY in wanted and timeframe is Timeframe.M1:
+            raise SourceError(
+                "minutes of the whole market do not come over REST",
+                got=f"{EVERY}, {start} to {end}",
+                allowed="the whole market by day, or symbols by name",
+                remedy="name symbols, or set POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY and"
+                " wait for the flat file of the session",
+            )
         with self._wire.keeping() as keep:
-            if timeframe is Timeframe.D1 and len(sessions) < len(wanted):
+            if timeframe is Timeframe.D1 and (EVERY in wanted or len(sessions) < len(wanted)):
                 parts = self._by_session(wanted, sessions, keep)
             else:
                 parts = self._by_symbol(wanted, timeframe, start, end, keep)
             bars = parse.check_range(pl.concat(parts), start, end)
-            seen = set(bars[Bar.SYMBOL].unique())
+            seen = {EVERY, *bars[Bar.SYMBOL].unique()}
             self._check_known([s for s in wanted if s not in seen], keep)
         return bars
 
@@ -334,13 +342,13 @@ class PolygonSource:
     def _by_session(
         self, symbols: list[str], sessions: list[dt.date], keep: list[Draft]
     ) -> list[pl.DataFrame]:
-        wanted = set(symbols)
+        wanted, every = set(symbols), EVERY in symbols
 
         def read(page: dict[str, Any]) -> pl.DataFrame:
             rows = parse.rows_of(page, adjusted=self._adjusted)
             names = parse.column(rows, "T", _TEXT)
-            rows = [r for r, n in zip(rows, names, strict=True) if n in wanted]
-            return parse.columns(rows, [n for n in names if n in wanted])
+            rows = [r for r, n in zip(rows, names, strict=True) if every or n in wanted]
+            return parse.columns(rows, [n for n in names if every or n in wanted])
 
         def ask(session: dt.date) -> pl.DataFrame:
             pages = self._wire.pages(
@@ -372,14 +380,15 @@ class PolygonSource:
         query = {f"{date_key}_gte": start, f"{date_key}_lte": end, "limit": _ROWS_PER_PAGE}
         query |= {"sort": date_key, "order": "asc", "raw": True}
         market_pages = 1 + _ROWS_PER_DAY[date_key] * ((end - start).days + 1) // _ROWS_PER_PAGE
-        if len(wanted) > market_pages:
-            bounds = {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
+        every = EVERY in wanted
+        if every or len(wanted) > market_pages:
+            bounds = {} if every else {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
             rows = self._rows(lambda: ask(**query, **bounds), keep)
         else:
             rows = [r for s in wanted for r in self._rows(lambda s=s: ask(ticker=s, **query), keep)]
         named = set(wanted)
         names = parse.column(rows, "ticker", _TEXT)
-        rows = [r for r, n in zip(rows, names, strict=True) if n in named]
+        rows = [r for r, n in zip(rows, names, strict=True) if every or n in named]
         outside = [d for d in actions.dates(rows, date_key) if not start <= d <= end]
         if outside:
             raise actions.impossible(f"an ex-date outside {start} to {end}", outside[0].isoformat())
@@ -423,11 +432,11 @@ def _usable_key(api_key: SecretStr) -> str:
 
 def _usable_symbols(symbols: Sequence[str]) -> list[str]:
     for symbol in symbols:
-        if not _SYMBOL.fullmatch(symbol):
+        if symbol != EVERY and not _SYMBOL.fullmatch(symbol):
             raise SourceError(
                 "not a symbol",
                 got=symbol,
                 allowed="letters, digits, '.', '-' and ':'",
                 remedy="write symbols as the vendor does, such as BRK.B",
             )
-    return sorted(set(symbols))
+    return [EVERY] if EVERY in symbols else sorted(set(symbols))

@@ -12,6 +12,9 @@ from market.errors import SourceError
 from market.polygon_meter import RequestMetrics
 from market.timeframes import Timeframe
 
+# In the place of symbols: whatever has a bar in the session.
+EVERY = "*"
+
 
 @runtime_checkable
 class BarSource(Protocol):
@@ -40,7 +43,11 @@ class BarSource(Protocol):
     def bars(
         self, symbols: Sequence[str], timeframe: Timeframe, start: dt.date, end: dt.date
     ) -> pl.DataFrame:
-        """Return ``1m`` or ``1d`` bars of the sessions from ``start`` to ``end``, both included."""
+        """Return ``1m`` or ``1d`` bars of the sessions from ``start`` to ``end``, both included.
+
+        ``EVERY`` among the symbols stands for the whole market of each session: who was listed
+        then, and not who is today. A source that cannot afford that raises.
+        """
         ...
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:

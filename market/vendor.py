@@ -14,6 +14,7 @@ from market.flatfiles import AbsentFileError, FlatFileSource
 from market.polygon import BARS_PER_PAGE, PolygonSource
 from market.polygon_meter import RequestMetrics
 from market.schema import Bar
+from market.source import EVERY
 from market.timeframes import Timeframe
 
 # A day's file is there by about this hour, New York time, of the calendar day after.
@@ -29,9 +30,9 @@ class VendorSource:
     """A :class:`~market.source.BarSource` that takes each session's bars by the cheaper road.
 
     A session comes from its flat file when the file should be there by now and the files of the
-    sessions asked for are fewer than the pages that REST would take by symbol. One whose file is
-    not there after all, and one that is not filed yet, come over REST. Corporate actions and
-    tickers always do.
+    sessions asked for are fewer than the pages that REST would take by symbol; the whole market
+    (``EVERY``) always does where there is a file. One whose file is not there after all, and one
+    that is not filed yet, come over REST. Corporate actions and tickers always do.
 
     Flat files have no vwap. So that a bar does not depend on the road it came by, ``vwap`` is
     null on both: what needs it uses (high + low + close) / 3 for training as for today.
@@ -119,7 +120,7 @@ class VendorSource:
             An unknown symbol, or whatever either road refuses (a file that the plan does not
             cover, too); never half a frame.
         """
-        wanted = sorted(set(symbols))
+        wanted = [EVERY] if EVERY in symbols else sorted(set(symbols))
         sessions = calendar.sessions_between(start, end)
         files = self._files(wanted, timeframe, sessions)
         if not files:
@@ -133,7 +134,7 @@ class VendorSource:
             frames.append(_without_vwap(self._rest.bars(wanted, timeframe, first, last)))
         bars = pl.concat(frames).sort(Bar.SYMBOL, Bar.BAR_START)
         if not others:  # Otherwise REST was asked for every symbol, and knew it.
-            self._rest.check_known(sorted(set(wanted) - set(bars[Bar.SYMBOL].unique())))
+            self._rest.check_known(sorted(set(wanted) - {EVERY, *bars[Bar.SYMBOL].unique()}))
         self._note(timeframe, list(parts), self._flat.name)
         self._note(timeframe, others, self._rest.name)
         return bars
@@ -159,6 +160,8 @@ class VendorSource:
             return []
         now = self._clock()
         filed = [s for s in sessions if _filed_at(s) <= now]
+        if EVERY in symbols:
+            return filed
         pages = len(symbols) * -(-len(filed) // per_page)
         return filed if len(filed) < pages else []
 
@@ -166,10 +169,11 @@ class VendorSource:
         self, symbols: Sequence[str], timeframe: Timeframe, sessions: Sequence[dt.date]
     ) -> dict[dt.date, pl.DataFrame]:
         found: dict[dt.date, pl.DataFrame] = {}
+        kept = None if EVERY in symbols else symbols
         for done, session in enumerate(sessions):
             self._report(done, len(sessions))
             try:
-                found[session] = self._flat.session_bars(timeframe, session, symbols)
+                found[session] = self._flat.session_bars(timeframe, session, kept)
             except AbsentFileError:
                 continue
         self._report(len(sessions), len(sessions))

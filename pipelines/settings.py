@@ -186,7 +186,8 @@ class Settings(_Frozen):
     home: Path = Field(Path("var"), description="Data root (ISOBAR_HOME)")
     symbols: tuple[str, ...] = Field(
         (),
-        description="The universe; when empty, ten large symbols, or all that a replay serves",
+        description="The universe; when empty, ten large symbols, or all that a replay serves;"
+        " `*` for whatever traded on each session",
     )
     ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
     mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")

@@ -207,3 +207,40 @@ def test_the_actions_come_over_rest(vendor: Vendor) -> None:
     assert source.dividends(*span).equals(rest.dividends(*span))
     assert source.tickers().equals(rest.tickers())
     assert source.afresh().origin(D1, DAYS[0]) == source.name
+
+
+@pytest.mark.parametrize("timeframe", [M1, D1])
+def test_the_whole_market_comes_from_files_where_there_are_any(
+    vendor: Vendor, timeframe: Timeframe
+) -> None:
+    days = (DAYS if timeframe is D1 else MINUTE_DAYS)[-2:]
+    source = vendor.source()
+    for symbols in (["*"], [SYMBOLS[0], "*"]):
+        found = source.bars(symbols, timeframe, days[0], days[-1])
+        assert bits(found) == bits(_stored(timeframe, days[0], days[-1]))
+        assert {source.origin(timeframe, d) for d in days} == {"polygon-flat-files"}
+    assert source._rest.metrics.requests == 0
+    assert bits(vendor.flat().bars(["*"], timeframe, days[0], days[-1])) == bits(found)
+
+
+def test_the_whole_market_over_rest_comes_by_day_only(vendor: Vendor) -> None:
+    rest = vendor.rest()
+    found = rest.bars(["*"], D1, DAYS[0], DAYS[-1]).with_columns(NO_VWAP)
+    assert bits(found) == bits(_stored(D1, DAYS[0], DAYS[-1]))
+    assert rest.metrics.requests == len(DAYS)
+    unfiled = vendor.source(calendar.session_close(DAYS[-1]))
+    assert unfiled.bars(["*"], D1, DAYS[-2], DAYS[-1]).equals(_stored(D1, DAYS[-2], DAYS[-1]))
+    for source in (rest, unfiled):
+        with pytest.raises(SourceError, match=r"minutes of the whole market.*flat file"):
+            source.bars(["*"], M1, DAYS[-1], DAYS[-1])
+
+
+def test_the_actions_of_the_whole_market_take_one_query(vendor: Vendor) -> None:
+    rest = vendor.rest()
+    span = (DAYS[0] - dt.timedelta(days=400), DAYS[-1])
+    for ask, made in ((rest.splits, MADE.splits), (rest.dividends, MADE.dividends)):
+        named = ask(SYMBOLS, *span)
+        before = rest.metrics.requests
+        assert ask(["*"], *span).equals(named)
+        assert rest.metrics.requests == before + 1
+        assert named.height == made.filter(pl.col("ex_date").is_between(*span)).height
