@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import polars as pl
@@ -269,9 +270,13 @@ def _fetch_chunk(
         turning = [s for s, e in read_log(lake, timeframe).items() if not e.settled]
         turning = [s for s in turning if _is_settled(s, now)]
         kept = kept.filter(~pl.col(Bar.SESSION).is_in(turning))
-        rows = pl.concat([kept, fresh]).sort(Bar.SYMBOL, Bar.BAR_START)
-        lake.replace(table, rows, full)
-        revised = _remember(lake, source, timeframe, rows, symbols, now)
+        rows = fresh  # Sorted, as a source's bars are.
+        if kept.height:
+            rows = pl.concat([kept, fresh]).sort(Bar.SYMBOL, Bar.BAR_START)
+        with ThreadPoolExecutor(1, "contents") as aside:  # While the rows are written.
+            contents = aside.submit(_contents, rows)
+            lake.replace(table, rows, full)
+        revised = _remember(lake, source, timeframe, contents.result(), symbols, now)
     return fresh.height, empty, revised
 
 
@@ -294,11 +299,17 @@ def _others(
     )
 
 
+def _contents(bars: pl.DataFrame) -> dict[dt.date, str]:
+    """Return a digest of each session's bars."""
+    parts = bars.partition_by(Bar.SESSION, as_dict=True)
+    return {key[0]: frame_hash(part) for key, part in parts.items()}
+
+
 def _remember(
     lake: Lake,
     source: BarSource,
     timeframe: Timeframe,
-    bars: pl.DataFrame,
+    contents: dict[dt.date, str],
     symbols: Sequence[str],
     now: dt.datetime,
 ) -> list[dt.date]:
@@ -306,9 +317,8 @@ def _remember(
     before = read_log(lake, timeframe)
     entries: list[dict[str, object]] = []
     revised: list[dt.date] = []
-    parts = bars.partition_by(Bar.SESSION, as_dict=True)
-    for key, part in sorted(parts.items(), key=lambda item: item[0][0]):
-        session, old, content = key[0], before.get(key[0]), frame_hash(part)
+    for session, content in sorted(contents.items()):
+        old = before.get(session)
         known = old.symbols if old and old.settled else frozenset[str]()
         if old and old.settled and old.content != content and known.issuperset(symbols):
             revised.append(session)
