@@ -16,7 +16,7 @@ from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
 from market.errors import MarketError, UsageError
 from market.identity import follow, of_companies
-from market.ingest import ingested_symbols
+from market.ingest_log import ingested_symbols
 from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from market import calendar
-from market.ingest import read_log, settled_sessions
+from market.ingest_log import read_log, settled_sessions
 from market.lake import Lake
 from market.timeframes import Timeframe
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from market.ingest import bars_table, settled_sessions
+from market.ingest import bars_table
+from market.ingest_log import settled_sessions
 from market.lake import Lake
 from market.quality import inspect_bars
 from market.quality_picture import draw_findings

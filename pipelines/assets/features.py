@@ -139,6 +139,7 @@ def _features_asset(
     def features(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
+        stores.refuse_adjusted()
         sessions = sessions_of(context)
         begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
         bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
@@ -179,6 +180,7 @@ def regimes(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Label each session bull, bear or neutral from what was known at its close."""
+    stores.refuse_adjusted()
     made = classify_regimes(read_adjusted(stores.lake, Timeframe.D1, None, None))
     stores.lake.replace("regimes", made, None)
     counts = dict(made["regime"].value_counts().iter_rows())

@@ -11,7 +11,7 @@ from features.registry import feature_names
 from market import calendar
 from market.bars import by_company, read_adjusted
 from market.horizons import Horizon, find_horizon
-from market.ingest import settled_sessions
+from market.ingest_log import settled_sessions
 from market.lake import Lake
 from market.lineage import dataset_digest
 from market.timeframes import Timeframe

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from market import calendar
-from market.ingest import RefetchPolicy, ingest
+from market.ingest import ingest
+from market.ingest_log import RefetchPolicy
 from market.lake import Lake
 from market.lineage import (
     changed_sessions,
