@@ -197,8 +197,9 @@ class Workspace:
         ...     "select horizon, count(*) from signals_current group by horizon")
         """
         with duckdb.connect() as connection, self.ledger as ledger:
-            for name in TABLES:
-                if self.lake.exists(name):
+            for name, spec in TABLES.items():
+                # A copy may be behind; only the lake's own reads know which part of it is not.
+                if not spec.is_copy and self.lake.exists(name):
                     connection.register(name, self.lake.arrow_dataset(name))
             # A lake table keeps its name; the ledger's table of the same name gets a prefix.
             for name in (*METADATA.tables, "signals_current"):
@@ -218,13 +219,14 @@ class Workspace:
 
     def _require(self, wanted: Sequence[str], timeframe: Timeframe) -> None:
         table = "bars_1m" if timeframe.is_intraday else "bars_1d"
-        known = self.lake.scan(table).select(pl.col(Bar.SYMBOL).unique()).collect()
-        missing = sorted(set(wanted) - set(known[Bar.SYMBOL]))
+        found = self.lake.scan_bars(table, symbols=wanted).select(pl.col(Bar.SYMBOL).unique())
+        missing = sorted(set(wanted) - set(found.collect()[Bar.SYMBOL]))
         if missing:
+            known = self.lake.scan(table).select(pl.col(Bar.SYMBOL).n_unique()).collect().item()
             raise MarketError(
                 "symbols without bars in the lake",
                 got=missing[:10],
-                allowed=f"{known.height} symbols in {table}",
+                allowed=f"{known} symbols in {table}",
                 remedy=f"run `isobar ingest --symbols {','.join(missing[:10])} ...`",
             )
 

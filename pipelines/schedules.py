@@ -1,4 +1,4 @@
-"""Premarket, midday and end-of-day runs, on trading days only, New York time."""
+"""Premarket, midday and end-of-day runs on trading days, compaction weekly, New York time."""
 
 import datetime as dt
 
@@ -7,7 +7,7 @@ import dagster as dg
 from market import calendar
 from market.horizons import Run, scheduled_for
 from pipelines.assets.signals import published_horizons
-from pipelines.jobs import run_job_name
+from pipelines.jobs import COMPACTION_JOB, run_job_name
 from pipelines.settings import Settings
 
 _CRONS = {
@@ -19,8 +19,17 @@ _CRONS = {
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return the schedules of the runs that publish something; all are off until switched on."""
-    return [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
+    """Return the schedules: runs that publish something, and compaction; off until switched on."""
+    return [_schedule(run) for run in _CRONS if published_horizons(settings, run)] + [
+        dg.ScheduleDefinition(
+            name="compaction_schedule",
+            job_name=COMPACTION_JOB,
+            cron_schedule="0 6 * * 6",
+            execution_timezone=calendar.NEW_YORK.key,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Sorts settled months by symbol each Saturday, while nothing trades.",
+        )
+    ]
 
 
 def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:

@@ -5,7 +5,10 @@ import datetime as dt
 import dagster as dg
 from pydantic import Field
 
-from market.ingest import bars_table, ingest, ingested_symbols
+from market import calendar
+from market.compaction import compact
+from market.ingest import bars_table, ingest, ingested_symbols, settled_sessions
+from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE
 from market.quality import describe_bars, inspect_bars
 from market.quality_picture import draw_findings
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
@@ -34,6 +37,7 @@ def build_ingest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         _bars_asset(Timeframe.M1, partitions, "1-minute bars with extended hours, raw prices."),
         splits,
         dividends,
+        bars_1m_by_symbol,
     ]
 
 
@@ -105,6 +109,29 @@ def dividends(
     frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
     return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
+
+
+@dg.asset(
+    name=BY_SYMBOL_TABLE,
+    deps=[BARS_TABLE],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"polars", "deltalake"},
+)
+def bars_1m_by_symbol(
+    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """Settled months of 1-minute bars sorted by symbol, for fast reads of few symbols."""
+    settled = settled_sessions(stores.lake, Timeframe.M1)
+    today = moment_of(context).astimezone(calendar.NEW_YORK).date()
+    done = compact(stores.lake, settled, today)
+    return dg.MaterializeResult(
+        metadata={
+            "months written": list(done.written),
+            "months current": len(done.current),
+            "months not settled": list(done.unsettled),
+        }
+    )
 
 
 def build_ingest_checks() -> list[dg.AssetChecksDefinition]:

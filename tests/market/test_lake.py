@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -162,8 +164,6 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path) -> None:
 
 def test_a_damaged_log_is_one_clear_error(lake: Lake) -> None:
     lake.replace("splits", empty(SPLIT_SCHEMA), None)
-    from pathlib import Path
-
     (log,) = Path(lake.uri("splits"), "_delta_log").glob("*.json")
     log.write_text("not json")
     with pytest.raises(LakeError, match="cannot be opened"):
@@ -198,3 +198,41 @@ def test_two_markets_never_share_a_digest() -> None:
     assert frame_hash(BARS) == frame_hash(BARS.clone())
     assert frame_hash(BARS) != frame_hash(BARS.reverse())
     assert frame_hash(BARS) != frame_hash(BARS.with_columns(pl.col("close").cast(pl.Float32)))
+
+
+def test_old_versions_stay_readable_when_their_log_is_old(lake: Lake) -> None:
+    """By default Delta drops the log of versions older than thirty days at a checkpoint."""
+    long_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=90)).timestamp()
+    for n in range(25):
+        lake.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + n), DAYS)
+        for file in Path(lake.uri("bars_1d"), "_delta_log").iterdir():
+            os.utime(file, (long_ago, long_ago))
+    assert lake.version("bars_1d") == 24
+    assert list(Path(lake.uri("bars_1d"), "_delta_log").glob("*.checkpoint.parquet"))
+    for n in (0, 7, 13, 24):
+        then = lake.scan("bars_1d", version=n).filter(pl.col(Bar.SYMBOL) == "A").collect()
+        assert sorted(then[Bar.CLOSE]) == [1.0 + n, 2.0 + n, 3.0 + n]
+
+
+def test_rows_in_many_pieces_are_stored_in_order(lake: Lake) -> None:
+    """The writer mixes up the order of several batches; statistics then skip nothing."""
+    names = [f"S{k:04}" for k in range(3_000)]
+    bars = daily_bars({s: [1.0] for s in names}, START)
+    pieces = pl.concat([bars[k : k + 100] for k in range(0, bars.height, 100)], rechunk=False)
+    assert pieces.n_chunks() == 30
+    lake.replace("bars_1d", pieces, [START])
+    (file,) = Path(lake.uri("bars_1d")).glob("*/*.parquet")
+    assert pl.read_parquet(file, hive_partitioning=False)[Bar.SYMBOL].to_list() == names
+
+
+def test_a_table_without_statistics_of_a_column_is_filtered_by_it(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    found = lake.scan("bars_1d").filter(pl.col(Bar.CLOSE) >= 5.0).collect()
+    assert sorted(found[Bar.CLOSE]) == [5.0, 6.0]
+
+
+def test_an_open_table_stays_the_version_it_was(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    scan = lake.scan_bars("bars_1d")
+    lake.replace("bars_1d", of_day(DAYS[0]).with_columns(pl.col(Bar.CLOSE) + 9.0), [DAYS[0]])
+    assert bits(scan.sort(Bar.SYMBOL, Bar.BAR_START).collect()) == bits(BARS)

@@ -1,0 +1,109 @@
+"""How tables are laid out in files, and which of two layouts of minutes a reader is given.
+
+A session of all symbols is one file of ``bars_1m``. A symbol's year is spread over all of them,
+so settled months are kept a second time, sorted by symbol. The copy of a month is named after
+the very files that it was made from. Files never change: where a session was written again its
+month has another name, which no older copy bears, and a stale copy is never read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from deltalake import ColumnProperties, WriterProperties
+
+from market.schema import Bar
+
+BARS_TABLE = "bars_1m"
+BY_SYMBOL_TABLE = "bars_1m_by_symbol"
+BUILT_FROM = "built_from"
+
+# Prices hardly repeat, so a dictionary of them costs time and saves nothing.
+_PLAIN = ColumnProperties(dictionary_enabled=False)
+_REPEATING = {Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True)}
+# Rows are sorted by symbol: small row groups let a reader of one symbol skip the others.
+WRITER = WriterProperties(
+    max_row_group_size=20_000, default_column_properties=_PLAIN, column_properties=_REPEATING
+)
+# Of all the rows of one symbol's month; written once, so it may take longer and must be small.
+COPY_WRITER = WriterProperties(
+    max_row_group_size=16_384,
+    compression="LZ4_RAW",
+    default_column_properties=_PLAIN,
+    column_properties=_REPEATING,
+)
+
+
+def table_properties(keys: Sequence[str], partition_by: str | None) -> dict[str, str]:
+    """Return the properties of a new Delta table with these keys."""
+    return {
+        # By default Delta forgets versions that are older than thirty days.
+        "delta.enableExpiredLogCleanup": "false",
+        # Opening a table reads its last checkpoint and every commit since.
+        "delta.checkpointInterval": "10",
+        # Statistics of other columns are four fifths of the log, and no reader skips by them.
+        "delta.dataSkippingStatsColumns": ",".join(k for k in keys if k != partition_by),
+    }
+
+
+def name_months(addresses: Iterable[str]) -> dict[str, list[dt.date]]:
+    """Return what a copy of each month would be called, and the month's sessions, ascending.
+
+    Parameters
+    ----------
+    addresses : iterable of str
+        All files of one version of ``bars_1m``; each ends in ``session=2024-07-01/name``.
+
+    Examples
+    --------
+    >>> name_months(["lake/bars_1m/session=2024-07-01/part-0.parquet"])
+    {'2024-07.ab1c': [datetime.date(2024, 7, 1)]}
+    """
+    months: dict[str, list[tuple[dt.date, str]]] = {}
+    for address in addresses:
+        _, folder, file = address.rsplit("/", 2)
+        session = dt.date.fromisoformat(folder.removeprefix(f"{Bar.SESSION}="))
+        months.setdefault(f"{session:%Y-%m}", []).append((session, file))
+    named: dict[str, list[dt.date]] = {}
+    for month, files in sorted(months.items()):
+        files.sort()
+        digest = hashlib.sha256("\n".join(file for _, file in files).encode()).hexdigest()
+        named[f"{month}.{digest[:32]}"] = sorted({session for session, _ in files})
+    return named
+
+
+def choose_layout(
+    months: Mapping[str, Sequence[dt.date]], copies: Iterable[str], wanted: Collection[dt.date]
+) -> tuple[list[str], list[dt.date]]:
+    """Divide the sessions wanted of some symbols between the two layouts.
+
+    Parameters
+    ----------
+    months : mapping
+        From :func:`name_months`.
+    copies : iterable of str
+        Partitions of the table by symbol: a month's name, a point, and the number of a block.
+    wanted : collection of date
+        Sessions.
+
+    Returns
+    -------
+    (list of str, list of date)
+        Copies to read, of which only the wanted sessions count; and the other wanted sessions.
+        Of a month at least half must be wanted: a symbol's month is decoded as a whole.
+    """
+    blocks: dict[str, list[str]] = {}
+    for copy in sorted(copies):
+        blocks.setdefault(copy.rpartition(".")[0], []).append(copy)
+    chosen: list[str] = []
+    rest: list[dt.date] = []
+    asked = set(wanted)
+    for name, sessions in months.items():
+        here = [s for s in sessions if s in asked]
+        if name in blocks and 2 * len(here) >= len(sessions):
+            chosen += blocks[name]
+        else:
+            rest += here
+    return chosen, rest
