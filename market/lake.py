@@ -392,13 +392,16 @@ class Lake:
         partitions: Sequence[object] | None,
     ) -> None:
         options: dict[str, Any] = {"description": f"isobar-schema-{SCHEMA_VERSION}"}
+        properties = table_properties(spec.keys, spec.partition_by)
         if not self.exists(spec.name):
-            options["configuration"] = table_properties(spec.keys, spec.partition_by)
+            options["configuration"] = properties
         elif spec.partition_by is not None:
             options["predicate"] = _predicate(spec.partition_by, partitions or ())
         # Where the columns changed (a new feature), the table takes the new ones: rewriting its
         # other partitions is the caller's recomputation, reading them gives nulls until then.
         try:
+            if "configuration" not in options:
+                self._protect(spec.name, properties)
             write_deltalake(
                 self.uri(spec.name),
                 rows,
@@ -413,6 +416,12 @@ class Lake:
                 f"table {spec.name!r} could not be written; it is as it was before ({error})",
                 remedy="free disk space or make the folder writable, then run the same again",
             ) from error
+
+    def _protect(self, table: str, properties: dict[str, str]) -> None:
+        # A table of an earlier Isobar has none: its old versions would be forgotten.
+        delta = self._open(table)
+        if not properties.items() <= delta.metadata().configuration.items():
+            delta.alter.set_table_properties(properties)
 
 
 def spec_of(table: str) -> TableSpec:

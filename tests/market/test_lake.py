@@ -236,3 +236,26 @@ def test_an_open_table_stays_the_version_it_was(lake: Lake) -> None:
     scan = lake.scan_bars("bars_1d")
     lake.replace("bars_1d", of_day(DAYS[0]).with_columns(pl.col(Bar.CLOSE) + 9.0), [DAYS[0]])
     assert bits(scan.sort(Bar.SYMBOL, Bar.BAR_START).collect()) == bits(BARS)
+
+
+def test_a_table_of_before_the_properties_gets_them_at_its_next_write(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(market.lake, "table_properties", lambda *_: {})
+        lake.replace("bars_1d", BARS, DAYS)
+    assert lake.open("bars_1d").metadata().configuration == {}
+    lake.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + 1.0), DAYS)
+    wanted = {"delta.enableExpiredLogCleanup": "false"}
+    assert wanted.items() <= lake.open("bars_1d").metadata().configuration.items()
+    version = lake.version("bars_1d")
+    assert version is not None
+    lake.replace("bars_1d", BARS, DAYS)
+    assert lake.version("bars_1d") == version + 1
+    lake.replace("splits", empty(SPLIT_SCHEMA), None)
+    split = pl.DataFrame(
+        [("A", DAYS[0], dt.datetime(2024, 7, 1, tzinfo=dt.UTC), 2.0)], SPLIT_SCHEMA, orient="row"
+    )
+    lake.replace("splits", split, None)
+    assert wanted.items() <= lake.open("splits").metadata().configuration.items()
+    assert lake.version("splits") == 1
