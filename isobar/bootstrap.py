@@ -32,6 +32,7 @@ def bootstrap(launcher: Launcher) -> dict[str, dict[str, Any]]:
     if any(h.timeframe.is_intraday for h in settings.enabled_horizons):
         done |= launcher.ingest(minutes[0], minutes[-1], [Timeframe.M1])
         done |= launcher.launch(COMPACTION_JOB)
+    done |= launcher.fetch_reference()
     done |= launcher.prepare()
     version = str(done["dataset_version"]["dataset version"])
     for horizon in settings.enabled_horizons:

@@ -25,9 +25,9 @@ from market import calendar
 from market.errors import UsageError
 from market.horizons import Run, find_horizon, scheduled_for
 from market.replay import create_app as create_vendor
-from market.replay_data import ServedMarket
 from market.serving import BackgroundServer
 from market.synthetic import SyntheticMarket, SyntheticSpec, generate
+from market.synthetic_reference import serve_synthetic
 from models.evaluation import Estimate, skill
 from pipelines.assets.models import read_labels
 from pipelines.launch import Launcher
@@ -108,10 +108,7 @@ def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
     assert isinstance(today, dt.date)
     clock = ReplayClock(calendar.session_close(calendar.previous_session(today)))
     keys = [secrets.token_hex(12) for _ in range(3)]
-    served = ServedMarket(
-        market.daily, market.minute, market.splits, market.dividends, market.tickers
-    )
-    vendor = create_vendor(served, api_key=keys[0], now=clock.now)
+    vendor = create_vendor(serve_synthetic(market), api_key=keys[0], now=clock.now)
     broker = create_broker(market.minute, api_key=keys[1], secret_key=keys[2], clock=clock)
     with BackgroundServer(vendor) as vendor_server, BackgroundServer(broker) as broker_server:
         settings = _settings(home, market, today, keys, vendor_server.url, broker_server.url)

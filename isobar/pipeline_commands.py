@@ -76,7 +76,7 @@ def ingest_command(
     symbols: Annotated[str, typer.Option(help="A,B,C; the universe when absent.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch bars and corporate actions into the lake. What is settled is not fetched again."""
+    """Fetch bars, corporate actions, macro data and news. What is settled is not fetched again."""
     first, last = read_period(start, end)
     wanted = [read_timeframe(timeframe)] if timeframe else [Timeframe.D1, Timeframe.M1]
     if not {Timeframe.D1, Timeframe.M1}.issuperset(wanted):
@@ -89,7 +89,7 @@ def ingest_command(
     named = [s.strip() for s in symbols.split(",") if s.strip()]
     with output.progress_bars(quiet=as_json) as progress:
         launcher = Launcher(load_settings(), progress=progress)
-        done = launcher.ingest(first, last, wanted, named)
+        done = launcher.ingest(first, last, wanted, named) | launcher.fetch_reference(named)
     _report("Ingested", done, as_json)
 
 

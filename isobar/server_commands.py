@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -27,8 +28,10 @@ from market.lake import Lake
 from market.ledger_tables import signal_batches
 from market.replay import create_app as create_vendor
 from market.replay_data import ServedMarket, load_bars_file
+from market.replay_macro import load_reference_files
 from market.serving import serve
 from market.synthetic import SyntheticSpec, generate
+from market.synthetic_reference import serve_synthetic
 from pipelines.launch import prepare_dagster_home
 from pipelines.resources import Stores
 from pipelines.settings import Settings, load_settings
@@ -61,6 +64,8 @@ def serve_polygon(
     requests_per_minute: Annotated[
         int, typer.Option("--rate-limit", help="Requests a minute; 0 for no limit.")
     ] = 0,
+    vix: Annotated[Path | None, typer.Option(help="Parquet of daily VIX values.")] = None,
+    treasury: Annotated[Path | None, typer.Option(help="Parquet of Treasury yields.")] = None,
 ) -> None:
     """Serve bars as Polygon would. The key is POLYGON_API_KEY, or `replay` when unset."""
     if synthetic == bool(bars):
@@ -70,7 +75,16 @@ def serve_polygon(
             allowed="--bars FILE or --synthetic",
             remedy="name exactly one of them",
         )
-    market = _synthetic(seed) if synthetic else _from_files(bars or [])
+    if synthetic and (vix or treasury):
+        raise UsageError(
+            "the synthetic market has its own VIX and yields",
+            allowed="--vix and --treasury with --bars",
+            remedy="leave one of them out",
+        )
+    reference = load_reference_files(vix=vix, treasury=treasury)
+    market = (
+        _synthetic(seed) if synthetic else replace(_from_files(bars or []), reference=reference)
+    )
     key = load_settings().polygon.api_key.get_secret_value() or _DEFAULT_KEY
     app = create_vendor(market, api_key=key, requests_per_minute=requests_per_minute or None)
     output.log.print(f"Serving the Polygon protocol on http://127.0.0.1:{port}")
@@ -168,8 +182,7 @@ def ui(port: Port = 3000) -> None:
 
 
 def _synthetic(seed: int) -> ServedMarket:
-    made = generate(SyntheticSpec(seed=seed))
-    return ServedMarket(made.daily, made.minute, made.splits, made.dividends, made.tickers)
+    return serve_synthetic(generate(SyntheticSpec(seed=seed)))
 
 
 def _from_files(paths: list[Path]) -> ServedMarket:

@@ -15,10 +15,11 @@ from features.spec import PANEL_KEYS
 from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
 from market.errors import MarketError, UsageError
+from market.identity import follow, of_companies
 from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA
-from market.schema import Bar
+from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
 from market.timeframes import Timeframe, parse_timeframe, resample
 from pipelines.settings import Settings, load_settings
 from signals.publish import read_signals
@@ -64,6 +65,7 @@ class Workspace:
         *,
         adjusted: str = ...,
         as_of: dt.datetime | None = ...,
+        identity: bool = ...,
         lazy: Literal[False] = ...,
     ) -> pl.DataFrame: ...
 
@@ -77,6 +79,7 @@ class Workspace:
         *,
         adjusted: str = ...,
         as_of: dt.datetime | None = ...,
+        identity: bool = ...,
         lazy: Literal[True],
     ) -> pl.LazyFrame: ...
 
@@ -89,6 +92,7 @@ class Workspace:
         *,
         adjusted: str = "split",
         as_of: dt.datetime | None = None,
+        identity: bool = True,
         lazy: bool = False,
     ) -> pl.DataFrame | pl.LazyFrame:
         """Return bars of a timeframe.
@@ -96,7 +100,9 @@ class Workspace:
         Parameters
         ----------
         symbols : str or sequence of str
-            One or several.
+            One or several. Each stands for the company that bears the symbol at ``as_of``, or
+            bore it last: its bars under former symbols come along, under the name asked for, and
+            those of another company that used the ticker before do not.
         timeframe : str
             ``1m 5m 15m 30m 1h 4h 1d 1w 1M``.
         start, end : date or str, optional
@@ -105,6 +111,9 @@ class Workspace:
             ``raw``, ``split`` or ``total`` (dividends reinvested).
         as_of : datetime, optional
             Aware: bars and adjustments as they were known then; by default, everything.
+        identity : bool
+            Follow the company, as far as the lake has identities; ``False`` gives all that was
+            ever traded under this very ticker.
         lazy : bool
             Return a scan instead: your filters and columns reach the files. Timeframes that are
             resampled are read first all the same.
@@ -117,7 +126,8 @@ class Workspace:
         Raises
         ------
         MarketError
-            On an unknown symbol, timeframe or view, or reversed dates.
+            On an unknown symbol, timeframe or view, reversed dates, or a symbol that nobody bore
+            by ``as_of``.
         """
         wanted = [symbols] if isinstance(symbols, str) else list(symbols)
         frame, view = parse_timeframe(timeframe), _view(adjusted)
@@ -125,16 +135,23 @@ class Workspace:
         if first and last and last < first:
             calendar.sessions_between(first, last)
         moment = as_of or calendar.session_close(_far_session())
-        self._require(wanted, frame)
-        daily = self.lake.read_bars("bars_1d", symbols=wanted, as_of=moment)
+        spells = self._spells(wanted, moment, identity)
+        self._require(spells, frame)
+        names = spells[Identity.SYMBOL].unique().to_list()
+
+        def scan(table: str, begin: dt.date | None, end: dt.date | None) -> pl.LazyFrame:
+            # Named here, although filtered again below: the lake chooses its layout by them.
+            rows = self.lake.scan_bars(table, start=begin, end=end, symbols=names)
+            return of_companies(rows, spells, date=Bar.SESSION)
+
+        known = pl.col(Bar.KNOWN_AT) <= moment
+        order = [Bar.SYMBOL, Bar.BAR_START]
+        # All of it: factors depend on the actions up to as_of, whatever period is asked for.
+        daily = scan("bars_1d", None, None).filter(known).sort(order).collect()
         if frame in (Timeframe.D1, Timeframe.M1):
-            found = self.lake.scan_bars(
-                f"bars_{frame.value}", start=first, end=last, symbols=wanted
-            )
+            found = scan(f"bars_{frame.value}", first, last)
         elif frame.is_intraday:
-            minutes = self.lake.read_bars(
-                "bars_1m", start=first, end=last, symbols=wanted, as_of=moment
-            )
+            minutes = scan("bars_1m", first, last).filter(known).sort(order).collect()
             found = resample(minutes, frame).lazy()
         else:
             found = resample(daily, frame).lazy()
@@ -142,8 +159,8 @@ class Workspace:
             found = found.filter(pl.col(Bar.SESSION) >= first)
         if last:
             found = found.filter(pl.col(Bar.SESSION) <= last)
-        query = adjust_lazily(found, self._factors(daily), view, moment)
-        query = query.sort(Bar.SYMBOL, Bar.BAR_START)
+        query = adjust_lazily(found, self._factors(daily, spells), view, moment)
+        query = query.sort(order)
         return query if lazy else query.collect()
 
     def features(
@@ -204,7 +221,7 @@ class Workspace:
             # A lake table keeps its name; the ledger's table of the same name gets a prefix.
             for name in (*METADATA.tables, "signals_current"):
                 target = f"ledger_{name}" if name in TABLES else name
-                if target in query:
+                if target in query.lower():
                     rows = ledger.read(f"select * from {name}")
                     connection.register(target, rows.to_arrow())
             try:
@@ -212,15 +229,26 @@ class Workspace:
             except duckdb.Error as error:
                 raise UsageError(f"SQL: {error}", remedy="correct the query") from error
 
-    def _factors(self, daily: pl.DataFrame) -> pl.DataFrame:
-        return session_factors(
-            daily, self.lake.scan("splits").collect(), self.lake.scan("dividends").collect()
-        )
+    def _spells(self, wanted: Sequence[str], as_of: dt.datetime, identity: bool) -> pl.DataFrame:
+        identities = empty(IDENTITY_SCHEMA)
+        if identity and self.lake.exists("identities"):
+            identities = self.lake.scan("identities").collect()
+        return follow(identities, wanted, as_of)
 
-    def _require(self, wanted: Sequence[str], timeframe: Timeframe) -> None:
+    def _factors(self, daily: pl.DataFrame, spells: pl.DataFrame) -> pl.DataFrame:
+        splits, dividends = (
+            of_companies(self.lake.scan(table), spells, date=Split.EX_DATE).collect()
+            for table in ("splits", "dividends")
+        )
+        return session_factors(daily, splits, dividends)
+
+    def _require(self, spells: pl.DataFrame, timeframe: Timeframe) -> None:
         table = "bars_1m" if timeframe.is_intraday else "bars_1d"
-        found = self.lake.scan_bars(table, symbols=wanted).select(pl.col(Bar.SYMBOL).unique())
-        missing = sorted(set(wanted) - set(found.collect()[Bar.SYMBOL]))
+        names = spells[Identity.SYMBOL].unique().to_list()
+        rows = self.lake.scan_bars(table, symbols=names)
+        found = rows.select(pl.col(Bar.SYMBOL).unique()).collect()
+        there = spells.filter(pl.col(Identity.SYMBOL).is_in(found[Bar.SYMBOL].to_list()))
+        missing = sorted(set(spells["name"]) - set(there["name"]))
         if missing:
             known = self.lake.scan(table).select(pl.col(Bar.SYMBOL).n_unique()).collect().item()
             raise MarketError(

@@ -147,6 +147,12 @@ def offset_session(session: dt.date, steps: int) -> dt.date:
     return every[index]
 
 
+def sessions_around(session: dt.date, before: int, after: int) -> list[dt.date]:
+    """Return a session and so many before and after it, as far as the calendar goes."""
+    index = _row(session)[2]
+    return _sessions()[max(0, index - before) : index + after + 1]
+
+
 def previous_session(date: dt.date) -> dt.date:
     """Return the last session strictly before a date (which need not be a session)."""
     return _near(date, bisect_left(_sessions(), date) - 1)

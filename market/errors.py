@@ -60,6 +60,10 @@ class SourceError(MarketError):
     """A vendor refused, was out of reach, or answered with something unusable."""
 
 
+class NotInPlanError(SourceError):
+    """The key is known, but its plan does not cover what was asked for."""
+
+
 class LakeError(MarketError):
     """The lake cannot be read or written."""
 

@@ -8,8 +8,6 @@ the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import io
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
 from market.errors import LakeError
+from market.frame_hash import frame_hash
 from market.layouts import (
     BARS_TABLE,
     BUILT_FROM,
@@ -33,7 +32,18 @@ from market.layouts import (
     name_months,
     table_properties,
 )
-from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
+from market.quality_rules import HELD_SCHEMA
+from market.schema import (
+    BAR_SCHEMA,
+    DIVIDEND_SCHEMA,
+    IDENTITY_SCHEMA,
+    INDEX_SCHEMA,
+    NEWS_SCHEMA,
+    SPLIT_SCHEMA,
+    TREASURY_YIELD_SCHEMA,
+    Bar,
+    News,
+)
 from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
@@ -73,8 +83,14 @@ TABLES: dict[str, TableSpec] = {
         TableSpec(BARS_TABLE, Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
         TableSpec(BY_SYMBOL_TABLE, BUILT_FROM, _BAR_KEYS, _BY_SYMBOL_SCHEMA, is_copy=True),
         TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec("quarantine_1m", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
+        TableSpec("quarantine_1d", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
         TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
         TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
+        TableSpec("treasury_yields", None, ("date",), TREASURY_YIELD_SCHEMA),
+        TableSpec("indices", None, ("symbol", "session"), INDEX_SCHEMA),
+        TableSpec("news", News.MONTH, ("article_id", "symbol"), NEWS_SCHEMA),
+        TableSpec("identities", None, ("identity", "symbol", "valid_from"), IDENTITY_SCHEMA),
         TableSpec("ingest_log", None, ("timeframe", "session")),
         TableSpec("feature_log", None, ("timeframe", "session")),
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
@@ -309,19 +325,6 @@ class Lake:
         frame = self.scan(table).sort(*spec.keys).collect()
         return frame_hash(frame.select(sorted(frame.columns)))
 
-    def fingerprint(self, table: str) -> str:
-        """Return a digest of the table's rows that is cheap, streamed, and blind to their order.
-
-        Unlike :meth:`content_hash` it may change with the version of Polars.
-        """
-        if not self.exists(table):
-            return "empty"
-        names = sorted(self.scan(table).collect_schema().names())
-        row = pl.struct(names).hash(seed=17) % 2**31
-        frame = self.scan(table).select(pl.len().alias("n"), row.sum().alias("sum"))
-        n, total = frame.collect(engine="streaming").row(0)
-        return f"{n}-{total:x}"
-
     def _open(self, table: str, version: int | None = None) -> DeltaTable:
         try:
             delta = DeltaTable(self.uri(table), version=version)
@@ -435,13 +438,6 @@ def spec_of(table: str) -> TableSpec:
             allowed=", ".join(TABLES),
             remedy="declare it in TABLES",
         ) from None
-
-
-def frame_hash(frame: pl.DataFrame) -> str:
-    """Return a digest of a frame's columns, types and values, in the order given."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="uncompressed")
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
 
 
 def _in_one_batch(frame: pl.DataFrame) -> pa.Table:

@@ -22,7 +22,10 @@ BUILT_FROM = "built_from"
 
 # Prices hardly repeat, so a dictionary of them costs time and saves nothing.
 _PLAIN = ColumnProperties(dictionary_enabled=False)
-_REPEATING = {Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True)}
+_REPEATING = {
+    Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True),
+    "symbols": ColumnProperties(dictionary_enabled=True),
+}
 # Rows are sorted by symbol: small row groups let a reader of one symbol skip the others.
 WRITER = WriterProperties(
     max_row_group_size=20_000, default_column_properties=_PLAIN, column_properties=_REPEATING

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from market import calendar
-from market.ingest import read_log
+from market.ingest import read_log, settled_sessions
 from market.lake import Lake
 from market.timeframes import Timeframe
 
@@ -80,6 +80,40 @@ def remember_inputs(
             stored = lake.scan(LOG_TABLE).select(_SCHEMA.names()).collect()
             rows = pl.concat([stored.join(rows, on=["timeframe", "session"], how="anti"), rows])
         lake.replace(LOG_TABLE, rows.sort("timeframe", "session"), None)
+
+
+def changed_sessions(
+    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, str]
+) -> list[dt.date]:
+    """Return the sessions whose features exist and were made from something else than now."""
+    have = _read(lake, timeframe)
+    return sorted(s for s, digest in inputs.items() if have.get(s, digest) != digest)
+
+
+def dataset_digest(lake: Lake, timeframes: Sequence[Timeframe]) -> str:
+    """Return the identity of the features that may be learned from.
+
+    Features are determined by what they were made from, so this reads no feature. Sessions that
+    were not over when their bars were fetched do not count: they are not learned from.
+
+    Parameters
+    ----------
+    lake : Lake
+        With features.
+    timeframes : sequence of Timeframe
+        Whose features.
+
+    Returns
+    -------
+    str
+        12 hexadecimal digits.
+    """
+    parts: list[str] = []
+    for timeframe in timeframes:
+        settled = settled_sessions(lake, Timeframe.M1 if timeframe.is_intraday else Timeframe.D1)
+        made = sorted((s, d) for s, d in _read(lake, timeframe).items() if s in settled)
+        parts += [f"{timeframe.value} {session} {digest}" for session, digest in made]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def contiguous(sessions: Sequence[dt.date]) -> list[list[dt.date]]:

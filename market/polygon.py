@@ -24,6 +24,7 @@ from market import polygon_parse as parse
 from market.errors import SourceError
 from market.polygon_meter import RequestMetrics
 from market.polygon_overlap import overlap
+from market.polygon_reference import PolygonReference, usable_symbols
 from market.polygon_wire import Limiter, NotInPlanError, Pool, Wire, check_base_url
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
@@ -35,12 +36,13 @@ _ROWS_PER_PAGE = 1_000
 # Rows per calendar day over the whole market, to choose between asking by symbol or by date.
 _ROWS_PER_DAY = {"execution_date": 15, "ex_dividend_date": 250}
 _PROBED = "AAPL"
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:\-]{0,31}")
 _TEXT = frozenset({str})
 
 
-class PolygonSource:
+class PolygonSource(PolygonReference):
     """A :class:`~market.source.BarSource` on the Polygon (Massive) REST service.
+
+    And a :class:`~market.reference_source.ReferenceSource` on the same, by the inherited methods.
 
     Parameters
     ----------
@@ -207,7 +209,7 @@ class PolygonSource:
                 allowed="1m, 1d",
                 remedy="ask for 1m bars and resample them",
             )
-        wanted = _usable_symbols(symbols)
+        wanted = usable_symbols(symbols)
         sessions = calendar.sessions_between(start, end)
         if not wanted or not sessions:
             return empty(BAR_SCHEMA)
@@ -325,7 +327,7 @@ class PolygonSource:
         end: dt.date,
         keep: list[Draft],
     ) -> list[Any]:
-        wanted = _usable_symbols(symbols)
+        wanted = usable_symbols(symbols)
         if end < start:
             raise SourceError(
                 "reversed dates", got=f"{start} to {end}", remedy="swap start and end"
@@ -380,15 +382,3 @@ def _usable_key(api_key: SecretStr) -> str:
             remedy="set POLYGON_API_KEY or MASSIVE_API_KEY to the key, without line breaks",
         )
     return key
-
-
-def _usable_symbols(symbols: Sequence[str]) -> list[str]:
-    for symbol in symbols:
-        if not _SYMBOL.fullmatch(symbol):
-            raise SourceError(
-                "not a symbol",
-                got=symbol,
-                allowed="letters, digits, '.', '-' and ':'",
-                remedy="write symbols as the vendor does, such as BRK.B",
-            )
-    return sorted(set(symbols))

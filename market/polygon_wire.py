@@ -22,7 +22,7 @@ import orjson
 import tenacity
 import urllib3
 
-from market.errors import SourceError
+from market.errors import NotInPlanError, SourceError
 from market.polygon_meter import Meter, kind_of
 from market.response_cache import Draft, ResponseCache
 
@@ -58,8 +58,8 @@ class Limiter(Protocol):
         ...
 
 
-class NotInPlanError(SourceError):
-    """The key is known, but its plan does not cover what was asked for."""
+class NotFoundError(SourceError):
+    """The vendor has no such thing."""
 
 
 class BrokenBodyError(SourceError):
@@ -288,7 +288,8 @@ class Wire:
             return _TryAgainError("the vendor's rate limit was hit", _THROTTLE, after, True)
         if status in _TRANSIENT:
             return _TryAgainError(f"the vendor failed with HTTP {status}", _LATER)
-        return SourceError(
+        error = NotFoundError if status == 404 else SourceError
+        return error(
             f"the vendor answered with an unexpected status ({self._said(response)})",
             got=f"HTTP {status} for {_path(url)}",
             allowed="HTTP 200",

@@ -16,8 +16,6 @@ served in what was computed from it; withdrawing it is a *revision* of its sessi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import polars as pl
 
 from market.errors import MarketError
@@ -59,6 +57,7 @@ def inspect_bars(
     rules: QualityRules = DEFAULT_RULES,
     history: pl.DataFrame | None = None,
     second: pl.DataFrame | None = None,
+    report: bool = True,
 ) -> Inspection:
     """Part bars into those that may be served and those that may not.
 
@@ -80,6 +79,8 @@ def inspect_bars(
         Daily bars of another source in the same view, see
         :func:`market.second_source.compare_sources`; give those of history's sessions too.
         Minutes are held against it session by session.
+    report : bool
+        Whether findings are wanted; without them, rules that keep no bar apart are passed over.
 
     Returns
     -------
@@ -120,10 +121,11 @@ def inspect_bars(
     if timeframe is Timeframe.D1:
         marks, findings = _inspect_daily(sound, events, rules)
     else:
-        marks, findings = _inspect_minutes(sound, rules)
+        marks, findings = _inspect_minutes(sound, rules, report=report)
     if second is not None:
         marks = _with_second(sound, marks, second, timeframe, rules)
-    return _parted(received, rows, pl.concat([own, marks]), findings, bars.height, rules)
+    own = pl.concat([own, marks])
+    return _parted(received, rows, own, findings, bars.height, rules, report=report)
 
 
 def _with_history(bars: pl.DataFrame, history: pl.DataFrame | None) -> pl.DataFrame:
@@ -159,17 +161,20 @@ def _inspect_daily(
     moves = daily_moves(bars, *events, rules)
     odd = [mark_repeats(bars, rules), mark_moves(moves, rules.spike, rules.jump)]
     marks = pl.concat([*odd, mark_stale(bars, rules.stale_after(Timeframe.D1))])
-    holes = _hole_findings(find_daily_holes(bars), bars, rules)
+    holes = _hole_findings(Reason.HOLE, find_daily_holes(bars), bars, rules)
     return marks, pl.concat([holes, find_excess(moves, pl.concat(odd)["row"], rules)])
 
 
-def _inspect_minutes(bars: pl.DataFrame, rules: QualityRules) -> tuple[pl.DataFrame, pl.DataFrame]:
-    marks = [
-        mark_minute_repeats(bars, rules),
-        mark_minute_moves(bars, rules),
-        mark_stale(bars, rules.stale_after(Timeframe.M1)),
-    ]
-    return pl.concat(marks), _hole_findings(find_minute_holes(bars, rules), bars, rules)
+def _inspect_minutes(
+    bars: pl.DataFrame, rules: QualityRules, *, report: bool
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    marks = [mark_minute_repeats(bars, rules), mark_minute_moves(bars, rules)]
+    if report or rules.severity(Reason.STALE) is Severity.QUARANTINE:
+        marks.append(mark_stale(bars, rules.stale_after(Timeframe.M1)))
+    if not report:
+        return pl.concat(marks), pl.DataFrame(schema=FINDING_SCHEMA)
+    missing = find_minute_holes(bars, rules)
+    return pl.concat(marks), _hole_findings(Reason.MISSING_MINUTES, missing, bars, rules)
 
 
 def _with_second(
@@ -213,10 +218,12 @@ def _with_second(
     return pl.concat([kept, cleared, *disputed])
 
 
-def _hole_findings(holes: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
+def _hole_findings(
+    reason: Reason, holes: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules
+) -> pl.DataFrame:
     return _findings(
         holes.select(
-            pl.lit(Reason.HOLE.value).alias("reason"),
+            pl.lit(reason.value).alias("reason"),
             *_DAY,
             pl.col("rows"),
             pl.col("missing").alias("value"),
@@ -251,7 +258,7 @@ def _findings(marks: pl.DataFrame, bars: pl.DataFrame, rules: QualityRules) -> p
             session=pl.col(Bar.SESSION),
             symbols=pl.col("symbols"),
             rows=pl.col("rows"),
-            share=(pl.col("symbols") / pl.col("present").clip(1)).clip(0.0, 1.0),
+            share=(pl.col("symbols") / pl.col("present").fill_null(1).clip(1)).clip(0.0, 1.0),
             worst=pl.col("worst"),
             detail=pl.when(pl.col("symbols") > 5)
             .then(pl.format("{} and {} more", "names", pl.col("symbols").cast(pl.Int64) - 5))
@@ -268,6 +275,8 @@ def _parted(
     findings: pl.DataFrame,
     inspected: int,
     rules: QualityRules,
+    *,
+    report: bool,
 ) -> Inspection:
     own = rows if inspected == rows.height else rows.filter(pl.col("row") < inspected)
     barred = _bar(_quarantining(marks, rules), received, rows)
@@ -275,11 +284,13 @@ def _parted(
     if barred.height:
         good = own.filter(~pl.col("row").is_in(barred["row"].implode()))
     of_bars = pl.col("row") < inspected
-    found = marks.filter(of_bars).with_columns(pl.lit(1, pl.Int64).alias("rows"))
-    sessions = own[Bar.SESSION].unique().implode()
-    everything = pl.concat(
-        [_findings(found, own, rules), findings.filter(pl.col("session").is_in(sessions))]
-    )
+    everything = findings.clear()
+    if report:
+        found = marks.filter(of_bars).with_columns(pl.lit(1, pl.Int64).alias("rows"))
+        sessions = own[Bar.SESSION].unique().implode()
+        everything = pl.concat(
+            [_findings(found, own, rules), findings.filter(pl.col("session").is_in(sessions))]
+        )
     # Evidence as late as the inspected rows is evidence from them.
     exposed = pl.col("evident_at") >= pl.lit(own[Bar.KNOWN_AT].min(), UTC_MICROSECONDS)
     suspects = barred.filter(~of_bars & exposed)
@@ -313,71 +324,3 @@ def _bar(marks: pl.DataFrame, received: pl.DataFrame, rows: pl.DataFrame) -> pl.
         .sort(*_KEYS, "row", nulls_last=True)
         .select("row", *QUARANTINE_SCHEMA.names())
     )
-
-
-@dataclass(frozen=True, slots=True)
-class BarQuality:
-    """Counts of rows that break a rule."""
-
-    rows: int
-    not_positive: int
-    out_of_order: int
-    negative_volume: int
-    known_too_early: int
-    odd_length: int
-
-    @property
-    def faults(self) -> int:
-        """Rows that break a rule, counted once per rule."""
-        return (
-            self.not_positive
-            + self.out_of_order
-            + self.negative_volume
-            + self.known_too_early
-            + self.odd_length
-        )
-
-    def as_metadata(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {k.replace("_", " "): int(v) for k, v in asdict(self).items()}
-
-
-def describe_bars(bars: pl.LazyFrame, timeframe: Timeframe) -> BarQuality:
-    """Count the rows that cannot be true bars.
-
-    Parameters
-    ----------
-    bars : pl.LazyFrame
-        ``BAR_SCHEMA``.
-    timeframe : Timeframe
-        Their declared length.
-
-    Returns
-    -------
-    BarQuality
-        All zero but ``rows`` for sound bars.
-    """
-    prices = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
-    sound = pl.all_horizontal(
-        (pl.col(p).is_finite() & (pl.col(p) > 0)).fill_null(value=False) for p in prices
-    )
-    volume = pl.col(Bar.VOLUME)
-    body_high = pl.max_horizontal(Bar.OPEN, Bar.CLOSE)
-    body_low = pl.min_horizontal(Bar.OPEN, Bar.CLOSE)
-    length = (pl.col(Bar.BAR_END) - pl.col(Bar.BAR_START)).dt.total_minutes()
-    odd = length != 1 if timeframe is Timeframe.M1 else ~length.is_between(180, 390)
-    row = (
-        bars.select(
-            rows=pl.len(),
-            not_positive=(~sound).sum(),
-            out_of_order=((pl.col(Bar.HIGH) < body_high) | (pl.col(Bar.LOW) > body_low)).sum(),
-            negative_volume=(~(volume.is_finite() & (volume >= 0)).fill_null(value=False)).sum(),
-            known_too_early=(pl.col(Bar.KNOWN_AT) < pl.col(Bar.BAR_END))
-            .fill_null(value=True)
-            .sum(),
-            odd_length=odd.sum(),
-        )
-        .collect()
-        .row(0, named=True)
-    )
-    return BarQuality(**row)

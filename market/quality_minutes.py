@@ -53,10 +53,11 @@ def mark_minute_repeats(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame
     """Return marks of minutes whose whole OHLCV equals the neighbour's, and of copied sessions.
 
     A minute's neighbour is the one before; of two equal ones neither stays. A session whose
-    sums of prices and volume all equal another session's is a copy, and neither stays.
+    sums of prices and volume all equal another session's is reported.
     """
     columns = (*OHLC, Bar.VOLUME)
     same = pl.col(Bar.SYMBOL) == pl.col(Bar.SYMBOL).shift(1)
+    same &= pl.col(Bar.SESSION) == pl.col(Bar.SESSION).shift(1)
     for column in columns:
         same &= pl.col(column) == pl.col(column).shift(1)
     telling = (pl.col(Bar.HIGH) > pl.col(Bar.LOW)) & (pl.col(Bar.VOLUME) >= rules.repeat_volume)
@@ -91,7 +92,7 @@ def _copied_sessions(bars: pl.DataFrame, empty_like: pl.DataFrame) -> pl.DataFra
     ).select(*_KEYS, _OWN.max().over(Bar.SYMBOL, *columns).alias("later"))
     return mark(
         bars.join(copies, on=_KEYS, maintain_order="left"),
-        Reason.REPEATED_ROW,
+        Reason.COPIED_SESSION,
         pl.lit(2),
         pl.lit("the whole session equals another session"),
         pl.col("later"),

@@ -43,9 +43,11 @@ class Reason(StrEnum):
     JUMP_UNCONFIRMED = "jump_unconfirmed"
     JUMP = "jump"
     SOURCES_DIFFER = "sources_differ"
+    COPIED_SESSION = "copied_session"
     STALE = "stale"
     CLEARED = "cleared"
     HOLE = "hole"
+    MISSING_MINUTES = "missing_minutes"
     EXCESS = "excess"
 
 
@@ -73,8 +75,9 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
         ),
         Reason.REPEATED_ROW: (
             Severity.QUARANTINE,
-            "open, high, low, close and volume all equal another session's: one of the two is "
-            "false; the one that fits its neighbours stays, or none where that is not clear",
+            "open, high, low, close and volume all equal those of a session nearby, or of the "
+            "minute next to it: one of the two is false; of days the one that fits its neighbours "
+            "stays, or none where that is not clear",
         ),
         Reason.SPIKE: (
             Severity.QUARANTINE,
@@ -89,14 +92,29 @@ REASONS: Mapping[Reason, tuple[Severity, str]] = MappingProxyType(
             Severity.WARN,
             "a second source says otherwise, by more than the smaller threshold",
         ),
+        Reason.COPIED_SESSION: (
+            Severity.WARN,
+            "a session of minutes that equals another session; seen only where both are at hand",
+        ),
         Reason.STALE: (Severity.WARN, "many bars with volume in a row whose prices are identical"),
         Reason.CLEARED: (Severity.INFO, "odd by itself, but a second source says the same"),
-        Reason.HOLE: (Severity.WARN, "bars are missing between bars; none is invented"),
+        Reason.HOLE: (
+            Severity.WARN,
+            "no daily bar between a symbol's bars: a halt, a loss or a held bar; none is invented",
+        ),
+        Reason.MISSING_MINUTES: (
+            Severity.INFO,
+            "an active symbol lacks minutes: no trade in them, a halt, or a loss; none is invented",
+        ),
         Reason.EXCESS: (Severity.WARN, "more symbols are odd on this session than chance explains"),
     }
 )
 # Reasons that rest on plausibility alone; a second source that agrees clears them.
 CIRCUMSTANTIAL = (Reason.REPEATED_ROW, Reason.SPIKE, Reason.JUMP_UNCONFIRMED, Reason.JUMP)
+# Reasons that later or other evidence can overturn; a row with any other one is no evidence itself.
+OPEN_TO_REVIEW = (*CIRCUMSTANTIAL, Reason.SOURCES_DISAGREE)
+# Reasons that name no row, so that there is nothing to keep apart.
+WITHOUT_ROWS = (Reason.HOLE, Reason.MISSING_MINUTES, Reason.EXCESS)
 
 QUARANTINE_SCHEMA = pl.Schema(
     {
@@ -106,6 +124,11 @@ QUARANTINE_SCHEMA = pl.Schema(
         "evident_at": UTC_MICROSECONDS,
         "source_row": pl.String(),
     }
+)
+# As it is stored: which session was asked for when the row came, and its place there (a row may
+# lack the keys of a bar).
+HELD_SCHEMA = pl.Schema(
+    {"asked_session": pl.Date(), "place": pl.Int64(), **QUARANTINE_SCHEMA},
 )
 FINDING_SCHEMA = pl.Schema(
     {
@@ -157,6 +180,8 @@ class QualityRules:
         The fewest symbols in a session for it, and for the market's move, to be judged.
     repeat_volume : float
         Least volume for equal rows to be no coincidence.
+    repeat_sessions : int
+        How many sessions apart equal daily rows may be to count as a repeat.
     repeat_margin : float
         How much better one repeated row must fit its neighbours than the others to stay.
     stale_bars, stale_minutes : int
@@ -196,6 +221,7 @@ class QualityRules:
     excess: float = 6.0
     excess_symbols: int = 20
     repeat_volume: float = 1000.0
+    repeat_sessions: int = 21
     repeat_margin: float = 2.0
     stale_bars: int = 4
     stale_minutes: int = 30
@@ -203,7 +229,7 @@ class QualityRules:
     severities: Mapping[Reason, Severity] = field(default_factory=dict[Reason, Severity])
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "severities", MappingProxyType(dict(self.severities)))
+        object.__setattr__(self, "severities", dict(self.severities))
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if name not in ("severities", "scale_sessions") and not value > 0:
@@ -211,6 +237,14 @@ class QualityRules:
                     f"threshold {name!r} of the quality rules",
                     got=value,
                     allowed="a number above zero",
+                    remedy="correct the setting",
+                )
+        for reason in WITHOUT_ROWS:
+            if self.severity(reason) is Severity.QUARANTINE:
+                raise MarketError(
+                    f"severity of {reason.value!r} in the quality rules",
+                    got=Severity.QUARANTINE.value,
+                    allowed="info or warn: this reason names no row that could be kept apart",
                     remedy="correct the setting",
                 )
         least = min(self.disagreement, self.range_disagreement)
@@ -290,3 +324,12 @@ def mark(
         detail.cast(pl.String).alias("detail"),
         evident_at.cast(UTC_MICROSECONDS).alias("evident_at"),
     )
+
+
+def reason_table() -> str:
+    """Return the reasons as a table in Markdown: what ``docs/quality.md`` shows."""
+    rows = [
+        f"| `{reason.value}` | {severity.value} | {text[0].upper()}{text[1:]}. |"
+        for reason, (severity, text) in REASONS.items()
+    ]
+    return "\n".join(["| reason | what follows | meaning |", "|---|---|---|", *rows]) + "\n"

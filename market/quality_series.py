@@ -50,11 +50,16 @@ def daily_moves(
         apart=pl.col("session_index").diff().over(Bar.SYMBOL).clip(1).sqrt(),
     )
     moves = moves.with_columns(_beyond_market(c, rules) / pl.col("apart") for c in _IN)
+    # By sessions, not by rows: a halted symbol's verdict rests on the same days whoever asks.
     usual = (
         pl.col("close_in")
         .abs()
-        .shift(1)
-        .rolling_median(rules.usual_sessions, min_samples=rules.usual_overlap)
+        .rolling_median_by(
+            "session_index",
+            f"{rules.usual_sessions}i",
+            min_samples=rules.usual_overlap,
+            closed="left",
+        )
         .over(Bar.SYMBOL)
         .clip(rules.usual_floor)
     )
@@ -134,15 +139,16 @@ def mark_moves(moves: pl.DataFrame, spike: float, jump: float) -> pl.DataFrame:
 
 
 def mark_repeats(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
-    """Return marks of rows whose whole OHLCV equals another session's of the same symbol.
+    """Return marks of rows whose whole OHLCV equals that of the same symbol on a day nearby.
 
     Of equal rows the one that fits its neighbours clearly better stays (mean absolute return
     from the bar before and to the bar after). Rows next to each other cannot be told apart by
     prices, so none of them stays.
     """
-    keys = [Bar.SYMBOL, *OHLC, Bar.VOLUME]
+    keys: list[str] = [Bar.SYMBOL, *OHLC, Bar.VOLUME]
     telling = (pl.col(Bar.HIGH) > pl.col(Bar.LOW)) & (pl.col(Bar.VOLUME) >= rules.repeat_volume)
     move = pl.col(Bar.CLOSE).log().diff().over(Bar.SYMBOL).abs()
+    apart = pl.col("session_index").diff().over(keys)
     equal = (
         bars.with_columns(
             move=move,
@@ -152,8 +158,13 @@ def mark_repeats(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
         )
         .filter("suspect")
         .with_columns(fit=pl.mean_horizontal("move", "move_next").fill_null(0.0))
+        .join(_INDEX, on=Bar.SESSION, how="left", maintain_order="left")
         .sort(Bar.SYMBOL, Bar.BAR_START)
+        .with_columns(far=(apart > rules.repeat_sessions).fill_null(value=False))
+        .with_columns(cluster=pl.col("far").cum_sum().over(keys))
     )
+    keys = [*keys, "cluster"]
+    equal = equal.filter(pl.len().over(keys) > 1)
     if equal.is_empty():
         return mark(equal, Reason.REPEATED_ROW, pl.lit(0), pl.lit(""), _OWN)
     adjacent = (pl.col("place").diff().over(keys) == 1).fill_null(value=False)

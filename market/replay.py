@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from market import calendar
+from market import replay_macro as macro
 from market import replay_reference as reference
 from market.errors import MarketError
 from market.replay_bars import TIMESPANS, BarShelf, Query
@@ -138,7 +139,7 @@ class _Routes:
     def __init__(self, market: ServedMarket, now: Callable[[], dt.datetime] | None) -> None:
         self._now = now
         self._shelf = BarShelf(market)
-        self._tickers = reference.ticker_rows(market.tickers)
+        self._reference = macro.ReferenceShelf(market)
         self._splits = reference.split_rows(market.splits)
         self._dividends = reference.dividend_rows(market.dividends)
 
@@ -149,6 +150,8 @@ class _Routes:
         query = _aggregates_query(
             _parameters(request), ticker, multiplier, timespan, _moment(start), _moment(end, True)
         )
+        if ticker.startswith(macro.INDEX_PREFIX):
+            return self._index(request, query)
         page = self._shelf.page(query, self._moment())
         body: dict[str, Any] = {
             "ticker": ticker,
@@ -174,7 +177,7 @@ class _Routes:
         """List the reference table of symbols."""
         query = _parameters(request)
         active = _flag(query, "active", True)
-        rows = [r for r in self._tickers if r["active"] is active]
+        rows = [r for r in self._reference.tickers(self._moment()) if r["active"] is active]
         if query.get("market", "stocks") != "stocks" or query.get("type", "CS") != "CS":
             rows = []
         if search := query.get("search", "").lower():
@@ -183,11 +186,26 @@ class _Routes:
 
     async def ticker(self, request: Request, ticker: str) -> Response:
         """Return one symbol of the reference table."""
-        for row in self._tickers:
-            if row["ticker"] == ticker:
-                return _answer(request, {"results": row})
-        body = {"status": "NOT_FOUND", "message": "Ticker not found."}
-        return _respond(404, {**body, "request_id": _request_id()})
+        rows = [r for r in self._reference.tickers(self._moment()) if r["ticker"] == ticker]
+        if not rows:
+            return _not_found("Ticker not found.")
+        return _answer(request, {"results": max(rows, key=lambda r: r["active"])})
+
+    async def ticker_events(self, request: Request, name: str) -> Response:
+        """Ticker changes of a company, by composite FIGI or by the ticker that it bears."""
+        found = self._reference.events(name, self._moment())
+        return _not_found("No events.") if found is None else _answer(request, {"results": found})
+
+    async def news(self, request: Request) -> Response:
+        """Articles with the labels given to each ticker."""
+        query = _parameters(request)
+        rows = self._reference.news(query.get("ticker"), self._moment())
+        return _table(request, rows, query, macro.NEWS)
+
+    async def treasury_yields(self, request: Request) -> Response:
+        """Par yields by date, in percent."""
+        rows = self._reference.yields(self._moment())
+        return _table(request, rows, _parameters(request), macro.YIELDS)
 
     async def splits(self, request: Request) -> Response:
         """Splits, in the v3 and in the v1 form."""
@@ -204,6 +222,17 @@ class _Routes:
     async def upcoming(self, request: Request) -> Response:
         """Coming holidays and half-days; a bare list, as the vendor's."""
         return _respond(200, reference.upcoming_closures(self._clock()))
+
+    def _index(self, request: Request, query: Query) -> Response:
+        page, rows = self._reference.index_page(query, self._moment())
+        body: dict[str, Any] = {
+            "ticker": query.symbol,
+            "queryCount": page.base_count,
+            "resultsCount": page.count,
+            "results": rows,
+        }
+        following = None if page.following is None else _position(page.following)
+        return _answer(request, body, page.count, following)
 
     def _events(
         self,
@@ -229,6 +258,9 @@ def _add_routes(app: FastAPI, routes: _Routes) -> None:
         "/v2/aggs/grouped/locale/us/market/stocks/{date}": routes.grouped,
         "/v3/reference/tickers": routes.tickers,
         "/v3/reference/tickers/{ticker}": routes.ticker,
+        "/vX/reference/tickers/{name}/events": routes.ticker_events,
+        "/v2/reference/news": routes.news,
+        "/fed/v1/treasury-yields": routes.treasury_yields,
         "/v3/reference/splits": routes.splits,
         "/stocks/v1/splits": routes.splits,
         "/v3/reference/dividends": routes.dividends,
@@ -258,6 +290,11 @@ def _respond(status: int, body: Any) -> Response:
     given = body.get("request_id") if isinstance(body, dict) else None
     headers = {"X-Request-Id": given or _request_id()}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _not_found(message: str) -> Response:
+    body = {"status": "NOT_FOUND", "message": message, "request_id": _request_id()}
+    return _respond(404, body)
 
 
 def _answer(

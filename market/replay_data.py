@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from market import calendar
 from market.errors import MarketError
+from market.reference_source import ReferenceTables
 from market.schema import (
     BAR_SCHEMA,
     DIVIDEND_SCHEMA,
@@ -42,6 +43,9 @@ class ServedMarket:
         ``BAR_SCHEMA``, raw prices. ``minute`` holds intraday bars of any one length.
     splits, dividends, tickers : pl.DataFrame
         ``SPLIT_SCHEMA``, ``DIVIDEND_SCHEMA``, ``TICKER_SCHEMA``.
+    reference : ReferenceTables
+        Treasury yields, indices, news and identities; none by default. Symbols with an identity
+        are listed by it, the others as ``tickers`` has them.
 
     Raises
     ------
@@ -54,6 +58,7 @@ class ServedMarket:
     splits: pl.DataFrame
     dividends: pl.DataFrame
     tickers: pl.DataFrame
+    reference: ReferenceTables = field(default_factory=ReferenceTables)
 
     def __post_init__(self) -> None:
         for name in ("daily", "minute"):

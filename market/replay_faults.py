@@ -58,7 +58,7 @@ class FaultPlan:
     in_a_row : int, default 2
         At most so many times in a row for one address; then it is answered well once.
     page_bars : int, optional
-        Cut pages of bars to so many, so that there are several.
+        Cut pages of bars, or of news, to so many, so that there are several.
     """
 
     kind: FaultKind
@@ -134,7 +134,7 @@ class FaultMiddleware:
 
     def _asked_for(self, scope: Scope) -> Scope:
         """Return the request with shorter pages, or from the end, where the plan wants it."""
-        if not _is_bars(scope):
+        if not _is_paged(scope):
             return scope
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if "cursor" in query:
@@ -142,7 +142,8 @@ class FaultMiddleware:
         if self._plan.page_bars is not None and "limit" in query:
             query["limit"] = str(self._plan.page_bars)
         order = random.Random(f"{self._plan.seed}|{scope['path']}").random()
-        if self._plan.kind is FaultKind.REORDERED_PAGES and order < self._plan.rate:
+        turned = self._plan.kind is FaultKind.REORDERED_PAGES and order < self._plan.rate
+        if turned and _is_bars(scope):
             query["sort"] = "desc"
         return {**scope, "query_string": urlencode(query).encode()}
 
@@ -170,10 +171,12 @@ class FaultMiddleware:
         if kind is FaultKind.TRUNCATED:
             return body[: chance.randrange(len(body))]
         page: dict[str, Any] = orjson.loads(body)
-        if not _is_bars(scope) or not page.get("results"):
+        if not page.get("results"):
             return body
-        if kind in _PAGING:
+        if kind in _PAGING and _is_paged(scope):
             _PAGING[kind](page, _own_url(scope))
+        elif not _is_bars(scope):
+            return body
         elif kind is FaultKind.REORDERED_PAGES:
             chance.shuffle(page["results"])
         elif kind is FaultKind.UNKNOWN_FIELDS:
@@ -215,6 +218,10 @@ _PAGING: dict[FaultKind, Callable[[dict[str, Any], str], None]] = {
 
 def _is_bars(scope: Scope) -> bool:
     return str(scope["path"]).startswith("/v2/aggs/")
+
+
+def _is_paged(scope: Scope) -> bool:
+    return _is_bars(scope) or scope["path"] == "/v2/reference/news"
 
 
 def _own_url(scope: Scope) -> str:

@@ -49,22 +49,19 @@ DIVIDENDS = Table(
 )
 
 
-def ticker_rows(tickers: pl.DataFrame) -> list[Row]:
-    """Return the vendor's form of the tickers table."""
-    rows = [
-        {
-            "ticker": row[Ticker.SYMBOL],
-            "name": row[Ticker.NAME],
-            "market": "stocks",
-            "locale": "us",
-            "type": "CS",
-            "active": row[Ticker.ACTIVE],
-            "currency_name": "usd",
-            "composite_figi": row[Ticker.FIGI],
-        }
-        for row in tickers.iter_rows(named=True)
-    ]
-    return [_without_nulls(r) for r in rows]
+def ticker_row(row: Mapping[str, Any]) -> Row:
+    """Return the vendor's form of a row of the tickers table."""
+    wire = {
+        "ticker": row[Ticker.SYMBOL],
+        "name": row[Ticker.NAME],
+        "market": "stocks",
+        "locale": "us",
+        "type": "CS",
+        "active": row[Ticker.ACTIVE],
+        "currency_name": "usd",
+        "composite_figi": row[Ticker.FIGI],
+    }
+    return _without_nulls(wire)
 
 
 def split_rows(splits: pl.DataFrame) -> list[tuple[dt.datetime, Row]]:

@@ -109,6 +109,138 @@ TICKER_SCHEMA = pl.Schema(
 )
 
 
+class Yield(StrEnum):
+    """Columns of the Treasury yields table: par yields by maturity, in percent a year.
+
+    A maturity that was not published on a date is null (the 30-year from 2002 to 2006).
+    ``known_at`` is explained in :func:`market.macro.yields_known_at`.
+    """
+
+    DATE = "date"
+    KNOWN_AT = "known_at"
+    MONTH_1 = "yield_1_month_percent"
+    MONTH_3 = "yield_3_month_percent"
+    MONTH_6 = "yield_6_month_percent"
+    YEAR_1 = "yield_1_year_percent"
+    YEAR_2 = "yield_2_year_percent"
+    YEAR_3 = "yield_3_year_percent"
+    YEAR_5 = "yield_5_year_percent"
+    YEAR_7 = "yield_7_year_percent"
+    YEAR_10 = "yield_10_year_percent"
+    YEAR_20 = "yield_20_year_percent"
+    YEAR_30 = "yield_30_year_percent"
+
+
+MATURITIES = tuple(y for y in Yield if y not in (Yield.DATE, Yield.KNOWN_AT))
+
+TREASURY_YIELD_SCHEMA = pl.Schema(
+    {
+        Yield.DATE: pl.Date(),
+        Yield.KNOWN_AT: UTC_MICROSECONDS,
+        **{maturity: pl.Float64() for maturity in MATURITIES},
+    }
+)
+
+
+class IndexBar(StrEnum):
+    """Columns of the daily index table, in points of the index; ``symbol`` is ``VIX``.
+
+    ``known_at`` is explained in :func:`market.macro.index_known_at`.
+    """
+
+    SYMBOL = "symbol"
+    SESSION = "session"
+    KNOWN_AT = "known_at"
+    OPEN = "open"
+    HIGH = "high"
+    LOW = "low"
+    CLOSE = "close"
+
+
+INDEX_SCHEMA = pl.Schema(
+    {
+        IndexBar.SYMBOL: pl.String(),
+        IndexBar.SESSION: pl.Date(),
+        IndexBar.KNOWN_AT: UTC_MICROSECONDS,
+        IndexBar.OPEN: pl.Float64(),
+        IndexBar.HIGH: pl.Float64(),
+        IndexBar.LOW: pl.Float64(),
+        IndexBar.CLOSE: pl.Float64(),
+    }
+)
+
+
+class News(StrEnum):
+    """Columns of the news table: one row per article and symbol that it names.
+
+    ``month`` is the first day of the UTC month of publication. ``sentiment`` is the vendor's
+    label for this symbol (``positive``, ``neutral``, ``negative``), null where it gave none.
+    ``known_at`` is explained in :func:`market.macro.news_known_at`.
+    """
+
+    ARTICLE_ID = "article_id"
+    SYMBOL = "symbol"
+    MONTH = "month"
+    PUBLISHED_AT = "published_at"
+    KNOWN_AT = "known_at"
+    TITLE = "title"
+    PUBLISHER = "publisher"
+    SENTIMENT = "sentiment"
+    SENTIMENT_REASONING = "sentiment_reasoning"
+    URL = "url"
+
+
+NEWS_SCHEMA = pl.Schema(
+    {
+        News.ARTICLE_ID: pl.String(),
+        News.SYMBOL: pl.String(),
+        News.MONTH: pl.Date(),
+        News.PUBLISHED_AT: UTC_MICROSECONDS,
+        News.KNOWN_AT: UTC_MICROSECONDS,
+        News.TITLE: pl.String(),
+        News.PUBLISHER: pl.String(),
+        News.SENTIMENT: pl.String(),
+        News.SENTIMENT_REASONING: pl.String(),
+        News.URL: pl.String(),
+    }
+)
+
+
+class Identity(StrEnum):
+    """Columns of the identities table: one row per spell of a company under one symbol.
+
+    ``identity`` is the composite FIGI, or where the vendor gives none the symbol, with ``@`` and
+    the last day of trading when it is delisted. The symbol is used from ``valid_from`` (null: as
+    far back as the vendor knows) up to, and without, ``valid_to`` (null: still). ``delisted`` is
+    the last day of trading, on the last spell of a delisted company; ``active`` says whether the
+    symbol is this company's today. A row's beginning is known at ``known_at``, the open of the
+    first session on or after ``valid_from``; its end, likewise, at that of ``valid_to``.
+    """
+
+    KEY = "identity"
+    FIGI = "composite_figi"
+    SYMBOL = "symbol"
+    VALID_FROM = "valid_from"
+    VALID_TO = "valid_to"
+    ACTIVE = "active"
+    DELISTED = "delisted"
+    KNOWN_AT = "known_at"
+
+
+IDENTITY_SCHEMA = pl.Schema(
+    {
+        Identity.KEY: pl.String(),
+        Identity.FIGI: pl.String(),
+        Identity.SYMBOL: pl.String(),
+        Identity.VALID_FROM: pl.Date(),
+        Identity.VALID_TO: pl.Date(),
+        Identity.ACTIVE: pl.Boolean(),
+        Identity.DELISTED: pl.Date(),
+        Identity.KNOWN_AT: UTC_MICROSECONDS,
+    }
+)
+
+
 def conform(frame: pl.DataFrame, schema: pl.Schema, table: str) -> pl.DataFrame:
     """Return ``frame`` with exactly the schema's columns, in its order and types.
 

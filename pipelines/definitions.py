@@ -5,10 +5,16 @@ import warnings
 import dagster as dg
 
 from pipelines.assets.backtest import build_backtest_assets
-from pipelines.assets.features import build_feature_assets, build_feature_checks
-from pipelines.assets.ingest import build_ingest_assets, build_ingest_checks
+from pipelines.assets.bar_checks import build_bar_checks
+from pipelines.assets.features import (
+    build_feature_assets,
+    build_feature_checks,
+    build_feature_inputs,
+)
+from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
+from pipelines.assets.reference import build_reference_assets, build_reference_checks
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
@@ -38,14 +44,17 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *build_ingest_assets(settings),
+            *build_reference_assets(),
             *build_feature_assets(settings),
+            *build_feature_inputs(settings),
             *build_model_assets(settings),
             *build_backtest_assets(settings),
             *build_signal_assets(settings),
             *build_order_assets(settings),
         ],
         asset_checks=[
-            *build_ingest_checks(),
+            *build_bar_checks(),
+            *build_reference_checks(),
             *build_feature_checks(settings),
             *build_model_checks(),
             *build_signal_checks(),

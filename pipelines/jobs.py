@@ -13,6 +13,7 @@ from market.layouts import BY_SYMBOL_TABLE
 from market.timeframes import Timeframe
 from pipelines.assets.features import feature_table, used_timeframes
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
+from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
 from pipelines.settings import Settings
 
@@ -21,6 +22,7 @@ Job = Any
 
 ACTIONS_JOB = "corporate_actions_job"
 COMPACTION_JOB = "compaction_job"
+REFERENCE_JOB = "reference_job"
 VERSION_JOB = "dataset_version_job"
 TRAINING_JOB = "training_job"
 BACKTEST_JOB = "backtest_job"
@@ -45,6 +47,12 @@ def build_jobs(settings: Settings) -> list[Job]:
     """Return every job."""
     return [
         _job(ACTIONS_JOB, ["splits", "dividends"], "Fetch splits and dividends."),
+        # Alone, so that no signal or order waits for data that it does not use.
+        _job(
+            REFERENCE_JOB,
+            list(REFERENCE_ASSETS),
+            "Fetch Treasury yields, the VIX, news, and ticker changes.",
+        ),
         *(
             _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.")
             for t in (Timeframe.D1, Timeframe.M1)
@@ -73,8 +81,10 @@ def _run_job(run: Run, settings: Settings) -> Job:
     names = ["splits", "dividends", signals_asset_name(run)]
     if run is Run.EOD:
         names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
-    if run is not Run.PREMARKET and intraday:
-        names += ["bars_1m", *(feature_table(t) for t in intraday)]
+    if intraday:
+        names.append("bars_1m")
+    if run is not Run.PREMARKET:
+        names += [feature_table(t) for t in intraday]
     if run in TRADING_RUNS:
         names.append(orders_asset_name(run))
     return _job(

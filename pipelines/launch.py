@@ -152,6 +152,11 @@ class Launcher:
                 found[table] = nothing | {"sessions already settled": settled}
         return found
 
+    def fetch_reference(self, symbols: Sequence[str] = ()) -> dict[str, Metadata]:
+        """Fetch macro data, news and identities, as far as the data plan has them."""
+        wanted = {"symbols": list(symbols)}
+        return self.launch(jobs.REFERENCE_JOB, config={"news": wanted, "identities": wanted})
+
     def prepare(self) -> dict[str, Metadata]:
         """Compute features that are missing or were made from other bars or definitions.
 

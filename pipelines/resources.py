@@ -19,6 +19,7 @@ from market.errors import SettingsError
 from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
+from market.reference_source import ReferenceSource
 from market.request_limiter import RequestLimiter
 from market.source import BarSource
 from market.universe import liquid_universe, membership_universe, read_membership
@@ -84,6 +85,32 @@ class Stores:
             on_progress=lambda done, total: self.progress("requests", done, total),
             limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
         )
+
+    @cached_property
+    def second_source(self) -> BarSource | None:
+        """Another source of daily bars; ``None`` where none is set."""
+        second, polygon = self.settings.second_source, self.settings.polygon
+        if not second.base_url:
+            return None
+        return PolygonSource(
+            second.api_key,
+            second.base_url,
+            known_delay=self.delay,
+            timeout_seconds=polygon.timeout_seconds,
+        )
+
+    @cached_property
+    def reference(self) -> ReferenceSource:
+        """The vendor of macro data, news and identities: the same as that of bars."""
+        source = self.source
+        if not isinstance(source, ReferenceSource):
+            raise SettingsError(
+                "the source of bars has no macro data, news and identities",
+                got=source.name,
+                allowed="a source with the methods of market.reference_source.ReferenceSource",
+                remedy="use the vendor's REST service",
+            )
+        return source
 
     @property
     def has_broker(self) -> bool:
@@ -151,7 +178,9 @@ class Stores:
         return self.settings.home / "signal_heads.jsonl"
 
 
-def moment_of(context: dg.AssetExecutionContext) -> dt.datetime:
+def moment_of(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> dt.datetime:
     """Return the run's present: its tag ``isobar/now`` in a replay, else the clock."""
     tagged = context.run.tags.get(NOW_TAG)
     return dt.datetime.fromisoformat(tagged) if tagged else dt.datetime.now(dt.UTC)

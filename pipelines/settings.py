@@ -33,6 +33,7 @@ from market.costs import CostModel
 from market.errors import SettingsError
 from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest import RefetchPolicy
+from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
 
 CONFIG_FILE = "isobar.toml"
@@ -65,6 +66,13 @@ class PolygonSettings(_Frozen):
     delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
     plan: Plan = Field(Plan.ADVANCED, description="Data plan: free, starter, developer, advanced")
+
+
+class SecondSourceSettings(_Frozen):
+    """Another source of daily bars that speaks the vendor's protocol, to hold the first against."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="Its key")
+    base_url: str = Field("", description="Root of its REST service; none when empty")
 
 
 class AlpacaSettings(_Frozen):
@@ -148,6 +156,7 @@ class Settings(_Frozen):
     ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
     mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")
     polygon: PolygonSettings = PolygonSettings()
+    second_source: SecondSourceSettings = SecondSourceSettings()
     alpaca: AlpacaSettings = AlpacaSettings()
     history: HistorySettings = HistorySettings()
     universe: UniverseSettings = UniverseSettings()
@@ -157,6 +166,7 @@ class Settings(_Frozen):
     risk: RiskLimits = RiskLimits()
     costs: CostModel = CostModel()
     refetch: RefetchPolicy = RefetchPolicy()
+    quality: QualityRules = DEFAULT_RULES
     starting_cash_usd: Decimal = Field(Decimal(100_000), gt=0, description="Backtest's capital")
 
     @property
@@ -173,6 +183,7 @@ class Settings(_Frozen):
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
         places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
+        places.add("second_source")
         body = json.dumps(self.model_dump(exclude=places), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
@@ -218,7 +229,12 @@ def load_settings() -> Settings:
 
 def hide_secrets(settings: Settings) -> None:
     """Make every log handler, present and future, redact the configured secrets."""
-    keys = (settings.polygon.api_key, settings.alpaca.api_key, settings.alpaca.secret_key)
+    keys = (
+        settings.polygon.api_key,
+        settings.second_source.api_key,
+        settings.alpaca.api_key,
+        settings.alpaca.secret_key,
+    )
     secrets = {k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4}
     _Redactor.secrets |= secrets
     if not _Redactor.installed:

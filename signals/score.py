@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from market.errors import SignalError
+from market.frame_hash import frame_hash
 from market.horizons import Horizon, last_complete_bar
-from market.lake import frame_hash
 from models.dataset import Dataset, assemble
 from models.forecast import Prediction
 from models.walk_forward import FittedModel, predict_rows

@@ -13,8 +13,8 @@ from backtest.tearsheet import render_tear_sheet
 from market import calendar
 from market.bars import read_adjusted, read_bars
 from market.errors import BacktestError
+from market.frame_hash import frame_hash
 from market.horizons import Horizon, find_horizon
-from market.lake import frame_hash
 from market.ledger_tables import backtests
 from market.timeframes import Timeframe
 from pipelines.assets.models import PeriodConfig, parse_date, read_labels

@@ -1,7 +1,6 @@
 """Features, regimes and the version of the dataset that models learn from."""
 
 import datetime as dt
-import hashlib
 
 import dagster as dg
 import polars as pl
@@ -10,8 +9,9 @@ from features.compute import compute_features, definitions_hash, longest_lookbac
 from features.regime import classify_regimes
 from market import calendar
 from market.bars import read_adjusted
+from market.frame_hash import frame_hash
 from market.lake import Lake
-from market.lineage import input_hashes, remember_inputs
+from market.lineage import changed_sessions, dataset_digest, input_hashes, remember_inputs
 from market.timeframes import Timeframe
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
@@ -39,6 +39,70 @@ def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [*(_features_asset(t, partitions) for t in frames), regimes, _version_asset(frames)]
 
 
+def build_feature_inputs(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return one external asset per input bar in use: what each session's features rest on.
+
+    A session's features rest on the bars of hundreds of sessions before it, and Dagster compares
+    no data versions through a hundred or more upstream partitions. So each session has one
+    digest of all of that here, reported by whatever changes it, and features become stale in
+    Dagster exactly where it is another one than they were made from.
+    """
+    partitions = session_partitions(settings)
+    # Each by itself: specs that are given together must reach back equally far.
+    return [
+        dg.AssetsDefinition(specs=[_inputs_spec(timeframe, partitions)])
+        for timeframe in used_timeframes(settings)
+    ]
+
+
+def _inputs_spec(timeframe: Timeframe, partitions: dg.PartitionsDefinition) -> dg.AssetSpec:
+    back = dg.TimeWindowPartitionMapping(
+        start_offset=-_warm_up_sessions(timeframe), allow_nonexistent_upstream_partitions=True
+    )
+    return dg.AssetSpec(
+        inputs_name(timeframe),
+        partitions_def=partitions,
+        deps=[
+            *(dg.AssetDep(name, partition_mapping=back) for name in _bars_under(timeframe)),
+            "splits",
+            "dividends",
+        ],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"deltalake"},
+        description=f"Digest of the bars, actions and definitions that {timeframe} features of a "
+        "session rest on. Its data version is reported when it changes; not materialised by hand.",
+    )
+
+
+def inputs_name(timeframe: Timeframe) -> str:
+    """Return the name of the external asset that stands for the inputs of these features."""
+    return f"inputs_of_{feature_table(timeframe)}"
+
+
+def report_changed_inputs(context: dg.AssetExecutionContext, stores: Stores) -> int:
+    """Tell Dagster which existing features rest on something else by now; return how many."""
+    count = 0
+    for timeframe in used_timeframes(stores.settings):
+        inputs = feature_inputs(stores.lake, timeframe)
+        changed = changed_sessions(stores.lake, timeframe, inputs)
+        # The newest one always: Dagster holds later versions only against an earlier record.
+        for session in {*changed, *sorted(inputs)[-1:]}:
+            context.log_event(
+                dg.AssetObservation(
+                    inputs_name(timeframe),
+                    partition=session.isoformat(),
+                    tags={"dagster/data_version": inputs[session]},
+                )
+            )
+        count += len(changed)
+    return count
+
+
+def _bars_under(timeframe: Timeframe) -> list[str]:
+    return ["bars_1d"] if timeframe is Timeframe.D1 else ["bars_1d", "bars_1m"]
+
+
 def _warm_up_sessions(timeframe: Timeframe) -> int:
     # Twice the lookback, so that a symbol that was halted for a while still has enough bars.
     per_session = max(1, calendar.REGULAR_MINUTES // timeframe.minutes)
@@ -59,19 +123,13 @@ def _features_asset(
     timeframe: Timeframe, partitions: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
     table = feature_table(timeframe)
-    upstream = ["bars_1d"] if timeframe is Timeframe.D1 else ["bars_1d", "bars_1m"]
-    back = dg.TimeWindowPartitionMapping(
-        start_offset=-_warm_up_sessions(timeframe), allow_nonexistent_upstream_partitions=True
-    )
 
     @dg.asset(
         name=table,
         partitions_def=partitions,
-        deps=[
-            *(dg.AssetDep(name, partition_mapping=back) for name in upstream),
-            "splits",
-            "dividends",
-        ],
+        # Bars and actions set the order of work; what makes features stale are their inputs.
+        deps=[*_bars_under(timeframe), "splits", "dividends", inputs_name(timeframe)],
+        code_version=definitions_hash(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
@@ -88,6 +146,7 @@ def _features_asset(
         made = compute_features(bars).filter(pl.col("session").is_in(sessions))
         stores.lake.replace(table, made, sessions)
         remember_inputs(stores.lake, timeframe, sessions, inputs)
+        _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={
                 "rows": made.height,
@@ -98,6 +157,14 @@ def _features_asset(
         )
 
     return features
+
+
+def _report_dataset(context: dg.AssetExecutionContext, stores: Stores) -> None:
+    # Models become stale as soon as what they learn from is another, whoever recomputed it.
+    version = dataset_digest(stores.lake, used_timeframes(stores.settings))
+    context.log_event(
+        dg.AssetMaterialization("dataset_version", tags={"dagster/data_version": version})
+    )
 
 
 def _null_share(frame: pl.DataFrame) -> float:
@@ -113,7 +180,9 @@ def regimes(
     made = classify_regimes(read_adjusted(stores.lake, Timeframe.D1, None, None))
     stores.lake.replace("regimes", made, None)
     counts = dict(made["regime"].value_counts().iter_rows())
-    return dg.MaterializeResult(metadata={"sessions": made.height, **counts})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(frame_hash(made)), metadata={"sessions": made.height, **counts}
+    )
 
 
 def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
@@ -130,19 +199,12 @@ def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
     def dataset_version(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
-        version = current_dataset_version(stores.lake, timeframes)
+        version = dataset_digest(stores.lake, timeframes)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version), metadata={"dataset version": version}
         )
 
     return dataset_version
-
-
-def current_dataset_version(lake: Lake, timeframes: list[Timeframe]) -> str:
-    """Return a digest of the rows that models would learn from now."""
-    tables = [*(feature_table(t) for t in timeframes), "splits", "dividends"]
-    versions = ",".join(f"{t}:{lake.fingerprint(t)}" for t in tables)
-    return hashlib.sha256(versions.encode()).hexdigest()[:12]
 
 
 def build_feature_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:

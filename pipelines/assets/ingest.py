@@ -9,18 +9,18 @@ from market import calendar
 from market.compaction import compact
 from market.ingest import bars_table, ingest, ingested_symbols, settled_sessions
 from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE
-from market.quality import describe_bars, inspect_bars
-from market.quality_picture import draw_findings
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.timeframes import Timeframe
+from pipelines.assets.features import report_changed_inputs
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
 
 GROUP = "market_data"
 OWNERS = ["team:data"]
-# Daily bars are judged against the moves of the sessions before them, minutes within theirs.
-_LOOK_BACK = {Timeframe.D1: 160, Timeframe.M1: 5}
+# With a version of its code, fetching again what has not changed makes nothing stale; changes
+# are reported session by session, see ``build_feature_inputs``.
+CODE_VERSION = "1"
 
 
 class IngestConfig(dg.Config):
@@ -48,6 +48,7 @@ def _bars_asset(
         name=bars_table(timeframe),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=CODE_VERSION,
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "deltalake"},
@@ -66,6 +67,8 @@ def _bars_asset(
             config.symbols or list(stores.universe),
             now=moment_of(context),
             policy=stores.settings.refetch,
+            rules=stores.settings.quality,
+            second=stores.second_source if timeframe is Timeframe.D1 else None,
             progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
         )
         return dg.MaterializeResult(
@@ -75,6 +78,11 @@ def _bars_asset(
                 "sessions already settled": result.skipped,
                 "sessions without bars": [d.isoformat() for d in result.empty],
                 "sessions revised": [d.isoformat() for d in result.revised],
+                "bars held in quarantine": sum(result.held.values()),
+                **{f"held: {reason}": n for reason, n in sorted(result.held.items())},
+                "earlier bars withdrawn": result.withdrawn,
+                "earlier bars released": result.released,
+                "features that became stale": report_changed_inputs(context, stores),
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
             }
         )
@@ -91,24 +99,36 @@ def _action_range(
     return sorted(symbols), stores.settings.history.start, now.date() + dt.timedelta(days=60)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
 def splits(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Stock splits with ex-date and the time they became known."""
     frame = stores.source.splits(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
-    return dg.MaterializeResult(metadata={"splits": frame.height, "changed": changed})
+    return dg.MaterializeResult(
+        metadata={
+            "splits": frame.height,
+            "changed": changed,
+            "features that became stale": report_changed_inputs(context, stores) if changed else 0,
+        }
+    )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"})
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
 def dividends(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Cash dividends with ex-date and the time they became known."""
     frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
-    return dg.MaterializeResult(metadata={"dividends": frame.height, "changed": changed})
+    return dg.MaterializeResult(
+        metadata={
+            "dividends": frame.height,
+            "changed": changed,
+            "features that became stale": report_changed_inputs(context, stores) if changed else 0,
+        }
+    )
 
 
 @dg.asset(
@@ -117,6 +137,7 @@ def dividends(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"polars", "deltalake"},
+    code_version=CODE_VERSION,
 )
 def bars_1m_by_symbol(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
@@ -132,65 +153,3 @@ def bars_1m_by_symbol(
             "months not settled": list(done.unsettled),
         }
     )
-
-
-def build_ingest_checks() -> list[dg.AssetChecksDefinition]:
-    """Return the checks that hold bars against what a bar must be."""
-    both = (Timeframe.D1, Timeframe.M1)
-    return [*(_bars_check(t) for t in both), *(_oddities_check(t) for t in both)]
-
-
-def _bars_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
-    table = bars_table(timeframe)
-
-    @dg.asset_check(
-        asset=table,
-        name=f"{table}_are_sound",
-        blocking=False,
-        description="Positive prices, high and low that enclose open and close, on the grid.",
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.AssetCheckResult:
-        found = describe_bars(stores.lake.scan(table), timeframe)
-        return dg.AssetCheckResult(
-            passed=found.faults == 0,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata=found.as_metadata(),
-        )
-
-    return check
-
-
-def _oddities_check(timeframe: Timeframe) -> dg.AssetChecksDefinition:
-    table = bars_table(timeframe)
-    sessions = _LOOK_BACK[timeframe]
-
-    @dg.asset_check(
-        asset=table,
-        name=f"{table}_look_right",
-        blocking=False,
-        description=f"Spikes, jumps, repeats, stale prices, holes and odd dates in the last "
-        f"{sessions} sessions.",
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.AssetCheckResult:
-        lake = stores.lake
-        recent = sorted(lake.sessions(table))[-sessions:]
-        found = inspect_bars(
-            lake.read_bars(table, start=recent[0]),
-            timeframe=timeframe,
-            splits=lake.scan("splits").collect(),
-            dividends=lake.scan("dividends").collect(),
-        )
-        return dg.AssetCheckResult(
-            passed=found.quarantined.is_empty(),
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={
-                **found.as_metadata(),
-                "picture": dg.MetadataValue.md(draw_findings(found.findings)),
-            },
-        )
-
-    return check

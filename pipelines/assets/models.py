@@ -13,13 +13,13 @@ from market.bars import read_adjusted
 from market.horizons import Horizon, find_horizon
 from market.ingest import settled_sessions
 from market.lake import Lake
+from market.lineage import dataset_digest
 from market.timeframes import Timeframe
 from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
 from models.train import Training, train_horizon
 from pipelines.assets.features import (
-    current_dataset_version,
     feature_table,
     used_timeframes,
 )
@@ -65,7 +65,7 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         horizon = find_horizon(context.partition_key)
         as_of = _as_of(context, config)
         labels = read_labels(stores.lake, horizon)
-        version = current_dataset_version(stores.lake, used_timeframes(stores.settings))
+        version = dataset_digest(stores.lake, used_timeframes(stores.settings))
         training = _train(stores, horizon, config, as_of, labels, version)
         predictions = with_ensemble(stores.lake, training.predictions, labels)
         stores.lake.replace("predictions", predictions, [horizon.name])

@@ -20,6 +20,7 @@ from market import calendar
 from market import ingest as ingest_module
 from market.ingest import LOG_TABLE, bars_table, ingest
 from market.lake import Lake
+from market.quarantine import quarantine_table
 from market.schema import (
     BAR_SCHEMA,
     DIVIDEND_SCHEMA,
@@ -65,9 +66,14 @@ class MemorySource:
 
 
 def _history() -> pl.DataFrame:
+    """Rising bars; one spikes, one stays at a jump, one is impossible: held, moved, released."""
     closes = {s: [10.0 * n + k / 8 for k in range(len(SESSIONS))] for n, s in enumerate("1234", 1)}
+    closes["1"][30] *= 1.5
+    closes["2"][35:] = [3 * c for c in closes["2"][35:]]
     named = dict(zip(SYMBOLS, closes.values(), strict=True))
-    return daily_bars(named, SESSIONS[0])
+    bars = daily_bars(named, SESSIONS[0])
+    is_bad = (pl.col(Bar.SYMBOL) == "CCC") & (pl.col(Bar.SESSION) == SESSIONS[7])
+    return bars.with_columns(pl.when(is_bad).then(-1.0).otherwise(Bar.LOW).alias(Bar.LOW))
 
 
 def _backfill(folder: Path) -> None:
@@ -77,8 +83,9 @@ def _backfill(folder: Path) -> None:
     ingest(Lake(folder), source, Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
 
 
-def _content(lake: Lake) -> tuple[str, str]:
-    return lake.content_hash(bars_table(Timeframe.D1)), lake.content_hash(LOG_TABLE)
+def _content(lake: Lake) -> tuple[str, ...]:
+    tables = (bars_table(Timeframe.D1), quarantine_table(Timeframe.D1), LOG_TABLE)
+    return tuple(lake.content_hash(table) for table in tables)
 
 
 _PROCESS = """
@@ -123,15 +130,17 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     lake = Lake(tmp_path_factory.mktemp("truth"))
     ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+    held = lake.scan(quarantine_table(Timeframe.D1)).collect()
+    assert sorted(held["reason"]) == ["not_positive", "spike"]
     return _content(lake)
 
 
 @pytest.mark.parametrize("moment", range(KILLS))
 def test_killed_at_any_moment_it_resumes_to_the_same_lake(
-    tmp_path: Path, truth: tuple[str, str], small_chunks: None, moment: int
+    tmp_path: Path, truth: tuple[str, ...], small_chunks: None, moment: int
 ) -> None:
     """The kill comes when so many commits are on disk, and a random fraction of one later."""
     chance = random.Random(moment)
@@ -157,7 +166,7 @@ def _wait_for_commits(process: subprocess.Popen[str], folder: Path, commits: int
 
 
 def test_two_backfills_of_the_same_range_at_once_make_the_same_lake(
-    tmp_path: Path, truth: tuple[str, str]
+    tmp_path: Path, truth: tuple[str, ...]
 ) -> None:
     processes = [_start(tmp_path) for _ in range(2)]
     for process in processes:
@@ -166,7 +175,7 @@ def test_two_backfills_of_the_same_range_at_once_make_the_same_lake(
     assert _content(Lake(tmp_path)) == truth
 
 
-def test_a_killed_backfill_does_not_hold_up_another(tmp_path: Path, truth: tuple[str, str]) -> None:
+def test_a_killed_backfill_does_not_hold_up_another(tmp_path: Path, truth: tuple[str, ...]) -> None:
     first, second = _start(tmp_path), _start(tmp_path)
     _begin(first)
     _wait_for_commits(first, tmp_path, 3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from isobar.workspace import Workspace
 from market import calendar
+from market.compaction import compact
 from market.errors import MarketError, UsageError
 from market.layouts import BY_SYMBOL_TABLE
 from market.schema import Bar
@@ -46,13 +48,16 @@ def test_a_lazy_scan_opens_only_the_sessions_asked_for(workspace: Workspace) -> 
 
 
 def test_settled_months_come_from_the_copy_by_symbol_and_sql_does_not_show_it(
-    workspace: Workspace,
+    installation: Installation, tmp_path: Path
 ) -> None:
-    assert workspace.lake.exists(BY_SYMBOL_TABLE)
+    workspace = Workspace(installation.copy(tmp_path, ledger=False).home)
     name = installation_symbols(workspace)[0]
+    before = workspace.bars(name, "1m")
+    compact(workspace.lake, workspace.lake.sessions("bars_1m"), dt.date(2099, 1, 1))
     plan = workspace.bars(name, "1m", adjusted="raw", lazy=True).explain()
     assert BY_SYMBOL_TABLE in plan
-    assert f"session={TODAY}" in plan
+    assert "session=" not in plan
+    assert workspace.bars(name, "1m").equals(before)
     with pytest.raises(UsageError, match=BY_SYMBOL_TABLE):
         workspace.sql(f"select count(*) from {BY_SYMBOL_TABLE}")
 

@@ -190,15 +190,22 @@ def test_a_source_with_nothing_at_all_is_an_error(lake: Lake) -> None:
 
 
 def test_a_malformed_answer_writes_nothing(lake: Lake) -> None:
-    with pytest.raises(MarketError, match="lacks columns"):
+    with pytest.raises(MarketError, match="lack columns"):
         ingest(lake, MemorySource(BARS.drop(Bar.VWAP)), D1, DAYS, "ABC", now=LATER)
     assert not lake.exists("bars_1d")
 
 
-def test_a_doubled_bar_writes_nothing(lake: Lake) -> None:
-    with pytest.raises(MarketError, match="not unique"):
-        ingest(lake, MemorySource(pl.concat([BARS, BARS.head(1)])), D1, DAYS, "ABC", now=LATER)
-    assert not lake.exists("bars_1d")
+def test_before_the_open_there_may_be_no_minute_yet(lake: Lake) -> None:
+    """At 08:30 the premarket run goes on without bars; after the open their lack is an error."""
+    opened = calendar.session_open(DAYS[-1])
+    nothing = MemorySource(BARS.clear())
+    early = ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=opened - dt.timedelta(hours=1))
+    assert early.empty == (DAYS[-1],)
+    with pytest.raises(SourceError, match="no 1m bars at all"):
+        ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=opened)
+    night = dt.datetime.combine(DAYS[-1], dt.time(3, 59), calendar.NEW_YORK)
+    with pytest.raises(MarketError, match="in the future"):
+        ingest(lake, nothing, Timeframe.M1, DAYS[-1:], "A", now=night)
 
 
 @pytest.mark.parametrize(

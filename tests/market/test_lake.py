@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 import market.lake
 from market.errors import LakeError
-from market.lake import SCHEMA_VERSION, Lake, frame_hash, spec_of
+from market.lake import SCHEMA_VERSION, Lake, spec_of
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from tests.markets import bits, daily_bars
 
@@ -192,12 +192,6 @@ def test_a_new_column_reaches_the_table(lake: Lake) -> None:
     got = lake.scan("features_1d").sort("symbol", "session").collect()
     assert got["a"].to_list() == [1.0, 1.0, 2.0] * 2
     assert got["b"].to_list() == [None, None, 3.0] * 2
-
-
-def test_two_markets_never_share_a_digest() -> None:
-    assert frame_hash(BARS) == frame_hash(BARS.clone())
-    assert frame_hash(BARS) != frame_hash(BARS.reverse())
-    assert frame_hash(BARS) != frame_hash(BARS.with_columns(pl.col("close").cast(pl.Float32)))
 
 
 def test_old_versions_stay_readable_when_their_log_is_old(lake: Lake) -> None:

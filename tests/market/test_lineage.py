@@ -10,7 +10,14 @@ import pytest
 from market import calendar
 from market.ingest import RefetchPolicy, ingest
 from market.lake import Lake
-from market.lineage import contiguous, input_hashes, remember_inputs, stale_sessions
+from market.lineage import (
+    changed_sessions,
+    contiguous,
+    dataset_digest,
+    input_hashes,
+    remember_inputs,
+    stale_sessions,
+)
 from market.schema import SPLIT_SCHEMA, Bar, Split
 from market.timeframes import Timeframe
 from tests.market.test_ingest import BARS, D1, DAYS, LATER, MemorySource, changed
@@ -43,6 +50,7 @@ def test_a_revision_touches_its_window_alone(lake: Lake) -> None:
     later = LATER + dt.timedelta(days=8)
     assert ingest(lake, source, D1, DAYS, "ABC", now=later, policy=weekly).revised == (DAYS[3],)
     assert stale_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
+    assert changed_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
 
 
 def test_a_new_session_is_stale_alone(tmp_path) -> None:
@@ -77,3 +85,17 @@ def test_runs_end_where_a_session_is_missing() -> None:
     assert contiguous([DAYS[4], DAYS[0], DAYS[1]]) == [DAYS[:2], [DAYS[4]]]
     assert contiguous([]) == []
     assert BARS[Bar.SESSION].n_unique() == len(DAYS)
+
+
+def test_the_dataset_is_another_when_a_settled_session_is(tmp_path) -> None:
+    lake = Lake(tmp_path)
+    midday = calendar.session_close(DAYS[-1]) - dt.timedelta(hours=2)
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=midday)
+    remember_inputs(lake, D1, DAYS[:-1], inputs(lake))
+    without = dataset_digest(lake, [D1])
+    assert changed_sessions(lake, D1, inputs(lake)) == []
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    # The last one is not over: nothing is learned from it yet.
+    assert dataset_digest(lake, [D1]) == without
+    ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
+    assert dataset_digest(lake, [D1]) != without

@@ -8,6 +8,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -22,6 +23,7 @@ from market.quality_rules import (
     QualityRules,
     Reason,
     Severity,
+    reason_table,
 )
 from market.quality_series import daily_moves, find_excess
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, conform, empty
@@ -267,6 +269,12 @@ def test_stale_prices(run: int, stale: int) -> None:
     assert rows_of(inspect(halted), Reason.STALE) == 0
 
 
+def test_the_documented_table_and_the_code_agree() -> None:
+    assert set(REASONS) == set(Reason)
+    page = Path(__file__).parents[2] / "docs" / "quality.md"
+    assert f"\n\n{reason_table()}\n" in page.read_text()
+
+
 def test_holes_are_found_and_never_filled() -> None:
     bars = walk(2).filter(
         ~(
@@ -292,7 +300,7 @@ def test_missing_minutes_of_active_symbols(session: dt.date, whole: int) -> None
     bars = minutes(whole, session)
     assert inspect(bars, Timeframe.M1).findings.is_empty()
     gap = inspect(pl.concat([bars[:100], bars[107:]]), Timeframe.M1)
-    assert rows_of(gap, Reason.HOLE) == 7
+    assert rows_of(gap, Reason.MISSING_MINUTES) == 7
     assert gap.good.height == whole - 7
     assert inspect(bars[: whole // 2], Timeframe.M1).findings.is_empty()
 
@@ -316,7 +324,7 @@ def test_minutes_that_repeat() -> None:
     apart = copy_row(minutes(), 100, 102)
     assert inspect(apart, Timeframe.M1).findings.is_empty()
     both = pl.concat([minutes(), minutes(session=dt.date(2024, 7, 11))])
-    assert rows_of(inspect(both, Timeframe.M1), Reason.REPEATED_ROW) == 780
+    assert rows_of(inspect(both, Timeframe.M1), Reason.COPIED_SESSION) == 780
     other = put(both, 5, **{Bar.VOLUME: 77.0})
     assert inspect(other, Timeframe.M1).findings.is_empty()
 

@@ -19,9 +19,9 @@ from execution.paper import create_app as create_broker
 from isobar.bootstrap import bootstrap
 from market.horizons import Run, scheduled_for
 from market.replay import create_app as create_vendor
-from market.replay_data import ServedMarket
 from market.serving import BackgroundServer
 from market.synthetic import SyntheticMarket, SyntheticSpec, generate
+from market.synthetic_reference import serve_synthetic
 from pipelines.launch import Launcher
 from pipelines.resources import Stores
 from pipelines.settings import Settings, load_settings
@@ -148,7 +148,7 @@ def build(home: Path) -> Iterator[Installation]:
     market = generate(SPEC)
     clock = ReplayClock(scheduled_for(Run.EOD, YESTERDAY))
     vendor = create_vendor(
-        ServedMarket(market.daily, market.minute, market.splits, market.dividends, market.tickers),
+        serve_synthetic(market),
         api_key=POLYGON_KEY,
         now=clock.now,
     )
@@ -210,7 +210,9 @@ def hashes(made: Installation) -> dict[str, str]:
     """Content of every table of the lake, whatever its files."""
     tables = ("bars_1d", "bars_1m", "splits", "dividends", "features_1d", "features_15m")
     lake = Stores(load_settings()).lake
-    return {t: lake.content_hash(t) for t in (*tables, "predictions", "regimes", "ingest_log")}
+    found = {t: lake.content_hash(t) for t in (*tables, "predictions", "regimes", "ingest_log")}
+    reference = ("treasury_yields", "indices", "news", "identities")
+    return found | {t: lake.content_hash(t) for t in reference}
 
 
 def counts(made: Installation) -> dict[str, int]:
