@@ -202,10 +202,10 @@ class Lake:
         if table == BARS_TABLE and symbols is not None and self.exists(BY_SYMBOL_TABLE):
             parts = self._some_symbols(bars, start or dt.date.min, end or dt.date.max)
         frame = pl.concat([part.select(BAR_SCHEMA.names()) for part in parts])
-        if start is not None:
-            frame = frame.filter(pl.col(Bar.SESSION) >= start)
-        if end is not None:
-            frame = frame.filter(pl.col(Bar.SESSION) <= end)
+        if start is not None or end is not None:
+            # One predicate: each is evaluated on every row.
+            asked = pl.col(Bar.SESSION).is_between(start or dt.date.min, end or dt.date.max)
+            frame = frame.filter(asked)
         if symbols is not None:
             frame = frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
         return frame
@@ -466,10 +466,14 @@ def _ordered(spec: TableSpec, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _ascends(keys: pl.DataFrame) -> bool:
     """Say whether each row's keys come strictly after those of the row before."""
-    later, same = pl.lit(value=False), pl.lit(value=True)
-    for name in keys.columns:
-        now, before = pl.col(name), pl.col(name).shift()
-        later = later | (same & (now > before))
-        same = same & (now == before)
-    steps = keys.select(later.fill_null(value=False).alias("later"))["later"]
-    return bool(steps.slice(1).all())
+    keys = keys.rechunk()
+    before, now = keys.head(-1), keys.slice(1)
+    *outer, last = keys.columns
+    later = (now[last] > before[last]).fill_null(value=False)
+    for name in reversed(outer):
+        # Text is slow to compare: only where it changed, which is once in a symbol's rows.
+        same = now[name].eq_missing(before[name])
+        at = (~same).arg_true()
+        risen = now[name].gather(at) > before[name].gather(at)
+        later = (later & same).scatter(at, risen.fill_null(value=False))
+    return later.all()

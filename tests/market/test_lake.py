@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake.exceptions import DeltaError
+from hypothesis import given
+from hypothesis import strategies as st
 
 import market.lake
 from market.errors import LakeError
-from market.lake import SCHEMA_VERSION, Lake, spec_of
+from market.lake import SCHEMA_VERSION, Lake, _ascends, spec_of
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from tests.markets import bits, daily_bars
 
@@ -253,3 +256,21 @@ def test_a_table_of_before_the_properties_gets_them_at_its_next_write(
     lake.replace("splits", split, None)
     assert wanted.items() <= lake.open("splits").metadata().configuration.items()
     assert lake.version("splits") == 1
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["A", "B", None]), st.integers(0, 2)), max_size=5),
+    st.booleans(),
+)
+def test_rows_ascend_when_each_comes_after_the_one_before(rows: list, in_order: bool) -> None:
+    if in_order:
+        rows = sorted({r for r in rows if r[0] is not None})
+    frame = pl.DataFrame(rows, {"symbol": pl.String, "at": pl.Int64}, orient="row")
+    # Nothing comes after a null: with one, rows count as unsorted, and are sorted.
+    whole = all(r[0] is not None for r in rows) or len(rows) < 2
+    expected = all(a < b for a, b in itertools.pairwise(rows)) if whole else None
+    found = _ascends(frame)
+    if expected is not None:
+        assert found == expected
+    elif len({r[0] for r in rows}) > 1:
+        assert not found
