@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from market.lake import Lake
-from market.layouts import BARS_TABLE, BUILT_FROM, BY_SYMBOL_TABLE, name_months
+from market.layouts import BARS_TABLE, BUILT_FROM, BY_SYMBOL_TABLE, files_by_session, name_months
 from market.schema import BAR_SCHEMA, Bar
 
 # So many rows of a month are held in memory, sorted and written at once.
@@ -69,7 +69,7 @@ def compact(lake: Lake, settled: Collection[dt.date], today: dt.date) -> Compact
 def _compact_month(lake: Lake, month: str, settled: frozenset[dt.date], this_month: str) -> str:
     # The name and the rows are of one version, whatever is written meanwhile.
     bars = lake.open(BARS_TABLE)
-    named = name_months(bars.file_uris())
+    named = name_months(files_by_session(bars.file_uris()))
     name = next((n for n in named if n.startswith(f"{month}.")), None)
     if name is None or month >= this_month or not settled.issuperset(named[name]):
         return "unsettled"

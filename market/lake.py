@@ -8,7 +8,7 @@ the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ from market.layouts import (
     COPY_WRITER,
     WRITER,
     choose_layout,
+    files_by_session,
     name_months,
+    scan_sessions,
     table_properties,
 )
 from market.quality_rules import HELD_SCHEMA
@@ -198,30 +200,32 @@ class Lake:
         months come from the copy by symbol, where that was made from the very files of now.
         """
         bars = self.open(table)
-        parts = [pl.scan_delta(bars)]
-        if table == BARS_TABLE and symbols is not None and self.exists(BY_SYMBOL_TABLE):
-            parts = self._some_symbols(bars, start or dt.date.min, end or dt.date.max)
-        frame = pl.concat([part.select(BAR_SCHEMA.names()) for part in parts])
-        if start is not None or end is not None:
-            # One predicate: each is evaluated on every row.
-            asked = pl.col(Bar.SESSION).is_between(start or dt.date.min, end or dt.date.max)
-            frame = frame.filter(asked)
-        if symbols is not None:
-            frame = frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
-        return frame
-
-    def _some_symbols(self, bars: DeltaTable, start: dt.date, end: dt.date) -> list[pl.LazyFrame]:
-        copy = self.open(BY_SYMBOL_TABLE)
-        months = name_months(bars.file_uris())
-        wanted = {s for sessions in months.values() for s in sessions if start <= s <= end}
-        there = [str(p[BUILT_FROM]) for p in copy.partitions()]
-        copies, rest = choose_layout(months, there, wanted)
+        files = files_by_session(bars.file_uris())
+        rest = [s for s in files if (start is None or s >= start) and (end is None or s <= end)]
         parts: list[pl.LazyFrame] = []
-        if copies:
-            parts.append(pl.scan_delta(copy).filter(pl.col(BUILT_FROM).is_in(copies)))
-        if rest or not copies:
-            parts.append(pl.scan_delta(bars).filter(pl.col(Bar.SESSION).is_in(rest)))
-        return parts
+        if table == BARS_TABLE and symbols is not None and self.exists(BY_SYMBOL_TABLE):
+            copied, rest = self._copied(files, rest)
+            parts += copied
+        if rest:
+            parts.append(scan_sessions(bars, files, rest))
+        if not parts:
+            return pl.LazyFrame(schema=BAR_SCHEMA)
+        frame = pl.concat([part.select(BAR_SCHEMA.names()) for part in parts])
+        return frame if symbols is None else frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
+
+    def _copied(
+        self, files: Mapping[dt.date, Sequence[str]], wanted: Sequence[dt.date]
+    ) -> tuple[list[pl.LazyFrame], list[dt.date]]:
+        """Return scans of the wanted sessions that the copy by symbol has, and the other ones."""
+        copy = self.open(BY_SYMBOL_TABLE)
+        there = [str(p[BUILT_FROM]) for p in copy.partitions()]
+        copies, rest = choose_layout(name_months(files), there, wanted)
+        if not copies:
+            return [], rest
+        rows = pl.scan_delta(copy).filter(pl.col(BUILT_FROM).is_in(copies))
+        if len(wanted) < len(files):
+            rows = rows.filter(pl.col(Bar.SESSION).is_between(wanted[0], wanted[-1]))
+        return [rows], rest
 
     def sessions(self, table: str) -> set[dt.date]:
         """Return the sessions of which the table has a partition (no data is read)."""

@@ -12,7 +12,8 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from deltalake import ColumnProperties, WriterProperties
+import polars as pl
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 
 from market.schema import Bar
 
@@ -54,29 +55,55 @@ def table_properties(keys: Sequence[str], partition_by: str | None) -> dict[str,
     }
 
 
-def name_months(addresses: Iterable[str]) -> dict[str, list[dt.date]]:
-    """Return what a copy of each month would be called, and the month's sessions, ascending.
+def files_by_session(addresses: Iterable[str]) -> dict[dt.date, list[str]]:
+    """Return the files of each session, ascending.
 
     Parameters
     ----------
     addresses : iterable of str
-        All files of one version of ``bars_1m``; each ends in ``session=2024-07-01/name``.
+        All files of one version of a table of bars; each ends in ``session=2024-07-01/name``.
+    """
+    found: dict[dt.date, list[str]] = {}
+    for address in sorted(addresses):
+        folder = address.rsplit("/", 2)[-2]
+        session = dt.date.fromisoformat(folder.removeprefix(f"{Bar.SESSION}="))
+        found.setdefault(session, []).append(address)
+    return dict(sorted(found.items()))
+
+
+def scan_sessions(
+    bars: DeltaTable, files: Mapping[dt.date, Sequence[str]], wanted: Sequence[dt.date]
+) -> pl.LazyFrame:
+    """Return a scan of whole sessions (at least one), in the order given."""
+    # Rows that another engine marked as deleted are known to the Delta reader only.
+    if bars.protocol().reader_features:
+        return pl.scan_delta(bars).filter(pl.col(Bar.SESSION).is_in(wanted))
+    # Otherwise whole files are wanted, and no predicate has to be evaluated row by row.
+    addresses = [file for session in wanted for file in files[session]]
+    return pl.scan_parquet(addresses, hive_schema={Bar.SESSION.value: pl.Date()})
+
+
+def name_months(files: Mapping[dt.date, Sequence[str]]) -> dict[str, list[dt.date]]:
+    """Return what a copy of each month would be called, and the month's sessions, ascending.
+
+    Parameters
+    ----------
+    files : mapping
+        From :func:`files_by_session`.
 
     Examples
     --------
-    >>> name_months(["lake/bars_1m/session=2024-07-01/part-0.parquet"])
-    {'2024-07.ab1c': [datetime.date(2024, 7, 1)]}
+    >>> name_months(files_by_session(["lake/bars_1m/session=2024-07-01/part-0.parquet"]))
+    {'2024-07.7f7df20909e2cb6a3d900f841cf041ce': [datetime.date(2024, 7, 1)]}
     """
-    months: dict[str, list[tuple[dt.date, str]]] = {}
-    for address in addresses:
-        _, folder, file = address.rsplit("/", 2)
-        session = dt.date.fromisoformat(folder.removeprefix(f"{Bar.SESSION}="))
-        months.setdefault(f"{session:%Y-%m}", []).append((session, file))
+    months: dict[str, list[dt.date]] = {}
+    for session in files:
+        months.setdefault(f"{session:%Y-%m}", []).append(session)
     named: dict[str, list[dt.date]] = {}
-    for month, files in sorted(months.items()):
-        files.sort()
-        digest = hashlib.sha256("\n".join(file for _, file in files).encode()).hexdigest()
-        named[f"{month}.{digest[:32]}"] = sorted({session for session, _ in files})
+    for month, sessions in months.items():
+        names = [file.rsplit("/", 1)[-1] for session in sessions for file in files[session]]
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        named[f"{month}.{digest[:32]}"] = sessions
     return named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ from market import calendar, compaction
 from market.compaction import Compaction, compact
 from market.errors import LakeError
 from market.lake import Lake
-from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE, choose_layout, name_months
+from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE, choose_layout, files_by_session, name_months
 from market.schema import BAR_SCHEMA, Bar, empty
 from tests.markets import bits, minute_bars
 
@@ -238,12 +239,16 @@ def test_only_a_copy_may_lose_its_replaced_files(lake: Lake) -> None:
 
 def test_a_month_is_named_after_all_its_files_and_no_others() -> None:
     files = [f"l/session={d}/{k}.parquet" for k, d in enumerate(DAYS)]
-    named = name_months(reversed(files))
+
+    def name(given: Iterable[str]) -> dict[str, list[dt.date]]:
+        return name_months(files_by_session(given))
+
+    named = name(reversed(files))
     assert list(named.values()) == [MAY, JUNE]
-    assert name_months(files) == named
+    assert name(files) == named
     may, june = named
-    assert may not in name_months(files[1:])
-    more = name_months([*files, f"l/session={MAY[0]}/more.parquet"])
+    assert may not in name(files[1:])
+    more = name([*files, f"l/session={MAY[0]}/more.parquet"])
     assert may not in more
     assert june in more
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import TableFeatures
 from deltalake.exceptions import DeltaError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,3 +275,15 @@ def test_rows_ascend_when_each_comes_after_the_one_before(rows: list, in_order: 
         assert found == expected
     elif len({r[0] for r in rows}) > 1:
         assert not found
+
+
+def test_rows_that_another_engine_may_have_deleted_are_left_to_the_delta_reader(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    lake.open("bars_1d").alter.add_feature(
+        TableFeatures.DeletionVectors, allow_protocol_versions_increase=True
+    )
+    assert "deletionVectors" in (lake.open("bars_1d").protocol().reader_features or [])
+    assert "session=" not in lake.scan_bars("bars_1d").explain(optimized=False)
+    assert bits(lake.read_bars("bars_1d")) == bits(BARS)
+    some = lake.read_bars("bars_1d", start=DAYS[1], symbols=["B"])
+    assert some[Bar.CLOSE].to_list() == [5.0, 6.0]
