@@ -1,6 +1,9 @@
 """Lake reads: one symbol, or one session, against a file of exactly those rows."""
 
 import datetime as dt
+import resource
+import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -9,12 +12,13 @@ import numpy as np
 import polars as pl
 
 from market import calendar
+from market.compaction import compact
 from market.lake import Lake
 from market.schema import BAR_SCHEMA, conform
 
 SYMBOLS = 500
 SESSIONS = 252
-REPEATS = 5
+REPEATS = 21
 
 
 def measure() -> list[str]:
@@ -30,14 +34,25 @@ def measure() -> list[str]:
         lines = [f"{SYMBOLS} symbols x {len(days)} sessions of minutes"]
         one = {"symbols": [name]}
         lake.read_bars("bars_1m", **one).write_parquet(exact)
-        lines.append(_line("one symbol, all sessions", lake, exact, one, limit=5))
+        lines.append(_line("one symbol, before compaction", lake, exact, one))
+        lines.append(_compact(lake, days))
+        lines.append(_line("one symbol, all sessions", lake, exact, one, "(limit 5)"))
         one = {"start": day, "end": day}
         lake.read_bars("bars_1m", **one).write_parquet(exact)
-        lines.append(_line("one session, all symbols", lake, exact, one, limit=2))
+        lines.append(_line("one session, all symbols", lake, exact, one, "(limit 2)"))
     return lines
 
 
-def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: int) -> str:
+def _compact(lake: Lake, days: list[dt.date]) -> str:
+    began = time.perf_counter()
+    compact(lake, days, dt.date(2024, 3, 1))
+    spent = time.perf_counter() - began
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"compaction of it all {spent:8.1f} s, peak memory of this process {peak / 1e9:.2f} GB"
+
+
+def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: str = "") -> str:
     ours, peer = [], []
     for _ in range(REPEATS):
         began = time.perf_counter()
@@ -48,9 +63,9 @@ def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: int) -> str:
         peer.append(time.perf_counter() - began)
         if not found.equals(plain):
             raise SystemExit("the two disagree: nothing to compare")
-    a, b = sorted(ours)[REPEATS // 2], sorted(peer)[REPEATS // 2]
+    a, b = statistics.median(ours), statistics.median(peer)
     times = f"{1e3 * a:8.1f} ms, exact file {1e3 * b:7.1f} ms"
-    return f"{what:26} {times}, ratio {a / b:6.2f} (limit {limit})"
+    return f"{what:30} {times}, ratio {a / b:6.2f} {limit}".rstrip()
 
 
 def _session(day: dt.date) -> pl.DataFrame:
@@ -81,3 +96,7 @@ def _session(day: dt.date) -> pl.DataFrame:
         }
     )
     return conform(frame, BAR_SCHEMA, "bars_1m")
+
+
+if __name__ == "__main__":
+    print("\n".join(measure()))

@@ -7,6 +7,7 @@ from typing import Any
 from market import calendar
 from market.timeframes import Timeframe
 from pipelines.assets.backtest import is_backtested
+from pipelines.jobs import COMPACTION_JOB
 from pipelines.launch import Launcher
 
 
@@ -30,6 +31,7 @@ def bootstrap(launcher: Launcher) -> dict[str, dict[str, Any]]:
     done = launcher.ingest(sessions[0], sessions[-1], [Timeframe.D1])
     if any(h.timeframe.is_intraday for h in settings.enabled_horizons):
         done |= launcher.ingest(minutes[0], minutes[-1], [Timeframe.M1])
+        done |= launcher.launch(COMPACTION_JOB)
     done |= launcher.fetch_reference()
     done |= launcher.prepare()
     version = str(done["dataset_version"]["dataset version"])

@@ -21,6 +21,7 @@ from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
+from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
 from pipelines.settings import Settings, load_settings
 from signals.publish import read_signals
@@ -139,9 +140,11 @@ class Workspace:
         spells = self._spells(wanted, moment, identity)
         if frame.is_intraday:
             self._require(spells, ingested_symbols(self.lake, Timeframe.M1), "bars_1m")
+        names = spells[Identity.SYMBOL].unique().to_list()
 
         def scan(table: str, begin: dt.date | None, end: dt.date | None) -> pl.LazyFrame:
-            rows = self.lake.scan_bars(table, start=begin, end=end)
+            # Named here, although filtered again below: the lake chooses its layout by them.
+            rows = self.lake.scan_bars(table, start=begin, end=end, symbols=names)
             return of_companies(rows, spells, date=Bar.SESSION)
 
         known = pl.col(Bar.KNOWN_AT) <= moment
@@ -217,8 +220,9 @@ class Workspace:
         ...     "select horizon, count(*) from signals_current group by horizon")
         """
         with duckdb.connect() as connection, self.ledger as ledger:
-            for name in TABLES:
-                if self.lake.exists(name):
+            for name, spec in TABLES.items():
+                # A copy may be behind; only the lake's own reads know which part of it is not.
+                if not spec.is_copy and self.lake.exists(name):
                     connection.register(name, self.lake.arrow_dataset(name))
             # A lake table keeps its name; the ledger's table of the same name gets a prefix.
             for name in (*METADATA.tables, "signals_current"):
@@ -247,7 +251,7 @@ class Workspace:
     def _require(self, spells: pl.DataFrame, there: set[str], table: str) -> None:
         found = pl.col(Identity.SYMBOL).is_in(there) | pl.col("name").is_in(there)
         missing = sorted(set(spells["name"]) - set(spells.filter(found)["name"]))
-        if missing:
+        if missing and EVERY not in there:
             raise MarketError(
                 "symbols without bars in the lake",
                 got=missing[:10],

@@ -8,19 +8,32 @@ the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 from filelock import FileLock
 
 from market.errors import LakeError
 from market.frame_hash import frame_hash
+from market.layouts import (
+    BARS_TABLE,
+    BUILT_FROM,
+    BY_SYMBOL_TABLE,
+    COPY_WRITER,
+    WRITER,
+    choose_layout,
+    files_by_session,
+    name_months,
+    scan_sessions,
+    table_properties,
+)
 from market.quality_rules import HELD_SCHEMA
 from market.schema import (
     BAR_SCHEMA,
@@ -36,33 +49,41 @@ from market.schema import (
 from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
-# Rows are sorted by symbol: small row groups let a reader of one symbol skip the others.
-# Prices hardly repeat, so a dictionary of them costs time and saves nothing.
-_WRITER = WriterProperties(
-    max_row_group_size=20_000,
-    default_column_properties=ColumnProperties(dictionary_enabled=False),
-    column_properties={
-        Bar.SYMBOL.value: ColumnProperties(dictionary_enabled=True),
-        "symbols": ColumnProperties(dictionary_enabled=True),
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """A table of the lake: its partition column and what makes a row unique."""
+    """A table of the lake.
+
+    Attributes
+    ----------
+    name : str
+        Its folder.
+    partition_by : str or None
+        The partition column.
+    keys : tuple of str
+        What makes a row unique, and the order of the rows.
+    schema : pl.Schema or None
+        Columns and types, where they are fixed.
+    is_copy : bool
+        Whether its rows are another table's, kept for speed. Only :meth:`Lake.scan_bars` may
+        read it: it knows which part is up to date.
+    """
 
     name: str
     partition_by: str | None
     keys: tuple[str, ...]
     schema: pl.Schema | None = None
+    is_copy: bool = False
 
 
 _BAR_KEYS = (Bar.SYMBOL.value, Bar.BAR_START.value)
+_BY_SYMBOL_SCHEMA = pl.Schema({**BAR_SCHEMA, BUILT_FROM: pl.String()})
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
-        TableSpec("bars_1m", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec(BARS_TABLE, Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
+        TableSpec(BY_SYMBOL_TABLE, BUILT_FROM, _BAR_KEYS, _BY_SYMBOL_SCHEMA, is_copy=True),
         TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
         TableSpec("quarantine_1m", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
         TableSpec("quarantine_1d", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
@@ -125,13 +146,23 @@ class Lake:
         LakeError
             When the table was never written; the message says what writes it.
         """
+        return pl.scan_delta(self.open(table, version=version))
+
+    def open(self, table: str, *, version: int | None = None) -> DeltaTable:
+        """Return one version of a table, which stays that version; the newest by default.
+
+        Raises
+        ------
+        LakeError
+            When the table was never written, or the version is not there.
+        """
         if not self.exists(table):
             raise LakeError(
                 f"the lake has no table {table!r} yet",
                 allowed=", ".join(t for t in TABLES if self.exists(t)) or "nothing so far",
                 remedy="run `isobar bootstrap`, or `isobar ingest` for bars",
             )
-        return pl.scan_delta(self._open(table, version))
+        return self._open(table, version)
 
     def arrow_dataset(self, table: str) -> Any:
         """Return the table as an Arrow dataset, for engines such as DuckDB."""
@@ -147,10 +178,13 @@ class Lake:
         as_of: dt.datetime | None = None,
     ) -> pl.DataFrame:
         """Return bars sorted by symbol and time, only those known at ``as_of`` when given."""
-        frame = self.scan_bars(table, start=start, end=end, symbols=symbols)
+        query = self.scan_bars(table, start=start, end=end, symbols=symbols)
         if as_of is not None:
-            frame = frame.filter(pl.col(Bar.KNOWN_AT) <= as_of)
-        return frame.sort(Bar.SYMBOL, Bar.BAR_START).collect()
+            query = query.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+        frame = query.collect()
+        # One session comes sorted: to see that costs less than to sort again.
+        keys = _BAR_KEYS if symbols is None or len(symbols) > 1 else (Bar.BAR_START.value,)
+        return frame if _ascends(frame.select(keys)) else frame.sort(keys)
 
     def scan_bars(
         self,
@@ -160,15 +194,38 @@ class Lake:
         end: dt.date | None = None,
         symbols: Sequence[str] | None = None,
     ) -> pl.LazyFrame:
-        """Return a scan of bars of some sessions and symbols; only their files are opened."""
-        frame = self.scan(table)
-        if start is not None:
-            frame = frame.filter(pl.col(Bar.SESSION) >= start)
-        if end is not None:
-            frame = frame.filter(pl.col(Bar.SESSION) <= end)
-        if symbols is not None:
-            frame = frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
-        return frame.select(BAR_SCHEMA.names())
+        """Return a scan of bars of some sessions and symbols; only their files are opened.
+
+        It reads the tables as they are now, whenever it is collected. Of some symbols, settled
+        months come from the copy by symbol, where that was made from the very files of now.
+        """
+        bars = self.open(table)
+        files = files_by_session(bars.file_uris())
+        rest = [s for s in files if (start is None or s >= start) and (end is None or s <= end)]
+        parts: list[pl.LazyFrame] = []
+        if table == BARS_TABLE and symbols is not None and self.exists(BY_SYMBOL_TABLE):
+            copied, rest = self._copied(files, rest)
+            parts += copied
+        if rest:
+            parts.append(scan_sessions(bars, files, rest))
+        if not parts:
+            return pl.LazyFrame(schema=BAR_SCHEMA)
+        frame = pl.concat([part.select(BAR_SCHEMA.names()) for part in parts])
+        return frame if symbols is None else frame.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
+
+    def _copied(
+        self, files: Mapping[dt.date, Sequence[str]], wanted: Sequence[dt.date]
+    ) -> tuple[list[pl.LazyFrame], list[dt.date]]:
+        """Return scans of the wanted sessions that the copy by symbol has, and the other ones."""
+        copy = self.open(BY_SYMBOL_TABLE)
+        there = [str(p[BUILT_FROM]) for p in copy.partitions()]
+        copies, rest = choose_layout(name_months(files), there, wanted)
+        if not copies:
+            return [], rest
+        rows = pl.scan_delta(copy).filter(pl.col(BUILT_FROM).is_in(copies))
+        if len(wanted) < len(files):
+            rows = rows.filter(pl.col(Bar.SESSION).is_between(wanted[0], wanted[-1]))
+        return [rows], rest
 
     def sessions(self, table: str) -> set[dt.date]:
         """Return the sessions of which the table has a partition (no data is read)."""
@@ -207,8 +264,40 @@ class Lake:
             return False
         if not self.exists(table) and frame.is_empty() and partitions is not None:
             return False
-        self._commit(spec, frame, partitions)
+        self._commit(spec, _in_one_batch(frame), partitions)
         return True
+
+    def replace_streamed(
+        self, table: str, parts: Iterable[pl.DataFrame], partitions: Sequence[object]
+    ) -> None:
+        """Replace whole partitions by rows that need not be in memory at once, in one commit.
+
+        Nothing is compared or sorted: the rows are stored in the order given.
+
+        Raises
+        ------
+        LakeError
+            On columns or types that are not the table's, rows of other partitions, a full disk.
+        """
+        spec = spec_of(table)
+        reader = pa.RecordBatchReader.from_batches(
+            pl.DataFrame(schema=spec.schema).to_arrow().schema,
+            self._batches(spec, parts, partitions),
+        )
+        self._commit(spec, reader, partitions)
+
+    def discard_replaced(self, table: str) -> None:
+        """Delete files of a copy that were replaced a week ago or earlier.
+
+        Other tables keep theirs: their old versions stay readable.
+        """
+        if not spec_of(table).is_copy:
+            raise LakeError(
+                f"table {table!r} is no copy: its old versions are kept",
+                allowed=", ".join(t for t, spec in TABLES.items() if spec.is_copy),
+                remedy="leave them; models were trained on them",
+            )
+        self.open(table).vacuum(dry_run=False)
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -296,22 +385,37 @@ class Lake:
         order = list(spec.keys)
         return old.select(frame.columns).sort(order).equals(frame)
 
+    def _batches(
+        self, spec: TableSpec, parts: Iterable[pl.DataFrame], partitions: Sequence[object]
+    ) -> Iterator[pa.RecordBatch]:
+        for part in parts:
+            self._check(spec, part, partitions)
+            yield from _in_one_batch(part).to_batches()
+
     def _commit(
-        self, spec: TableSpec, frame: pl.DataFrame, partitions: Sequence[object] | None
+        self,
+        spec: TableSpec,
+        rows: pa.Table | pa.RecordBatchReader,
+        partitions: Sequence[object] | None,
     ) -> None:
         options: dict[str, Any] = {"description": f"isobar-schema-{SCHEMA_VERSION}"}
-        if spec.partition_by is not None and self.exists(spec.name):
+        properties = table_properties(spec.keys, spec.partition_by)
+        if not self.exists(spec.name):
+            options["configuration"] = properties
+        elif spec.partition_by is not None:
             options["predicate"] = _predicate(spec.partition_by, partitions or ())
         # Where the columns changed (a new feature), the table takes the new ones: rewriting its
         # other partitions is the caller's recomputation, reading them gives nulls until then.
         try:
+            if "configuration" not in options:
+                self._protect(spec.name, properties)
             write_deltalake(
                 self.uri(spec.name),
-                frame.to_arrow(),
+                rows,
                 mode="overwrite",
                 schema_mode="merge" if "predicate" in options else "overwrite",
                 partition_by=[spec.partition_by] if spec.partition_by else None,
-                writer_properties=_WRITER,
+                writer_properties=COPY_WRITER if spec.is_copy else WRITER,
                 **options,
             )
         except (DeltaError, OSError) as error:
@@ -319,6 +423,12 @@ class Lake:
                 f"table {spec.name!r} could not be written; it is as it was before ({error})",
                 remedy="free disk space or make the folder writable, then run the same again",
             ) from error
+
+    def _protect(self, table: str, properties: dict[str, str]) -> None:
+        # A table of an earlier Isobar has none: its old versions would be forgotten.
+        delta = self._open(table)
+        if not properties.items() <= delta.metadata().configuration.items():
+            delta.alter.set_table_properties(properties)
 
 
 def spec_of(table: str) -> TableSpec:
@@ -332,6 +442,11 @@ def spec_of(table: str) -> TableSpec:
             allowed=", ".join(TABLES),
             remedy="declare it in TABLES",
         ) from None
+
+
+def _in_one_batch(frame: pl.DataFrame) -> pa.Table:
+    # The Delta writer mixes up the order of batches, and with it what statistics can skip.
+    return frame.rechunk().to_arrow()
 
 
 def _predicate(column: str, values: Sequence[object]) -> str:
@@ -355,10 +470,14 @@ def _ordered(spec: TableSpec, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _ascends(keys: pl.DataFrame) -> bool:
     """Say whether each row's keys come strictly after those of the row before."""
-    later, same = pl.lit(value=False), pl.lit(value=True)
-    for name in keys.columns:
-        now, before = pl.col(name), pl.col(name).shift()
-        later = later | (same & (now > before))
-        same = same & (now == before)
-    steps = keys.select(later.fill_null(value=False).alias("later"))["later"]
-    return bool(steps.slice(1).all())
+    keys = keys.rechunk()
+    before, now = keys.head(-1), keys.slice(1)
+    *outer, last = keys.columns
+    later = (now[last] > before[last]).fill_null(value=False)
+    for name in reversed(outer):
+        # Text is slow to compare: only where it changed, which is once in a symbol's rows.
+        same = now[name].eq_missing(before[name])
+        at = (~same).arg_true()
+        risen = now[name].gather(at) > before[name].gather(at)
+        later = (later & same).scatter(at, risen.fill_null(value=False))
+    return later.all()

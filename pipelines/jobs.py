@@ -9,6 +9,7 @@ import dagster as dg
 
 from market.horizons import Run
 from market.ingest import bars_table
+from market.layouts import BY_SYMBOL_TABLE
 from market.timeframes import Timeframe
 from pipelines.assets.features import feature_table, used_timeframes
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
@@ -20,6 +21,7 @@ from pipelines.settings import Settings
 Job = Any
 
 ACTIONS_JOB = "corporate_actions_job"
+COMPACTION_JOB = "compaction_job"
 REFERENCE_JOB = "reference_job"
 VERSION_JOB = "dataset_version_job"
 TRAINING_JOB = "training_job"
@@ -55,6 +57,7 @@ def build_jobs(settings: Settings) -> list[Job]:
             _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.")
             for t in (Timeframe.D1, Timeframe.M1)
         ),
+        _job(COMPACTION_JOB, [BY_SYMBOL_TABLE], "Sort settled months of minutes by symbol."),
         *(
             _job(features_job_name(t), [feature_table(t)], f"Compute features on {t} bars.")
             for t in used_timeframes(settings)

@@ -1,6 +1,7 @@
 """Premarket, midday and end-of-day runs, on trading days only, New York time.
 
-And macro data, news and identities in the evening, when the yields of the day before are out.
+And macro data, news and identities in the evening, when the yields of the day before are out; and
+each Saturday the months that are settled are sorted by symbol.
 """
 
 import datetime as dt
@@ -10,7 +11,7 @@ import dagster as dg
 from market import calendar
 from market.horizons import Run, scheduled_for
 from pipelines.assets.signals import published_horizons
-from pipelines.jobs import REFERENCE_JOB, run_job_name
+from pipelines.jobs import COMPACTION_JOB, REFERENCE_JOB, run_job_name
 from pipelines.settings import Settings
 
 _CRONS = {
@@ -21,12 +22,13 @@ _CRONS = {
 }
 # Yields are known at 18:00, one business day later.
 _REFERENCE_CRON = "30 18 * * 1-5"
+_COMPACTION_CRON = "0 6 * * 6"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return the schedules of the runs that publish something; all are off until switched on."""
     runs = [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
-    return [*runs, _reference_schedule()]
+    return [*runs, _reference_schedule(), _compaction_schedule()]
 
 
 def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
@@ -78,3 +80,14 @@ def _schedule(run: Run) -> dg.ScheduleDefinition:
         return request_for(run, context.scheduled_execution_time.astimezone(dt.UTC))
 
     return schedule
+
+
+def _compaction_schedule() -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name="compaction_schedule",
+        job_name=COMPACTION_JOB,
+        cron_schedule=_COMPACTION_CRON,
+        execution_timezone=calendar.NEW_YORK.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Sorts settled months of minutes by symbol each Saturday: nothing trades then.",
+    )

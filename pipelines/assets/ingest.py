@@ -5,8 +5,11 @@ import datetime as dt
 import dagster as dg
 from pydantic import Field
 
+from market import calendar
+from market.compaction import compact
 from market.ingest import bars_table, ingest
-from market.ingest_log import ingested_symbols
+from market.ingest_log import ingested_symbols, settled_sessions
+from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.source import RemoteSource
 from market.timeframes import Timeframe
@@ -36,6 +39,7 @@ def build_ingest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         _bars_asset(Timeframe.M1, partitions, "1-minute bars with extended hours, raw prices."),
         splits,
         dividends,
+        bars_1m_by_symbol,
     ]
 
 
@@ -129,5 +133,29 @@ def dividends(
             "dividends": frame.height,
             "changed": changed,
             "features that became stale": report_changed_inputs(context, stores) if changed else 0,
+        }
+    )
+
+
+@dg.asset(
+    name=BY_SYMBOL_TABLE,
+    deps=[BARS_TABLE],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"polars", "deltalake"},
+    code_version=CODE_VERSION,
+)
+def bars_1m_by_symbol(
+    context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """Settled months of 1-minute bars sorted by symbol, for fast reads of few symbols."""
+    settled = settled_sessions(stores.lake, Timeframe.M1)
+    today = moment_of(context).astimezone(calendar.NEW_YORK).date()
+    done = compact(stores.lake, settled, today)
+    return dg.MaterializeResult(
+        metadata={
+            "months written": list(done.written),
+            "months current": len(done.current),
+            "months not settled": list(done.unsettled),
         }
     )

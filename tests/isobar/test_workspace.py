@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from isobar.workspace import Workspace
 from market import calendar
+from market.compaction import compact
+from market.errors import MarketError, UsageError
+from market.layouts import BY_SYMBOL_TABLE
 from market.schema import Bar
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 
@@ -41,6 +45,27 @@ def test_a_lazy_scan_opens_only_the_sessions_asked_for(workspace: Workspace) -> 
     plan = one.select(Bar.CLOSE).explain()
     assert plan.count("session=") == plan.count(f"session={TODAY}") == 1
     assert "12/12 COLUMNS" not in plan
+
+
+def test_settled_months_come_from_the_copy_by_symbol_and_sql_does_not_show_it(
+    installation: Installation, tmp_path: Path
+) -> None:
+    workspace = Workspace(installation.copy(tmp_path, ledger=False).home)
+    name = installation_symbols(workspace)[0]
+    before = workspace.bars(name, "1m")
+    compact(workspace.lake, workspace.lake.sessions("bars_1m"), dt.date(2099, 1, 1))
+    plan = workspace.bars(name, "1m", adjusted="raw", lazy=True).explain()
+    assert BY_SYMBOL_TABLE in plan
+    assert "session=" not in plan
+    assert workspace.bars(name, "1m").equals(before)
+    with pytest.raises(UsageError, match=BY_SYMBOL_TABLE):
+        workspace.sql(f"select count(*) from {BY_SYMBOL_TABLE}")
+
+
+def test_a_symbol_without_bars_is_named(workspace: Workspace) -> None:
+    known = len(installation_symbols(workspace))
+    with pytest.raises(MarketError, match=rf"without bars.*\['NONE'\].*{known} symbols in bars_1m"):
+        workspace.bars("NONE", "1m")
 
 
 def test_the_past_is_as_it_was_known_then(workspace: Workspace) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import os
+from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import TableFeatures
 from deltalake.exceptions import DeltaError
+from hypothesis import given
+from hypothesis import strategies as st
 
 import market.lake
 from market.errors import LakeError
-from market.lake import SCHEMA_VERSION, Lake, spec_of
+from market.lake import SCHEMA_VERSION, Lake, _ascends, spec_of
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from tests.markets import bits, daily_bars
 
@@ -162,8 +168,6 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path) -> None:
 
 def test_a_damaged_log_is_one_clear_error(lake: Lake) -> None:
     lake.replace("splits", empty(SPLIT_SCHEMA), None)
-    from pathlib import Path
-
     (log,) = Path(lake.uri("splits"), "_delta_log").glob("*.json")
     log.write_text("not json")
     with pytest.raises(LakeError, match="cannot be opened"):
@@ -192,3 +196,94 @@ def test_a_new_column_reaches_the_table(lake: Lake) -> None:
     got = lake.scan("features_1d").sort("symbol", "session").collect()
     assert got["a"].to_list() == [1.0, 1.0, 2.0] * 2
     assert got["b"].to_list() == [None, None, 3.0] * 2
+
+
+def test_old_versions_stay_readable_when_their_log_is_old(lake: Lake) -> None:
+    """By default Delta drops the log of versions older than thirty days at a checkpoint."""
+    long_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=90)).timestamp()
+    for n in range(25):
+        lake.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + n), DAYS)
+        for file in Path(lake.uri("bars_1d"), "_delta_log").iterdir():
+            os.utime(file, (long_ago, long_ago))
+    assert lake.version("bars_1d") == 24
+    assert list(Path(lake.uri("bars_1d"), "_delta_log").glob("*.checkpoint.parquet"))
+    for n in (0, 7, 13, 24):
+        then = lake.scan("bars_1d", version=n).filter(pl.col(Bar.SYMBOL) == "A").collect()
+        assert sorted(then[Bar.CLOSE]) == [1.0 + n, 2.0 + n, 3.0 + n]
+
+
+def test_rows_in_many_pieces_are_stored_in_order(lake: Lake) -> None:
+    """The writer mixes up the order of several batches; statistics then skip nothing."""
+    names = [f"S{k:04}" for k in range(3_000)]
+    bars = daily_bars({s: [1.0] for s in names}, START)
+    pieces = pl.concat([bars[k : k + 100] for k in range(0, bars.height, 100)], rechunk=False)
+    assert pieces.n_chunks() == 30
+    lake.replace("bars_1d", pieces, [START])
+    (file,) = Path(lake.uri("bars_1d")).glob("*/*.parquet")
+    assert pl.read_parquet(file, hive_partitioning=False)[Bar.SYMBOL].to_list() == names
+
+
+def test_a_table_without_statistics_of_a_column_is_filtered_by_it(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    found = lake.scan("bars_1d").filter(pl.col(Bar.CLOSE) >= 5.0).collect()
+    assert sorted(found[Bar.CLOSE]) == [5.0, 6.0]
+
+
+def test_an_open_table_stays_the_version_it_was(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    scan = lake.scan_bars("bars_1d")
+    lake.replace("bars_1d", of_day(DAYS[0]).with_columns(pl.col(Bar.CLOSE) + 9.0), [DAYS[0]])
+    assert bits(scan.sort(Bar.SYMBOL, Bar.BAR_START).collect()) == bits(BARS)
+
+
+def test_a_table_of_before_the_properties_gets_them_at_its_next_write(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(market.lake, "table_properties", lambda *_: {})
+        lake.replace("bars_1d", BARS, DAYS)
+    assert lake.open("bars_1d").metadata().configuration == {}
+    lake.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + 1.0), DAYS)
+    wanted = {"delta.enableExpiredLogCleanup": "false"}
+    assert wanted.items() <= lake.open("bars_1d").metadata().configuration.items()
+    version = lake.version("bars_1d")
+    assert version is not None
+    lake.replace("bars_1d", BARS, DAYS)
+    assert lake.version("bars_1d") == version + 1
+    lake.replace("splits", empty(SPLIT_SCHEMA), None)
+    split = pl.DataFrame(
+        [("A", DAYS[0], dt.datetime(2024, 7, 1, tzinfo=dt.UTC), 2.0)], SPLIT_SCHEMA, orient="row"
+    )
+    lake.replace("splits", split, None)
+    assert wanted.items() <= lake.open("splits").metadata().configuration.items()
+    assert lake.version("splits") == 1
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["A", "B", None]), st.integers(0, 2)), max_size=5),
+    st.booleans(),
+)
+def test_rows_ascend_when_each_comes_after_the_one_before(rows: list, in_order: bool) -> None:
+    if in_order:
+        rows = sorted({r for r in rows if r[0] is not None})
+    frame = pl.DataFrame(rows, {"symbol": pl.String, "at": pl.Int64}, orient="row")
+    # Nothing comes after a null: with one, rows count as unsorted, and are sorted.
+    whole = all(r[0] is not None for r in rows) or len(rows) < 2
+    expected = all(a < b for a, b in itertools.pairwise(rows)) if whole else None
+    found = _ascends(frame)
+    if expected is not None:
+        assert found == expected
+    elif len({r[0] for r in rows}) > 1:
+        assert not found
+
+
+def test_rows_that_another_engine_may_have_deleted_are_left_to_the_delta_reader(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    lake.open("bars_1d").alter.add_feature(
+        TableFeatures.DeletionVectors, allow_protocol_versions_increase=True
+    )
+    assert "deletionVectors" in (lake.open("bars_1d").protocol().reader_features or [])
+    assert "session=" not in lake.scan_bars("bars_1d").explain(optimized=False)
+    assert bits(lake.read_bars("bars_1d")) == bits(BARS)
+    some = lake.read_bars("bars_1d", start=DAYS[1], symbols=["B"])
+    assert some[Bar.CLOSE].to_list() == [5.0, 6.0]

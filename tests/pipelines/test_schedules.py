@@ -83,8 +83,9 @@ def test_scheduled_for_refuses_what_has_no_time():
 def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
     schedules = {s.name: s for s in build_schedules(Settings())}
     runs = {"premarket_schedule", "midday_schedule", "eod_schedule"}
-    assert set(schedules) == runs | {"reference_schedule"}
+    assert set(schedules) == runs | {"reference_schedule", "compaction_schedule"}
     assert schedules["reference_schedule"].cron_schedule == "30 18 * * 1-5"
+    assert schedules["compaction_schedule"].cron_schedule == "0 6 * * 6"
     assert schedules["premarket_schedule"].cron_schedule == ["30 8 * * 1-5"]
     assert schedules["midday_schedule"].cron_schedule == ["15 12 * * 1-5"]
     assert schedules["eod_schedule"].cron_schedule == ["20 13 * * 1-5", "20 16 * * 1-5"]
@@ -96,7 +97,7 @@ def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
 def test_a_run_that_publishes_nothing_has_no_schedule():
     settings = Settings.model_validate({"models": {"horizons": ["1h"]}})
     names = [s.name for s in build_schedules(settings)]
-    assert names == ["midday_schedule", "reference_schedule"]
+    assert names == ["midday_schedule", "reference_schedule", "compaction_schedule"]
 
 
 def test_a_tick_that_is_handled_late_keeps_its_scheduled_moment():
