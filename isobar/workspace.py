@@ -139,7 +139,7 @@ class Workspace:
         moment = as_of or calendar.session_close(_far_session())
         spells = self._spells(wanted, moment, identity)
         if frame.is_intraday:
-            self._require(spells, ingested_symbols(self.lake, Timeframe.M1), "bars_1m")
+            self._require(spells, ingested_symbols(self.lake, Timeframe.M1), Timeframe.M1)
         names = spells[Identity.SYMBOL].unique().to_list()
 
         def scan(table: str, begin: dt.date | None, end: dt.date | None) -> pl.LazyFrame:
@@ -152,7 +152,7 @@ class Workspace:
         # All of it: factors depend on the actions up to as_of, whatever period is asked for.
         daily = scan("bars_1d", None, None).sort(order).collect()
         if not frame.is_intraday:
-            self._require(spells, set(daily[Bar.SYMBOL].unique()), "bars_1d")
+            self._require(spells, set(daily[Bar.SYMBOL].unique()), Timeframe.D1)
         daily = daily.filter(known)
         if frame in (Timeframe.D1, Timeframe.M1):
             found = scan(f"bars_{frame.value}", first, last)
@@ -248,14 +248,15 @@ class Workspace:
         )
         return session_factors(daily, splits, dividends)
 
-    def _require(self, spells: pl.DataFrame, there: set[str], table: str) -> None:
+    def _require(self, spells: pl.DataFrame, there: set[str], timeframe: Timeframe) -> None:
+        table = f"bars_{timeframe.value}"
         found = pl.col(Identity.SYMBOL).is_in(there) | pl.col("name").is_in(there)
         missing = sorted(set(spells["name"]) - set(spells.filter(found)["name"]))
         if missing and EVERY not in there:
             raise MarketError(
                 "symbols without bars in the lake",
                 got=missing[:10],
-                allowed=f"symbols that were ingested into {table}",
+                allowed=f"{len(ingested_symbols(self.lake, timeframe))} symbols in {table}",
                 remedy=f"run `isobar ingest --symbols {','.join(missing[:10])} ...`",
             )
 
