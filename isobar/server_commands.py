@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -28,7 +27,9 @@ from market.lake import Lake
 from market.ledger_tables import signal_batches
 from market.replay import create_app as create_vendor
 from market.replay_data import ServedMarket, load_bars_file
+from market.replay_faults import FaultKind, FaultPlan
 from market.replay_macro import load_reference_files
+from market.request_limiter import Plan
 from market.serving import serve
 from market.synthetic import SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
@@ -60,12 +61,21 @@ def serve_polygon(
     port: Port,
     bars: BarsFile = None,
     synthetic: Synthetic = False,
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic market.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic market and of faults.")] = 7,
     requests_per_minute: Annotated[
-        int, typer.Option("--rate-limit", help="Requests a minute; 0 for no limit.")
+        int, typer.Option("--rate-limit", help="Requests a minute; 0 for those of the plan.")
     ] = 0,
     vix: Annotated[Path | None, typer.Option(help="Parquet of daily VIX values.")] = None,
     treasury: Annotated[Path | None, typer.Option(help="Parquet of Treasury yields.")] = None,
+    plan: Annotated[
+        Plan | None, typer.Option(help="Answer as to a key of this plan; all is allowed without.")
+    ] = None,
+    adjusted: Annotated[
+        bool, typer.Option("--adjusted", help="Serve split-adjusted bars only, and say so.")
+    ] = False,
+    fault: Annotated[
+        FaultKind | None, typer.Option(help="Misbehave in this way, half of the time.")
+    ] = None,
 ) -> None:
     """Serve bars as Polygon would. The key is POLYGON_API_KEY, or `replay` when unset."""
     if synthetic == bool(bars):
@@ -86,9 +96,17 @@ def serve_polygon(
         _synthetic(seed) if synthetic else replace(_from_files(bars or []), reference=reference)
     )
     key = load_settings().polygon.api_key.get_secret_value() or _DEFAULT_KEY
-    app = create_vendor(market, api_key=key, requests_per_minute=requests_per_minute or None)
+    app = create_vendor(
+        market,
+        api_key=key,
+        requests_per_minute=requests_per_minute or None,
+        plan=plan,
+        adjusted=adjusted,
+        faults=None if fault is None else FaultPlan(fault, seed),
+    )
     output.log.print(f"Serving the Polygon protocol on http://127.0.0.1:{port}")
-    output.log.print(f"Use it: POLYGON_BASE_URL=http://127.0.0.1:{port} isobar ingest ...")
+    needed = " ISOBAR_POLYGON__ADJUSTED=true" if adjusted else ""
+    output.log.print(f"Use it: POLYGON_BASE_URL=http://127.0.0.1:{port}{needed} isobar ingest ...")
     serve(app, port=port)
 
 
@@ -178,7 +196,8 @@ def ui(port: Port = 3000) -> None:
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "ISOBAR_HOME": str(settings.home.resolve())}
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    # In this one's place: whoever ends this process ends Dagster, not a parent of it.
+    os.execve(sys.executable, command, environment)
 
 
 def _synthetic(seed: int) -> ServedMarket:

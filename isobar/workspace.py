@@ -16,6 +16,7 @@ from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
 from market.errors import MarketError, UsageError
 from market.identity import follow, of_companies
+from market.ingest_log import ingested_symbols
 from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA
@@ -136,8 +137,9 @@ class Workspace:
             calendar.sessions_between(first, last)
         moment = as_of or calendar.session_close(_far_session())
         spells = self._spells(wanted, moment, identity)
-        self._require(spells, frame)
         names = spells[Identity.SYMBOL].unique().to_list()
+        if frame.is_intraday:
+            self._require(spells, ingested_symbols(self.lake, Timeframe.M1), "bars_1m")
 
         def scan(table: str, begin: dt.date | None, end: dt.date | None) -> pl.LazyFrame:
             # Named here, although filtered again below: the lake chooses its layout by them.
@@ -147,7 +149,10 @@ class Workspace:
         known = pl.col(Bar.KNOWN_AT) <= moment
         order = [Bar.SYMBOL, Bar.BAR_START]
         # All of it: factors depend on the actions up to as_of, whatever period is asked for.
-        daily = scan("bars_1d", None, None).filter(known).sort(order).collect()
+        daily = scan("bars_1d", None, None).sort(order).collect()
+        if not frame.is_intraday:
+            self._require(spells, set(daily[Bar.SYMBOL].unique()), "bars_1d")
+        daily = daily.filter(known)
         if frame in (Timeframe.D1, Timeframe.M1):
             found = scan(f"bars_{frame.value}", first, last)
         elif frame.is_intraday:
@@ -242,19 +247,14 @@ class Workspace:
         )
         return session_factors(daily, splits, dividends)
 
-    def _require(self, spells: pl.DataFrame, timeframe: Timeframe) -> None:
-        table = "bars_1m" if timeframe.is_intraday else "bars_1d"
-        names = spells[Identity.SYMBOL].unique().to_list()
-        rows = self.lake.scan_bars(table, symbols=names)
-        found = rows.select(pl.col(Bar.SYMBOL).unique()).collect()
-        there = spells.filter(pl.col(Identity.SYMBOL).is_in(found[Bar.SYMBOL].to_list()))
-        missing = sorted(set(spells["name"]) - set(there["name"]))
+    def _require(self, spells: pl.DataFrame, there: set[str], table: str) -> None:
+        found = pl.col(Identity.SYMBOL).is_in(there) | pl.col("name").is_in(there)
+        missing = sorted(set(spells["name"]) - set(spells.filter(found)["name"]))
         if missing:
-            known = self.lake.scan(table).select(pl.col(Bar.SYMBOL).n_unique()).collect().item()
             raise MarketError(
                 "symbols without bars in the lake",
                 got=missing[:10],
-                allowed=f"{known} symbols in {table}",
+                allowed=f"symbols that were ingested into {table}",
                 remedy=f"run `isobar ingest --symbols {','.join(missing[:10])} ...`",
             )
 

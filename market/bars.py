@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 import polars as pl
 
 from market.actions import forward_adjust, session_factors
+from market.errors import MarketError
+from market.identity import as_companies
 from market.lake import Lake
-from market.schema import BAR_SCHEMA
+from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Split, empty
 from market.timeframes import Timeframe, resample
 
 _SESSIONS_AT_ONCE = 21
@@ -62,10 +65,60 @@ def read_adjusted(
     """Return forward-adjusted bars of all symbols, what features and labels are computed on.
 
     The factors always come from the whole daily history up to ``end``, so that they do not depend
-    on ``start``.
+    on ``start``; they go on through a change of ticker.
     """
-    daily = lake.read_bars("bars_1d", end=end)
+    known = _identities(lake)
+    daily = as_companies(lake.read_bars("bars_1d", end=end), known, date=Bar.SESSION)
     factors = session_factors(
-        daily, lake.scan("splits").collect(), lake.scan("dividends").collect()
+        daily.sort(Bar.SYMBOL, Bar.BAR_START),
+        as_companies(lake.scan("splits").collect(), known, date=Split.EX_DATE),
+        as_companies(lake.scan("dividends").collect(), known, date=Split.EX_DATE),
     )
-    return forward_adjust(read_bars(lake, timeframe, start, end), factors)
+    bars = read_bars(lake, timeframe, start, end)
+    return by_company(lake, bars, lambda rows: forward_adjust(rows, factors))
+
+
+def by_company(
+    lake: Lake, bars: pl.DataFrame, compute: Callable[[pl.DataFrame], pl.DataFrame]
+) -> pl.DataFrame:
+    """Compute something on the bars of companies, each one series through all its symbols.
+
+    Parameters
+    ----------
+    lake : Lake
+        With identities, or without.
+    bars : pl.DataFrame
+        ``BAR_SCHEMA``.
+    compute : callable
+        From bars, sorted by symbol and time, to rows with the ``symbol`` and ``bar_end`` of bars.
+
+    Returns
+    -------
+    pl.DataFrame
+        What ``compute`` returned, under the symbols of the time, sorted by symbol and time.
+    """
+    companies = as_companies(bars, _identities(lake), date=Bar.SESSION)
+    if companies[Bar.SYMBOL].equals(bars[Bar.SYMBOL]):
+        return compute(bars)
+    keys = [Bar.SYMBOL, Bar.BAR_END]
+    names = companies.select(*keys, bars[Bar.SYMBOL].alias("_name"))
+    if names.select(keys).is_duplicated().any():
+        raise MarketError(
+            "one company has bars under two symbols at the same time",
+            got=names.filter(names.select(keys).is_duplicated())["_name"].unique().to_list()[:4],
+            allowed="one symbol per company and moment",
+            remedy="materialise `identities` again; if it stays, leave one of the symbols out",
+        )
+    made = compute(companies.sort(Bar.SYMBOL, Bar.BAR_START))
+    columns = made.columns
+    return (
+        made.join(names, on=keys, how="left")
+        .with_columns(pl.col("_name").alias(Bar.SYMBOL))
+        .select(columns)
+        .sort(keys)
+    )
+
+
+def _identities(lake: Lake) -> pl.DataFrame:
+    exists = lake.exists("identities")
+    return lake.scan("identities").collect() if exists else empty(IDENTITY_SCHEMA)

@@ -21,14 +21,13 @@ from pydantic import SecretStr
 
 from market import calendar
 from market.errors import SourceError
-from market.flatfile_parse import DayFile
+from market.flatfile_parse import BUCKET, ENDPOINT_URL, DayFile
+from market.polygon_meter import Meter, RequestMetrics
 from market.polygon_wire import check_base_url
 from market.schema import BAR_SCHEMA, Bar, Ticker, empty
-from market.source import BarSource
+from market.source import EVERY, BarSource
 from market.timeframes import Timeframe
 
-ENDPOINT_URL = "https://files.massive.com"
-BUCKET = "flatfiles"
 REQUEST_ATTEMPTS = 4
 BODY_ATTEMPTS = 3
 
@@ -42,6 +41,10 @@ _WRONG_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "401"})
 _DENIED = frozenset({"AccessDenied", "403"})
 _ABSENT = frozenset({"NoSuchKey", "404"})
 _BROKEN_BODY = (BotoCoreError, urllib3.exceptions.HTTPError)
+
+
+class AbsentFileError(SourceError):
+    """The vendor has no such file: not yet, or never."""
 
 
 class FlatFileSource:
@@ -107,6 +110,7 @@ class FlatFileSource:
         self._on_progress = on_progress
         self._actions = actions
         self._known: set[str] = set()
+        self._meter = Meter()
         self._client = _connect(access_key, secret_key, self._endpoint_url, timeout_seconds)
 
     def __repr__(self) -> str:
@@ -116,6 +120,29 @@ class FlatFileSource:
     def name(self) -> str:
         """Short name, written beside the data."""
         return "polygon-flat-files"
+
+    @property
+    def adjusted(self) -> bool:
+        """Flat files hold raw prices."""
+        return False
+
+    @property
+    def known_delay(self) -> dt.timedelta:
+        """What is added to ``bar_end`` to make ``known_at``."""
+        return self._delay
+
+    @property
+    def metrics(self) -> RequestMetrics:
+        """Requests, bytes (compressed) and retries so far."""
+        return self._meter.metrics
+
+    def afresh(self) -> FlatFileSource:
+        """Return this source: it keeps no file, so every answer is new."""
+        return self
+
+    def origin(self, timeframe: Timeframe, session: dt.date) -> str:
+        """Return the name of this source."""
+        return self.name
 
     def session_bars(
         self, timeframe: Timeframe, session: dt.date, symbols: Sequence[str] | None = None
@@ -150,8 +177,9 @@ class FlatFileSource:
         for attempt in range(1, BODY_ATTEMPTS + 1):
             body = self._open(key)
             try:
-                return file.read(_chunks(body), wanted)
+                return file.read(self._chunks(body), wanted)
             except _BROKEN_BODY as error:
+                self._meter.add(retries=int(attempt < BODY_ATTEMPTS))
                 if attempt == BODY_ATTEMPTS:
                     raise SourceError(
                         f"the flat file {key} broke off {BODY_ATTEMPTS} times while it was read"
@@ -167,7 +195,8 @@ class FlatFileSource:
     ) -> pl.DataFrame:
         """Return raw ``1m`` or ``1d`` bars of the sessions from ``start`` to ``end``.
 
-        Every session costs one file of the whole market, however few symbols are asked for.
+        Every session costs one file of the whole market, however few symbols are asked for;
+        ``EVERY`` keeps them all.
 
         Returns
         -------
@@ -180,9 +209,9 @@ class FlatFileSource:
             An unknown symbol, or any file that :meth:`session_bars` refuses; never half a frame.
         """
         _folder(timeframe)
-        wanted = sorted(set(symbols))
+        wanted = None if EVERY in symbols else sorted(set(symbols))
         sessions = calendar.sessions_between(start, end)
-        if not wanted or not sessions:
+        if wanted == [] or not sessions:
             return empty(BAR_SCHEMA)
         parts: list[pl.DataFrame] = []
         for done, session in enumerate(sessions):
@@ -190,7 +219,7 @@ class FlatFileSource:
             parts.append(self.session_bars(timeframe, session, wanted))
         self._report(len(sessions), len(sessions))
         bars = pl.concat(parts).sort(Bar.SYMBOL, Bar.BAR_START)
-        self._check_known(set(wanted) - set(bars[Bar.SYMBOL].unique()))
+        self._check_known(set(wanted or ()) - set(bars[Bar.SYMBOL].unique()))
         return bars
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
@@ -210,8 +239,12 @@ class FlatFileSource:
         return f"{_folder(timeframe)}/{session:%Y/%m}/{session.isoformat()}.csv.gz"
 
     def _open(self, key: str) -> Any:
+        self._meter.add(requests=1)
         try:
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            retries: int = answer["ResponseMetadata"].get("RetryAttempts", 0)
+            self._meter.add(requests=retries, retries=retries)
+            return answer["Body"]
         except ClientError as error:
             raise self._refusal(key, error) from None
         except BotoCoreError as error:
@@ -221,12 +254,17 @@ class FlatFileSource:
                 remedy="check the network and the endpoint, then run again",
             ) from None
 
+    def _chunks(self, body: Any) -> Iterator[bytes]:
+        while chunk := body.read(_CHUNK_BYTES):
+            self._meter.add(bytes=len(chunk))
+            yield chunk
+
     def _refusal(self, key: str, error: ClientError) -> SourceError:
         answer: Any = error.response
         code = str(answer.get("Error", {}).get("Code", "no code"))[:40]
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _ABSENT:
-            return SourceError(
+            return AbsentFileError(
                 "the vendor has no such flat file",
                 got=key,
                 allowed="sessions that are over; a file appears the day after the session, at"
@@ -251,7 +289,8 @@ class FlatFileSource:
                 f"the vendor refuses this flat file ({code})",
                 got=key,
                 allowed="files that the plan of these keys covers",
-                remedy=f"check {_KEY_NAMES}, and how far back the plan's flat files go",
+                remedy=f"check how far back the plan's flat files go; without {_KEY_NAMES}"
+                " bars come over REST alone",
             )
         return SourceError(
             f"the vendor cannot serve the flat file {key} ({code}, status {status})",
@@ -330,11 +369,6 @@ def _connect(
             f"the S3 client cannot be made ({type(error).__name__})",
             remedy="check the AWS_ variables and files of this machine: botocore reads them",
         ) from None
-
-
-def _chunks(body: Any) -> Iterator[bytes]:
-    while chunk := body.read(_CHUNK_BYTES):
-        yield chunk
 
 
 def _folder(timeframe: Timeframe) -> str:

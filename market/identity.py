@@ -178,6 +178,54 @@ def of_companies(rows: pl.LazyFrame, spells: pl.DataFrame, *, date: str) -> pl.L
     return pl.concat(parts)
 
 
+def as_companies(rows: pl.DataFrame, identities: pl.DataFrame, *, date: str) -> pl.DataFrame:
+    """Return rows with the company in the place of the symbol, where the two are not the same.
+
+    Parameters
+    ----------
+    rows : pl.DataFrame
+        Bars, splits or dividends, with ``symbol``.
+    identities : pl.DataFrame
+        ``IDENTITY_SCHEMA``.
+    date : str
+        The column that says when a row is about: ``session``, or ``ex_date``.
+
+    Returns
+    -------
+    pl.DataFrame
+        The same rows in the same order. A symbol that only one company ever bore, and that never
+        had another one, stays; otherwise the identity stands there. Rows of a shared symbol on a
+        date on which nobody is known to have borne it stand for a company of their own.
+    """
+    spells = _ambiguous(identities)
+    if not rows[Bar.SYMBOL].is_in(spells[Identity.SYMBOL].implode()).any():
+        return rows
+    begin, end, when = pl.col(Identity.VALID_FROM), pl.col(Identity.VALID_TO), pl.col(date)
+    inside = (begin.is_null() | (when >= begin)) & (end.is_null() | (when < end))
+    numbered = rows.with_row_index("_row")
+    borne = (
+        numbered.select("_row", Bar.SYMBOL, date)
+        .join(spells, on=Bar.SYMBOL)
+        .filter(inside)
+        .select("_row", Identity.KEY)
+    )
+    shared = pl.col(Bar.SYMBOL).is_in(spells[Identity.SYMBOL].implode())
+    nobody = pl.when(shared).then(pl.format("{} of nobody known", Bar.SYMBOL)).otherwise(Bar.SYMBOL)
+    named = numbered.join(borne, on="_row", how="left", maintain_order="left")
+    return named.with_columns(pl.coalesce(Identity.KEY, nobody).alias(Bar.SYMBOL)).select(
+        rows.columns
+    )
+
+
+def _ambiguous(identities: pl.DataFrame) -> pl.DataFrame:
+    """Return the spells of companies that had several symbols, or shared one with another."""
+    several = pl.len().over(Identity.KEY) > 1
+    shared = pl.col(Identity.KEY).n_unique().over(Identity.SYMBOL) > 1
+    return identities.filter(several | shared).select(
+        Identity.SYMBOL, Identity.KEY, Identity.VALID_FROM, Identity.VALID_TO
+    )
+
+
 def former_symbols(identities: pl.DataFrame, symbols: Sequence[str]) -> list[str]:
     """Return every symbol that the companies bearing ``symbols`` today ever bore, sorted.
 

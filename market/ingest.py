@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -16,43 +17,42 @@ import polars as pl
 from market import calendar
 from market.errors import MarketError, SourceError
 from market.frame_hash import frame_hash
+from market.ingest_log import (
+    CHANGING,
+    LOG_SCHEMA,
+    NEVER_AGAIN,
+    RefetchPolicy,
+    is_refetch,
+    is_settled,
+    mark_changing,
+    missing_sessions,
+    read_log,
+    settled_sessions,
+    write_entries,
+)
 from market.lake import Lake
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.quarantine import (
     Evidence,
     Verdict,
+    among,
     judge,
     numbered,
     quarantine_table,
     read_held,
     sessions_of_interest,
 )
-from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, UTC_MICROSECONDS, Bar, Ticker
+from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, Ticker
 from market.schema import empty as empty_frame
-from market.source import BarSource
+from market.source import EVERY, BarSource, RemoteSource, check_same_adjustment
 from market.timeframes import Timeframe
 
 Progress = Callable[[int, int], None]
 
-LOG_TABLE = "ingest_log"
-LOG_SCHEMA = pl.Schema(
-    {
-        "timeframe": pl.String(),
-        "session": pl.Date(),
-        "fetched_at": UTC_MICROSECONDS,
-        "settled": pl.Boolean(),
-        "source": pl.String(),
-        # Joined by commas: thousands of symbols are the same text session after session.
-        "symbols": pl.String(),
-        "content": pl.String(),
-    }
-)
 # Bars of this many symbol-sessions are held in memory and committed at once.
 _CHUNK_BARS = 1_500_000
-# Stands for the content of a session that is being judged again, until that is written.
-_CHANGING = "changing"
-# The vendor may still correct a bar minutes after the close.
-SETTLE_DELAY = dt.timedelta(minutes=15)
+# Symbols that may trade in one session, for the size of a chunk.
+_WHOLE_MARKET = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,37 +98,6 @@ class IngestResult:
             self.withdrawn + more.withdrawn,
             self.released + more.released,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RefetchPolicy:
-    """When a settled session is asked for again.
-
-    Attributes
-    ----------
-    day_after : bool
-        Once, when the next session has opened: vendors correct overnight.
-    every_weeks : int
-        Each session again once in this many weeks, a rotating part of the history every week;
-        0 for never.
-    """
-
-    day_after: bool = True
-    every_weeks: int = 52
-
-    def is_due(self, session: dt.date, fetched_at: dt.datetime, now: dt.datetime) -> bool:
-        """Say whether a settled session is to be asked for again."""
-        next_open = calendar.session_open(calendar.next_session(session))
-        if self.day_after and fetched_at < next_open <= now:
-            return True
-        if not self.every_weeks:
-            return False
-        week = now.date().toordinal() // 7
-        mine = (session.toordinal() + week) % self.every_weeks == 0
-        return mine and fetched_at.date().toordinal() // 7 < week
-
-
-NEVER_AGAIN = RefetchPolicy(day_after=False, every_weeks=0)
 
 
 def ingest(
@@ -179,14 +148,20 @@ def ingest(
         before stay, and are not fetched again.
     """
     _validate(timeframe, sessions, symbols, now)
-    wanted = sorted(set(symbols))
+    wanted = [EVERY] if EVERY in symbols else sorted(set(symbols))
+    log = read_log(lake, timeframe)
+    check_same_adjustment(source, {entry.source for entry in log.values()})
     missing = missing_sessions(lake, timeframe, sessions, wanted, now=now, policy=policy)
-    per_session = len(wanted) * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
+    if isinstance(source, RemoteSource) and any(is_refetch(log.get(s), wanted) for s in missing):
+        # Answers that were kept would say the same again.
+        source = source.afresh()
+    symbols_each = _WHOLE_MARKET if EVERY in wanted else len(wanted)
+    per_session = symbols_each * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
     size = max(1, _CHUNK_BARS // per_session)
     if timeframe is not Timeframe.D1 or not missing:
         second = None  # Minutes are held against the daily bars in the lake.
     there = set(second.tickers()[Ticker.SYMBOL]) if second is not None else set[str]()
-    shared = [s for s in wanted if s in there]
+    shared = sorted(there) if EVERY in wanted else [s for s in wanted if s in there]
     order = _Order(source, timeframe, wanted, now, rules, second, shared)
     done = IngestResult(0, 0, len(sessions) - len(missing), ())
     for begin in range(0, len(missing), size):
@@ -203,68 +178,6 @@ def ingest(
             remedy="check the dates, the symbols and the data plan",
         )
     return done
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """What is remembered of a session that was fetched."""
-
-    fetched_at: dt.datetime
-    settled: bool
-    symbols: frozenset[str]
-    content: str
-    source: str
-
-
-def read_log(lake: Lake, timeframe: Timeframe) -> dict[dt.date, LogEntry]:
-    """Return what is remembered of each session of a timeframe."""
-    if not lake.exists(LOG_TABLE):
-        return {}
-    rows = lake.scan(LOG_TABLE).filter(pl.col("timeframe") == timeframe.value).collect()
-    texts = rows["symbols"].unique(maintain_order=True)
-    sets = [frozenset(text.split(",")) for text in texts]
-    which = rows["symbols"].replace_strict(
-        texts, pl.int_range(texts.len(), eager=True), return_dtype=pl.Int64
-    )
-    entries = rows.select("session", "fetched_at", "settled", "content", "source").iter_rows()
-    return {
-        session: LogEntry(fetched_at, settled, sets[n], content, source)
-        for n, (session, fetched_at, settled, content, source) in zip(which, entries, strict=True)
-    }
-
-
-def settled_sessions(lake: Lake, timeframe: Timeframe) -> set[dt.date]:
-    """Return the sessions that were over when they were fetched: those that may be learned from."""
-    return {s for s, entry in read_log(lake, timeframe).items() if entry.settled}
-
-
-def missing_sessions(
-    lake: Lake,
-    timeframe: Timeframe,
-    sessions: Sequence[dt.date],
-    symbols: Sequence[str],
-    *,
-    now: dt.datetime,
-    policy: RefetchPolicy = NEVER_AGAIN,
-) -> list[dt.date]:
-    """Return the sessions to ask for: not settled for every symbol, or due to be asked again."""
-    log, wanted = read_log(lake, timeframe), set(symbols)
-
-    def is_missing(session: dt.date) -> bool:
-        entry = log.get(session)
-        if entry is None or not entry.settled or not entry.symbols.issuperset(wanted):
-            return True
-        return policy.is_due(session, entry.fetched_at, now)
-
-    return [s for s in sessions if is_missing(s)]
-
-
-def ingested_symbols(lake: Lake) -> set[str]:
-    """Return every symbol that was ever ingested."""
-    if not lake.exists(LOG_TABLE):
-        return set()
-    texts = lake.scan(LOG_TABLE).select(pl.col("symbols").unique()).collect()["symbols"]
-    return {symbol for text in texts for symbol in text.split(",")}
 
 
 def bars_table(timeframe: Timeframe) -> str:
@@ -326,7 +239,7 @@ def _fetch_chunk(lake: Lake, order: _Order, sessions: Sequence[dt.date]) -> Inge
     with lake.locked():
         if timeframe is Timeframe.M1:
             evidence = replace(evidence, second=_official_bars(lake, sessions, symbols))
-        unfinished = [s for s, e in read_log(lake, timeframe).items() if e.content == _CHANGING]
+        unfinished = [s for s, e in read_log(lake, timeframe).items() if e.content == CHANGING]
         verdict = judge(lake, timeframe, fetched, sessions, symbols, evidence, unfinished)
         found = {*verdict.bars[Bar.SESSION].unique(), *verdict.held["asked_session"].unique()}
         empty = tuple(s for s in sessions if s not in found)
@@ -371,7 +284,7 @@ def _last_settled(last: dt.date, end: dt.date, now: dt.datetime) -> dt.date:
     # A day that is not over is told differently by two sources at two moments.
     while end > last and calendar.session_open(end) > now:
         end = calendar.previous_session(end)
-    return end if _is_settled(end, now) else calendar.previous_session(end)
+    return end if is_settled(end, now) else calendar.previous_session(end)
 
 
 def _official_bars(
@@ -380,8 +293,9 @@ def _official_bars(
     settled = settled_sessions(lake, Timeframe.D1).intersection(sessions)
     if not settled:
         return None
+    some = None if EVERY in symbols else symbols
     official = lake.scan_bars(
-        bars_table(Timeframe.D1), start=min(settled), end=max(settled), symbols=symbols
+        bars_table(Timeframe.D1), start=min(settled), end=max(settled), symbols=some
     )
     return official.filter(pl.col(Bar.SESSION).is_in(list(settled))).collect()
 
@@ -392,7 +306,7 @@ def _write(lake: Lake, order: _Order, full: Sequence[dt.date], verdict: Verdict)
     sessions = [*full, *verdict.changed]
     # Provisional rows of other symbols may not end up in a session that counts as settled.
     log = read_log(lake, order.timeframe)
-    turning = [s for s in full if s in log and not log[s].settled and _is_settled(s, order.now)]
+    turning = [s for s in full if s in log and not log[s].settled and is_settled(s, order.now)]
     kept = _others(lake, table, sessions, order.symbols)
     kept = kept.filter(~pl.col(Bar.SESSION).is_in(turning))
     rows = verdict.bars
@@ -400,27 +314,25 @@ def _write(lake: Lake, order: _Order, full: Sequence[dt.date], verdict: Verdict)
         rows = pl.concat([kept, rows]).sort(Bar.SYMBOL, Bar.BAR_START)
     asked = pl.col("asked_session")
     others = read_held(lake, order.timeframe, sessions)
-    others = others.filter(~pl.col(Bar.SYMBOL).is_in(list(order.symbols)), ~asked.is_in(turning))
+    others = others.filter(~among(order.symbols), ~asked.is_in(turning))
     held = pl.concat([others, verdict.held])
-    _mark(lake, order.timeframe, verdict.changed)
+    mark_changing(lake, order.timeframe, verdict.changed)
     if verdict.released.height:
         lake.replace(apart, numbered(pl.concat([held, verdict.released])), sessions)
     elif held.height or lake.exists(apart):
         lake.replace(apart, numbered(held), sessions)
-    lake.replace(table, rows, sessions)
+    with ThreadPoolExecutor(1, "contents") as aside:  # While the rows are written.
+        contents = aside.submit(_contents, rows, sessions)
+        lake.replace(table, rows, sessions)
     if verdict.released.height:
         lake.replace(apart, numbered(held), sessions)
-    return _remember(lake, order, rows, full, verdict.changed)
-
-
-def _is_settled(session: dt.date, now: dt.datetime) -> bool:
-    return calendar.session_close(session) + SETTLE_DELAY <= now
+    return _remember(lake, order, contents.result(), verdict.changed)
 
 
 def _others(
     lake: Lake, table: str, sessions: Sequence[dt.date], symbols: Sequence[str]
 ) -> pl.DataFrame:
-    if not lake.exists(table):
+    if EVERY in symbols or not lake.exists(table):
         return pl.DataFrame(schema=BAR_SCHEMA)
     return (
         lake.scan(table)
@@ -432,34 +344,45 @@ def _others(
     )
 
 
+def _contents(bars: pl.DataFrame, sessions: Sequence[dt.date]) -> dict[dt.date, str]:
+    """Return a digest of each session's bars."""
+    if len(sessions) == 1:
+        return {sessions[0]: frame_hash(bars)}
+    parts, nothing = bars.partition_by(Bar.SESSION, as_dict=True), bars.clear()
+    return {s: frame_hash(parts.get((s,), nothing)) for s in sessions}
+
+
+def _origin(source: BarSource, timeframe: Timeframe, session: dt.date) -> str:
+    is_remote = isinstance(source, RemoteSource)
+    return source.origin(timeframe, session) if is_remote else source.name
+
+
+def _joined(symbols: Collection[str]) -> str:
+    return EVERY if EVERY in symbols else ",".join(sorted(symbols))
+
+
 def _remember(
     lake: Lake,
     order: _Order,
-    bars: pl.DataFrame,
-    fetched: Sequence[dt.date],
+    contents: Mapping[dt.date, str],
     changed: Sequence[dt.date],
 ) -> list[dt.date]:
     """Write down what was fetched; return the settled sessions whose bars are different now."""
     before = read_log(lake, order.timeframe)
     entries: list[dict[str, object]] = []
     revised: list[dt.date] = []
-    touched = sorted([*fetched, *changed])
-    parts = {(touched[0],): bars}
-    if len(touched) > 1:
-        parts = bars.partition_by(Bar.SESSION, as_dict=True)
-    nothing = bars.clear()
-    for session in touched:
-        old, content = before.get(session), frame_hash(parts.get((session,), nothing))
+    for session, content in sorted(contents.items()):
+        old = before.get(session)
         known = old.symbols if old and old.settled else frozenset[str]()
-        if old and old.settled and old.content != content and known.issuperset(order.symbols):
+        if old and old.content != content and is_refetch(old, order.symbols):
             revised.append(session)
         entry: dict[str, object] = {
             "timeframe": order.timeframe.value,
             "session": session,
             "fetched_at": order.now,
-            "settled": _is_settled(session, order.now),
-            "source": order.source.name,
-            "symbols": ",".join(sorted(known | set(order.symbols))),
+            "settled": is_settled(session, order.now),
+            "source": _origin(order.source, order.timeframe, session),
+            "symbols": _joined(known | {*order.symbols}),
             "content": content,
         }
         if session in changed:
@@ -469,23 +392,8 @@ def _remember(
                 "fetched_at": old.fetched_at,
                 "settled": old.settled,
                 "source": old.source,
-                "symbols": ",".join(sorted(old.symbols)),
+                "symbols": _joined(old.symbols),
             }
         entries.append(entry)
-    _log(lake, pl.DataFrame(entries, schema=LOG_SCHEMA))
+    write_entries(lake, pl.DataFrame(entries, schema=LOG_SCHEMA))
     return revised
-
-
-def _mark(lake: Lake, timeframe: Timeframe, changing: Sequence[dt.date]) -> None:
-    if changing:
-        mine = (pl.col("timeframe") == timeframe.value) & pl.col("session").is_in(list(changing))
-        entries = lake.scan(LOG_TABLE).filter(mine).select(LOG_SCHEMA.names()).collect()
-        _log(lake, entries.with_columns(pl.lit(_CHANGING).alias("content")))
-
-
-def _log(lake: Lake, entries: pl.DataFrame) -> None:
-    rows = entries
-    if lake.exists(LOG_TABLE):
-        stored = lake.scan(LOG_TABLE).select(LOG_SCHEMA.names()).collect()
-        rows = pl.concat([stored.join(rows, on=["timeframe", "session"], how="anti"), rows])
-    lake.replace(LOG_TABLE, rows.sort("timeframe", "session"), None)

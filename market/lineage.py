@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from market import calendar
-from market.ingest import read_log, settled_sessions
+from market.ingest_log import read_log, settled_sessions
 from market.lake import Lake
 from market.timeframes import Timeframe
 
@@ -149,4 +149,10 @@ def _actions_by_session(lake: Lake) -> dict[dt.date, str]:
             for row in rows.iter_rows(named=True):
                 values = [str(v) for k, v in row.items() if k != "known_at"]
                 out[row["ex_date"]] = out.get(row["ex_date"], "") + ",".join([table, *values])
+    if lake.exists("identities"):
+        # A series goes on under another symbol from the first session on or after the change.
+        spells = lake.scan("identities").filter(pl.col("valid_from").is_not_null())
+        for row in spells.sort("identity", "valid_from").collect().iter_rows(named=True):
+            day = calendar.sessions_around(calendar.previous_session(row["valid_from"]), 0, 1)[-1]
+            out[day] = out.get(day, "") + ",".join([row["identity"], row["symbol"]])
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -25,13 +26,14 @@ from market.errors import SourceError
 from market.polygon_meter import RequestMetrics
 from market.polygon_overlap import overlap
 from market.polygon_reference import PolygonReference, usable_symbols
-from market.polygon_wire import Limiter, NotInPlanError, Pool, Wire, check_base_url
+from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wire, check_base_url
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
-from market.schema import BAR_SCHEMA, Bar, empty
+from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
+from market.source import ADJUSTED, EVERY
 from market.timeframes import Timeframe
 
-_BARS_PER_PAGE = 50_000
+BARS_PER_PAGE = 50_000
 _ROWS_PER_PAGE = 1_000
 # Rows per calendar day over the whole market, to choose between asking by symbol or by date.
 _ROWS_PER_DAY = {"execution_date": 15, "ex_dividend_date": 250}
@@ -64,6 +66,8 @@ class PolygonSource(PolygonReference):
         Where answers are kept for as long as they are true; without it every answer is new.
     clock : callable, optional
         The time of day, which says what has settled; tests replace it.
+    adjusted : bool, default False
+        Ask for bars that the vendor adjusted for splits: another dataset than the raw bars.
 
     Raises
     ------
@@ -95,6 +99,7 @@ class PolygonSource(PolygonReference):
         limiter: Limiter | None = None,
         cache: ResponseCache | None = None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        adjusted: bool = False,
     ) -> None:
         if known_delay < dt.timedelta(0) or not timeout_seconds > 0:
             raise SourceError(
@@ -106,6 +111,7 @@ class PolygonSource(PolygonReference):
         key = _usable_key(api_key)
         self._base_url = check_base_url(base_url)
         self._delay = known_delay
+        self._adjusted = adjusted
         self._on_progress = on_progress
         self._client = massive.RESTClient(
             api_key=key,
@@ -132,7 +138,21 @@ class PolygonSource(PolygonReference):
     @property
     def name(self) -> str:
         """Short name, written beside the data."""
-        return "polygon"
+        return f"polygon{ADJUSTED}" if self._adjusted else "polygon"
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether prices and volumes are adjusted for splits."""
+        return self._adjusted
+
+    @property
+    def known_delay(self) -> dt.timedelta:
+        """What is added to ``bar_end`` to make ``known_at``."""
+        return self._delay
+
+    def origin(self, timeframe: Timeframe, session: dt.date) -> str:
+        """Return the name of this source."""
+        return self.name
 
     @property
     def metrics(self) -> RequestMetrics:
@@ -158,12 +178,18 @@ class PolygonSource(PolygonReference):
         Plan
             The richest plan of which a call is answered.
 
+        Raises
+        ------
+        SourceError
+            When the vendor refuses the key, is out of reach, or answers with something unusable.
+
         Notes
         -----
         Assumed of the vendor's price list for stocks: quotes come with ``advanced``, trades with
         ``developer``, snapshots with ``starter``; ``free`` has none of them. What a plan does
-        not cover is answered with 403. A plan bought for one exchange or asset class only may
-        look poorer than it is: then set it by hand.
+        not cover is answered with 403. How many requests a minute are let through cannot be
+        asked, so it is taken from the plan. A plan bought for one exchange or asset class only
+        may look poorer than it is: then set it by hand.
         """
         calls: dict[Plan, Callable[[], Any]] = {
             Plan.ADVANCED: lambda: self._client.list_quotes(_PROBED, limit=1, raw=True),
@@ -172,9 +198,11 @@ class PolygonSource(PolygonReference):
         }
         for plan, call in calls.items():
             try:
-                call()
+                next(self._wire.pages(call))
             except NotInPlanError:
                 continue
+            except NotFoundError:
+                return plan
             return plan
         return Plan.FREE
 
@@ -186,7 +214,7 @@ class PolygonSource(PolygonReference):
         Parameters
         ----------
         symbols : sequence of str
-            What to ask for; doubles are asked for once.
+            What to ask for; doubles are asked for once. ``EVERY`` is the whole market, by day.
         timeframe : Timeframe
             ``1m`` (extended hours included) or ``1d``.
         start, end : date
@@ -213,24 +241,38 @@ class PolygonSource(PolygonReference):
         sessions = calendar.sessions_between(start, end)
         if not wanted or not sessions:
             return empty(BAR_SCHEMA)
+        if EVERY in wanted and timeframe is Timeframe.M1:
+            raise SourceError(
+                "minutes of the whole market do not come over REST",
+                got=f"{EVERY}, {start} to {end}",
+                allowed="the whole market by day, or symbols by name",
+                remedy="name symbols, or set POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY and"
+                " wait for the flat file of the session",
+            )
         with self._wire.keeping() as keep:
-            if timeframe is Timeframe.D1 and len(sessions) < len(wanted):
+            if timeframe is Timeframe.D1 and (EVERY in wanted or len(sessions) < len(wanted)):
                 parts = self._by_session(wanted, sessions, keep)
             else:
                 parts = self._by_symbol(wanted, timeframe, start, end, keep)
             bars = parse.check_range(pl.concat(parts), start, end)
-            seen = set(bars[Bar.SYMBOL].unique())
-            for symbol in wanted:
-                if symbol not in seen:
-                    self._check_known(symbol, keep)
+            seen = {EVERY, *bars[Bar.SYMBOL].unique()}
+            self._check_known([s for s in wanted if s not in seen], keep)
         return bars
+
+    def check_known(self, symbols: Sequence[str]) -> None:
+        """Raise :class:`SourceError` on a symbol that the vendor has never listed."""
+        with self._wire.keeping() as keep:
+            self._check_known(usable_symbols(symbols), keep)
 
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return splits with an ex-date in the range (``SPLIT_SCHEMA``).
 
         ``known_at`` is the open of the ex-date: the vendor does not say when a split was
-        announced. A symbol without splits, known or not, has no rows.
+        announced. A symbol without splits, known or not, has no rows. Where the bars are adjusted
+        there is none left to apply.
         """
+        if self._adjusted:
+            return empty(SPLIT_SCHEMA)
         with self._wire.keeping() as keep:
             ask = self._client.list_splits
             key = "execution_date"
@@ -277,6 +319,7 @@ class PolygonSource(PolygonReference):
         timespan = "day" if daily else "minute"
 
         def ask(symbol: str) -> pl.DataFrame:
+            read = functools.partial(parse.bars, symbol=symbol, adjusted=self._adjusted)
             pages = self._wire.pages(
                 lambda: self._client.list_aggs(
                     symbol,
@@ -284,15 +327,16 @@ class PolygonSource(PolygonReference):
                     timespan,
                     start,
                     end,
-                    adjusted=False,
+                    adjusted=self._adjusted,
                     sort="asc",
-                    limit=_BARS_PER_PAGE,
+                    limit=BARS_PER_PAGE,
                     raw=True,
                 ),
                 read=parse.read_page,
                 keep=keep,
+                doubt=lambda page: parse.impossible_bars(read(page)),
             )
-            parts = [parse.bars(page, symbol) for page in pages]
+            parts = [read(page) for page in pages]
             return build(pl.concat(parts), self._delay)
 
         return overlap(ask, symbols, self._report)
@@ -300,20 +344,23 @@ class PolygonSource(PolygonReference):
     def _by_session(
         self, symbols: list[str], sessions: list[dt.date], keep: list[Draft]
     ) -> list[pl.DataFrame]:
-        wanted = set(symbols)
+        wanted, every = set(symbols), EVERY in symbols
+
+        def read(page: dict[str, Any]) -> pl.DataFrame:
+            rows = parse.rows_of(page, adjusted=self._adjusted)
+            names = parse.column(rows, "T", _TEXT)
+            rows = [r for r, n in zip(rows, names, strict=True) if every or n in wanted]
+            return parse.columns(rows, [n for n in names if every or n in wanted])
 
         def ask(session: dt.date) -> pl.DataFrame:
             pages = self._wire.pages(
-                lambda: self._client.get_grouped_daily_aggs(session, adjusted=False, raw=True),
+                lambda: self._client.get_grouped_daily_aggs(
+                    session, adjusted=self._adjusted, raw=True
+                ),
                 keep=keep,
+                doubt=lambda page: parse.impossible_bars(read(page)),
             )
-            parts: list[pl.DataFrame] = []
-            for page in pages:
-                rows = parse.rows_of(page)
-                names = parse.column(rows, "T", _TEXT)
-                rows = [r for r, n in zip(rows, names, strict=True) if n in wanted]
-                parts.append(parse.columns(rows, [n for n in names if n in wanted]))
-            day = parse.daily_bars(pl.concat(parts), self._delay)
+            day = parse.daily_bars(pl.concat([read(page) for page in pages]), self._delay)
             return parse.check_range(day, session, session)
 
         return overlap(ask, sessions, self._report)
@@ -335,14 +382,15 @@ class PolygonSource(PolygonReference):
         query = {f"{date_key}_gte": start, f"{date_key}_lte": end, "limit": _ROWS_PER_PAGE}
         query |= {"sort": date_key, "order": "asc", "raw": True}
         market_pages = 1 + _ROWS_PER_DAY[date_key] * ((end - start).days + 1) // _ROWS_PER_PAGE
-        if len(wanted) > market_pages:
-            bounds = {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
+        every = EVERY in wanted
+        if every or len(wanted) > market_pages:
+            bounds = {} if every else {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
             rows = self._rows(lambda: ask(**query, **bounds), keep)
         else:
             rows = [r for s in wanted for r in self._rows(lambda s=s: ask(ticker=s, **query), keep)]
         named = set(wanted)
         names = parse.column(rows, "ticker", _TEXT)
-        rows = [r for r, n in zip(rows, names, strict=True) if n in named]
+        rows = [r for r, n in zip(rows, names, strict=True) if every or n in named]
         outside = [d for d in actions.dates(rows, date_key) if not start <= d <= end]
         if outside:
             raise actions.impossible(f"an ex-date outside {start} to {end}", outside[0].isoformat())
@@ -350,23 +398,23 @@ class PolygonSource(PolygonReference):
 
     def _rows(self, first: Callable[[], Any], keep: list[Draft]) -> list[Any]:
         pages = self._wire.pages(first, keep=keep)
-        return [row for page in pages for row in parse.rows_of(page, raw=False)]
+        return [row for page in pages for row in parse.rows_of(page)]
 
-    def _check_known(self, symbol: str, keep: list[Draft]) -> None:
-        for active in (True, False):
-            rows = self._rows(
-                lambda a=active: self._client.list_tickers(
-                    ticker=symbol, active=a, limit=1, raw=True
-                ),
-                keep,
-            )
-            if symbol in parse.column(rows, "ticker", _TEXT):
-                return
-        raise SourceError(
-            "the vendor does not know this symbol",
-            got=symbol,
-            remedy="correct the symbol, or leave it out",
+    def _check_known(self, symbols: Sequence[str], keep: list[Draft]) -> None:
+        for symbol in symbols:
+            if not any(self._is_listed(symbol, active, keep) for active in (True, False)):
+                raise SourceError(
+                    "the vendor does not know this symbol",
+                    got=symbol,
+                    remedy="correct the symbol, or leave it out",
+                )
+
+    def _is_listed(self, symbol: str, active: bool, keep: list[Draft]) -> bool:
+        rows = self._rows(
+            lambda: self._client.list_tickers(ticker=symbol, active=active, limit=1, raw=True),
+            keep,
         )
+        return symbol in parse.column(rows, "ticker", _TEXT)
 
     def _report(self, done: int, total: int) -> None:
         if self._on_progress is not None:

@@ -23,26 +23,27 @@ _KEY_T, _KEY_N, _UNKNOWN = 6, 7, -1
 # Bits of the keys that every row has: all but vw and n.
 _REQUIRED = 0b01111101
 _EXACT = 2**53
+# Characters of a number whose digits still fit an integer of 64 bits, one point among them.
+_LONGEST = 18
+_ZERO = np.uint8(48)
 _POWERS = 10.0 ** np.arange(23)
+_CODES = np.full(256, _UNKNOWN)
+_CODES[[ord(letter) for letter in "vochltn"]] = (0, 2, 3, 4, 5, _KEY_T, _KEY_N)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _key(text: Text, at: int) -> tuple[int, int]:
     """Return which key begins at ``at`` (its opening quote), and where its value begins."""
     if at + 5 >= len(text) or text[at] != 34:
         return _UNKNOWN, at
-    first = text[at + 1]
-    if first == 118 and text[at + 2] == 119 and text[at + 3] == 34 and text[at + 4] == 58:
+    if text[at + 2] == 34 and text[at + 3] == 58:
+        return int(_CODES[text[at + 1]]), at + 4
+    if text[at + 1] == 118 and text[at + 2] == 119 and text[at + 3] == 34 and text[at + 4] == 58:
         return 1, at + 5
-    if text[at + 2] != 34 or text[at + 3] != 58:
-        return _UNKNOWN, at
-    for code, letter in ((0, 118), (2, 111), (3, 99), (4, 104), (5, 108), (6, 116), (7, 110)):
-        if first == letter:
-            return code, at + 4
     return _UNKNOWN, at
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _number(text: Text, at: int) -> tuple[int, int, int, bool]:
     """Return where a number ends, its digits, its power of ten, and whether it is written whole.
 
@@ -51,28 +52,35 @@ def _number(text: Text, at: int) -> tuple[int, int, int, bool]:
     numbers accurately", 1990).
     """
     begin, digits, power, length, whole = at, 0, 0, len(text), True
-    while at < length and 48 <= text[at] <= 57 and digits <= _EXACT:
-        digits = digits * 10 + int(text[at]) - 48
+    # A number too long for the loop's integer is refused by its length before it can overflow.
+    while at < length:
+        digit = np.uint8(text[at] - _ZERO)
+        if digit > 9:
+            break
+        digits = digits * 10 + np.int64(digit)
         at += 1
     if at == begin or (text[begin] == 48 and at > begin + 1):
         return ABSENT, 0, 0, False
     if at < length and text[at] == 46:
         whole, at = False, at + 1
         point = at
-        while at < length and 48 <= text[at] <= 57 and digits <= _EXACT:
-            digits = digits * 10 + int(text[at]) - 48
+        while at < length:
+            digit = np.uint8(text[at] - _ZERO)
+            if digit > 9:
+                break
+            digits = digits * 10 + np.int64(digit)
             at += 1
         power = point - at
         if power == 0:
             return ABSENT, 0, 0, False
     if at < length and (text[at] == 101 or text[at] == 69):
         return ABSENT, 0, 0, False
-    if digits > _EXACT or power < -22:
+    if digits > _EXACT or at - begin > _LONGEST or power < -22:
         return ABSENT, 0, 0, False
-    return at, digits, power, whole
+    return at, int(digits), power, whole
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def read_rows(text: Text, floats: Floats, integers: Integers) -> int:
     """Fill columns from rows; return how many there are, or ``ABSENT`` on any doubt.
 

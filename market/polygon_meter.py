@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from urllib.parse import unquote
 
 from market import calendar
@@ -43,6 +43,36 @@ class RequestMetrics:
     retries: int = 0
     waits_seconds: float = 0.0
 
+    def __add__(self, other: RequestMetrics) -> RequestMetrics:
+        """Return both together."""
+        return _combined(self, other, 1)
+
+    def __sub__(self, earlier: RequestMetrics) -> RequestMetrics:
+        """Return what came after an earlier snapshot.
+
+        Examples
+        --------
+        >>> (RequestMetrics(requests=5, bytes=70) - RequestMetrics(requests=2)).requests
+        3
+        """
+        return _combined(self, earlier, -1)
+
+    def as_metadata(self) -> dict[str, int | float]:
+        """Return the counts under names for people."""
+        return {
+            "requests": self.requests,
+            "bytes received": self.bytes,
+            "answers from cache": self.cache_hits,
+            "retries": self.retries,
+            "seconds waited": round(self.waits_seconds, 3),
+        }
+
+
+def _combined(one: RequestMetrics, other: RequestMetrics, sign: int) -> RequestMetrics:
+    return RequestMetrics(
+        *(getattr(one, f.name) + sign * getattr(other, f.name) for f in fields(RequestMetrics))
+    )
+
 
 class Meter:
     """Counts from several threads."""
@@ -67,22 +97,14 @@ class Meter:
     ) -> None:
         """Count."""
         with self._lock:
-            now = self._metrics
-            self._metrics = replace(
-                now,
-                requests=now.requests + requests,
-                bytes=now.bytes + bytes,
-                cache_hits=now.cache_hits + cache_hits,
-                retries=now.retries + retries,
-                waits_seconds=now.waits_seconds + waits_seconds,
-            )
+            self._metrics += RequestMetrics(requests, bytes, cache_hits, retries, waits_seconds)
 
 
-def kind_of(path: str, has_rows: bool, now: dt.datetime) -> Kind | None:
+def kind_of(path: str, settles: bool, now: dt.datetime) -> Kind | None:
     """Return what kind of data a path of the vendor is about; None for what is never kept.
 
-    Bars are settled when the last session of their range was over for a while. An answer without
-    rows is not settled: it may be a hole that the vendor fills later.
+    Bars that can settle have done so when the last session of their range was over for a while.
+    An answer without rows cannot: it may be a hole that the vendor fills later.
 
     Examples
     --------
@@ -101,7 +123,7 @@ def kind_of(path: str, has_rows: bool, now: dt.datetime) -> Kind | None:
     last = None if found is None else _date(found[1])
     if last is None:
         return None
-    settled = has_rows and _over_at(last) + SETTLED_AFTER <= now
+    settled = settles and _over_at(last) + SETTLED_AFTER <= now
     return Kind.SETTLED if settled else Kind.LIVE_BARS
 
 

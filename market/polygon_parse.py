@@ -1,17 +1,20 @@
 """From the vendor's pages to frames: columns, never an object per bar.
 
-Every value is checked before a row is returned; a page that breaks a promise raises. A page of
-bars is read as columns at once; one that gives the least cause for doubt is read again value by
-value, and that reading says exactly what is wrong with it.
+A page that breaks a promise raises: it lacks a key, or a row does not say which bar it is. What a
+bar says is not judged here: a price that cannot be is a row with that price, or with none where it
+is no number; :func:`impossible_bars` finds such rows. A page of bars is read as columns at once;
+one that gives the least cause for doubt is read again value by value.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from market import calendar
@@ -31,6 +34,8 @@ _KEYS = {
 _ROW_SCHEMA = pl.Schema({**dict.fromkeys(_KEYS, pl.Float64()), "t": pl.Int64(), "n": pl.Int64()})
 _OPTIONAL = ("vw", "n")
 _RESULTS = b'"results":['
+_MINUTE_US = 60_000_000
+_MICROSECOND = dt.timedelta(microseconds=1)
 _NUMBERS = frozenset({int, float})
 _LAST_MS = 4_102_444_800_000
 _MOST_TRADES = 10**12
@@ -58,7 +63,7 @@ def read_page(body: bytes) -> dict[str, Any]:
     end = body.rfind(b"]")
     if begin < len(_RESULTS) or end <= begin or b"\\" in body:
         return decode(body)
-    rows = _read_rows(body[begin:end])
+    rows = _read_rows(body, begin, end)
     if rows is None:
         return decode(body)
     page = decode(body[:begin] + body[end:])
@@ -69,7 +74,7 @@ def read_page(body: bytes) -> dict[str, Any]:
 
 
 def results(
-    page: dict[str, Any], symbol: str | None, *, raw: bool = False
+    page: dict[str, Any], symbol: str | None, *, adjusted: bool | None = None
 ) -> list[Any] | pl.DataFrame:
     """Return the results of a page after checking what the page says about itself.
 
@@ -79,8 +84,8 @@ def results(
         A decoded page.
     symbol : str or None
         The symbol that an aggregates page must be about; None for other pages.
-    raw : bool, default False
-        Whether the page must say that prices are not adjusted.
+    adjusted : bool, optional
+        What the page must say of its prices; None for pages without prices.
     """
     rows = page.get("results")
     rows = [] if rows is None else rows
@@ -88,22 +93,27 @@ def results(
         raise _bad("results is not a list", type(rows).__name__)
     if symbol is not None and page.get("ticker") != symbol:
         raise _bad(f"asked for {symbol}, got another ticker", str(page.get("ticker"))[:20])
-    if raw and len(rows) and page.get("adjusted") is not False:
-        raise _bad("asked for raw prices, got adjusted ones", page.get("adjusted"))
+    if adjusted is not None and len(rows) and page.get("adjusted") is not adjusted:
+        kinds = ("adjusted", "raw") if adjusted else ("raw", "adjusted")
+        raise _bad(f"asked for {kinds[0]} prices, got {kinds[1]} ones", page.get("adjusted"))
     count = page.get("resultsCount")
     if count is not None and count != len(rows):
         raise _bad(f"the page promises {count} rows", len(rows))
     return rows
 
 
-def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool = False) -> Any:
-    """Return one key of all rows as a list whose values all have one of ``kinds``."""
+def column(
+    rows: list[Any], key: str, kinds: frozenset[type] | None = None, *, optional: bool = False
+) -> Any:
+    """Return one key of all rows as a list; all of one of ``kinds`` where these are given."""
     try:
         values = [r.get(key) for r in rows] if optional else [r[key] for r in rows]
     except KeyError:
         raise _bad(f"a row lacks the key {key!r}") from None
     except (TypeError, AttributeError):
         raise _bad("a row is not an object") from None
+    if kinds is None:
+        return values
     allowed = kinds | {type(None)} if optional else kinds
     wrong = set(map(type, values)) - allowed
     if wrong:
@@ -111,29 +121,28 @@ def column(rows: list[Any], key: str, kinds: frozenset[type], *, optional: bool 
     return values
 
 
-def rows_of(page: dict[str, Any], *, raw: bool = True) -> list[Any]:
+def rows_of(page: dict[str, Any], *, adjusted: bool | None = None) -> list[Any]:
     """Return the decoded results of a page that is not about one symbol."""
-    rows = results(page, None, raw=raw)
+    rows = results(page, None, adjusted=adjusted)
     return rows if isinstance(rows, list) else rows.to_dicts()
 
 
-def bars(page: dict[str, Any], symbol: str) -> pl.DataFrame:
+def bars(page: dict[str, Any], symbol: str, *, adjusted: bool = False) -> pl.DataFrame:
     """Return a page of one symbol's bars: symbol, ``t`` (UTC), prices, volume, vwap, trades."""
-    rows = results(page, symbol, raw=True)
+    rows = results(page, symbol, adjusted=adjusted)
     if isinstance(rows, list):
         return columns(rows, symbol)
-    if not _plausible(rows):
+    if not rows["t"].is_between(0, _LAST_MS).all():
         return columns(rows.to_dicts(), symbol)
-    return rows.select(
-        pl.lit(symbol).alias(Bar.SYMBOL),
-        pl.col("t").cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS),
-        *(pl.col(key).alias(name) for key, name in _KEYS.items()),
-        pl.col("n").alias(Bar.TRADES),
-    )
+    # Made of columns as they are: a query costs more than what it would do here.
+    times = (rows["t"] * 1000).cast(UTC_MICROSECONDS)
+    named = [rows[key].alias(name) for key, name in _KEYS.items()]
+    names = pl.Series(Bar.SYMBOL, [symbol]).new_from_index(0, rows.height)
+    return pl.DataFrame([names, times, *named, rows["n"].alias(Bar.TRADES)])
 
 
 def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
-    """Return decoded aggregates as the frame of :func:`bars`, each value checked by itself."""
+    """Return decoded aggregates as the frame of :func:`bars`; null where there is no number."""
     data: dict[str, Any] = {
         # Typed, because a page without rows would otherwise make a column of nulls.
         Bar.SYMBOL: pl.Series(
@@ -142,31 +151,52 @@ def columns(rows: list[Any], symbols: Sequence[str] | str) -> pl.DataFrame:
         "t": _times(rows),
     }
     for key, name in _KEYS.items():
-        values = column(rows, key, _NUMBERS, optional=key == "vw")
-        data[name] = _floats(values, key)
-    trades = column(rows, "n", frozenset({int}), optional=True)
-    counted = [n for n in trades if n is not None]
-    if counted and not 0 <= min(counted) <= max(counted) <= _MOST_TRADES:
-        raise _bad("a number of trades is impossible")
-    data[Bar.TRADES] = pl.Series(trades, dtype=pl.Int64)
-    return pl.DataFrame(data).with_columns(pl.col(Bar.VWAP).fill_nan(None))
+        values = column(rows, key, optional=key == "vw")
+        numbers = [float(v) if type(v) in _NUMBERS else None for v in values]
+        data[name] = pl.Series(numbers, dtype=pl.Float64)
+    counts = [
+        n if type(n) is int and abs(n) < 2**63 else None for n in column(rows, "n", optional=True)
+    ]
+    data[Bar.TRADES] = pl.Series(counts, dtype=pl.Int64)
+    return pl.DataFrame(data)
+
+
+def impossible_bars(frame: pl.DataFrame) -> pl.DataFrame | None:
+    """Return the rows of :func:`bars` that cannot be true by themselves; None when there are none.
+
+    Prices are above zero, the high is the highest and the low the lowest, volume and trades are
+    zero or more. Only vwap and trades may be absent.
+    """
+    opened, high, low, close = (pl.col(c) for c in (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE))
+    possible = pl.all_horizontal(
+        (low > 0) & (high >= opened) & (high >= close) & (low <= opened) & (low <= close),
+        high.is_finite(),
+        (pl.col(Bar.VOLUME) >= 0) & pl.col(Bar.VOLUME).is_finite(),
+        ((pl.col(Bar.VWAP) > 0) & pl.col(Bar.VWAP).is_finite()).fill_null(value=True),
+        pl.col(Bar.TRADES).is_between(0, _MOST_TRADES).fill_null(value=True),
+    ).fill_null(value=False)
+    if frame.select(possible.all()).item():
+        return None
+    return frame.filter(~possible)
 
 
 def minute_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
     """Return ``BAR_SCHEMA`` rows of one-minute aggregates; extended hours stay."""
-    minute = dt.timedelta(minutes=1)
-    bars = frame.rename({"t": Bar.BAR_START}).with_columns(
-        _new_york_date(Bar.BAR_START).alias(Bar.SESSION),
-        (pl.col(Bar.BAR_START) + minute).alias(Bar.BAR_END),
-        (pl.col(Bar.BAR_START) + minute + delay).alias(Bar.KNOWN_AT),
-    )
-    if (bars[Bar.BAR_START].dt.truncate("1m") != bars[Bar.BAR_START]).any():
+    starts = frame["t"].to_physical().to_numpy()
+    if (starts % _MINUTE_US).any():
         raise _bad("a minute bar does not start on a minute")
-    dates = bars.select(pl.col(Bar.SESSION).unique())
-    stray = dates.join(calendar.schedule(), on=Bar.SESSION, how="anti")
-    if stray.height:
-        raise _no_session(bars[Bar.SYMBOL][0], stray[Bar.SESSION].min())
-    return conform(bars, BAR_SCHEMA, "bars")
+    days, are_sessions = _new_york_days(starts)
+    if not are_sessions.all():
+        stray = pl.Series(days[~are_sessions]).cast(pl.Date)
+        raise _no_session(frame[Bar.SYMBOL][0], stray[0])
+    ends = starts + _MINUTE_US
+    times = {
+        Bar.BAR_START: frame["t"],
+        Bar.SESSION: pl.Series(days).cast(pl.Date),
+        Bar.BAR_END: pl.Series(ends).cast(UTC_MICROSECONDS),
+        Bar.KNOWN_AT: pl.Series(ends + delay // _MICROSECOND).cast(UTC_MICROSECONDS),
+    }
+    return pl.DataFrame({n: times[Bar(n)] if n in times else frame[n] for n in BAR_SCHEMA})
 
 
 def daily_bars(frame: pl.DataFrame, delay: dt.timedelta) -> pl.DataFrame:
@@ -211,20 +241,21 @@ def parse_date(value: str, key: str) -> dt.date:
         raise _bad(f"key {key!r} is not a date", value[:20]) from None
 
 
-def _read_rows(text: bytes) -> pl.DataFrame | None:
+def _read_rows(body: bytes, begin: int, end: int) -> pl.DataFrame | None:
     """Return rows as columns; None where the text could be read in another way."""
-    most = text.count(b"{")
+    most = body.count(b"{", begin, end)
     floats = np.full((len(kernel.FLOAT_KEYS), most), np.nan)
     integers = np.full((len(kernel.INTEGER_KEYS), most), kernel.ABSENT, dtype=np.int64)
-    found = kernel.read_rows(np.frombuffer(text, np.uint8), floats, integers)
+    found = kernel.read_rows(np.frombuffer(body, np.uint8)[begin:end], floats, integers)
     if found != most:
-        return _read_lines(text)
-    rows = pl.DataFrame(
-        dict(zip((*kernel.FLOAT_KEYS, *kernel.INTEGER_KEYS), (*floats, *integers), strict=True))
-    )
-    return rows.with_columns(
-        pl.col("vw").fill_nan(None), pl.col("n").replace({kernel.ABSENT: None})
-    ).select(_ROW_SCHEMA.names())
+        return _read_lines(body[begin:end])
+    names = (*kernel.FLOAT_KEYS, *kernel.INTEGER_KEYS)
+    numbers: dict[str, npt.NDArray[Any]] = dict(zip(names, (*floats, *integers), strict=True))
+    rows = pl.DataFrame([pl.Series(name, numbers[name]) for name in _ROW_SCHEMA])
+    if np.isnan(numbers["vw"]).any() or (numbers["n"] == kernel.ABSENT).any():
+        present = pl.when(pl.col("n") != kernel.ABSENT).then(pl.col("n"))
+        rows = rows.with_columns(pl.col("vw").fill_nan(None), present)
+    return rows
 
 
 def _read_lines(text: bytes) -> pl.DataFrame | None:
@@ -242,18 +273,6 @@ def _read_lines(text: bytes) -> pl.DataFrame | None:
     return rows if text.count(b":") == values else None
 
 
-def _plausible(rows: pl.DataFrame) -> bool:
-    """Say whether every value can be one; prices above zero, the rest from zero up."""
-    prices = [key for key in _KEYS if key != "v"]
-    checks = rows.select(
-        *((pl.col(key).is_finite() & (pl.col(key) > 0)).all() for key in prices),
-        (pl.col("v").is_finite() & (pl.col("v") >= 0)).all(),
-        pl.col("t").is_between(0, _LAST_MS).all(),
-        pl.col("n").is_between(0, _MOST_TRADES).all(),
-    )
-    return all(checks.row(0))
-
-
 def _ascending(bars: pl.DataFrame) -> bool:
     """Say whether bars are sorted by symbol and time without a double."""
     symbol, start = pl.col(Bar.SYMBOL), pl.col(Bar.BAR_START)
@@ -269,18 +288,34 @@ def _times(rows: list[Any]) -> pl.Series:
     return series.cast(pl.Datetime("ms", "UTC")).cast(UTC_MICROSECONDS)
 
 
-def _floats(values: list[Any], key: str) -> pl.Series:
-    try:
-        array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    except OverflowError:
-        raise _bad(f"key {key!r} has a number out of range") from None
-    absent = np.array([v is None for v in values], dtype=bool) if key == "vw" else False
-    low = array < 0 if key == "v" else array <= 0
-    wrong = (~np.isfinite(array) | low) & ~np.asarray(absent)
-    if wrong.any():
-        what = "volume" if key == "v" else "price"
-        raise _bad(f"key {key!r} has an impossible {what}", float(array[wrong][0]))
-    return pl.Series(values=array, dtype=pl.Float64)
+@lru_cache(maxsize=1)
+def _dates() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return the New York midnight (us, UTC) of every date, its day number, if it is a session.
+
+    The last one is the day after the calendar ends; it stands for every date outside.
+    """
+    last = calendar.LAST_DATE + dt.timedelta(days=1)
+    dates = pl.date_range(calendar.FIRST_DATE, last, eager=True)
+    midnights = dates.cast(pl.Datetime("us")).dt.replace_time_zone(str(calendar.NEW_YORK))
+    are_sessions = dates.is_in(calendar.schedule()[Bar.SESSION].to_list())
+    return (
+        midnights.to_physical().to_numpy(),
+        dates.to_physical().to_numpy(),
+        are_sessions.to_numpy(),
+    )
+
+
+def _new_york_days(
+    moments: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return the New York date (days since 1970) of each moment, and whether it is a session."""
+    midnights, days, are_sessions = _dates()
+    # Bars of a page lie close together: among few dates the right one is found at once.
+    ends = [moments.min(), moments.max()] if len(moments) else [0, 0]
+    first, last = np.searchsorted(midnights, ends, side="right")
+    first = max(int(first) - 1, 0)
+    index = first + np.searchsorted(midnights[first : int(last)], moments, side="right") - 1
+    return days[index], are_sessions[index]
 
 
 def _new_york_date(name: str) -> pl.Expr:

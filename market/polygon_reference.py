@@ -22,6 +22,7 @@ from market.errors import SourceError
 from market.polygon_overlap import overlap
 from market.polygon_wire import NotFoundError, Wire
 from market.schema import INDEX_SCHEMA, NEWS_SCHEMA, empty
+from market.source import EVERY
 
 _ROWS_PER_PAGE = 1_000
 _MOST_ROWS = 50_000
@@ -174,20 +175,20 @@ class PolygonReference:
 
     def _all(self, first: Callable[[], Any]) -> list[Any]:
         pages = self._wire.pages(first)
-        return [row for page in pages for row in parse.rows_of(page, raw=False)]
+        return [row for page in pages for row in parse.rows_of(page)]
 
 
 def usable_symbols(symbols: Sequence[str]) -> list[str]:
-    """Return symbols sorted, each once; raise on what can be none."""
+    """Return symbols sorted, each once, or ``EVERY`` alone; raise on what can be none."""
     for symbol in symbols:
-        if not _SYMBOL.fullmatch(symbol):
+        if symbol != EVERY and not _SYMBOL.fullmatch(symbol):
             raise SourceError(
                 "not a symbol",
                 got=symbol,
                 allowed="letters, digits, '.', '-' and ':'",
                 remedy="write symbols as the vendor does, such as BRK.B",
             )
-    return sorted(set(symbols))
+    return [EVERY] if EVERY in symbols else sorted(set(symbols))
 
 
 def _check_order(start: dt.date, end: dt.date) -> None:

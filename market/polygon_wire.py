@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import orjson
+import polars as pl
 import tenacity
 import urllib3
 
@@ -57,9 +61,13 @@ class Limiter(Protocol):
         """Wait until one more request may be sent; return the seconds waited."""
         ...
 
+    def hold(self, seconds: float) -> None:
+        """Let nobody's request through for so long."""
+        ...
+
 
 class NotFoundError(SourceError):
-    """The vendor has no such thing."""
+    """The vendor lets this be asked, and has nothing of that name."""
 
 
 class BrokenBodyError(SourceError):
@@ -177,6 +185,7 @@ class Wire:
         first: Callable[[], Any],
         read: Callable[[bytes], dict[str, Any]] | None = None,
         keep: list[Draft] | None = None,
+        doubt: Callable[[dict[str, Any]], pl.DataFrame | None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield decoded pages, following ``next_url`` until there is none.
 
@@ -188,18 +197,22 @@ class Wire:
             Makes a page of a body.
         keep : list, optional
             Of :meth:`keeping`: takes the answers, each after the caller was content with it.
+        doubt : callable, optional
+            Says which rows of a page cannot be true. Such a page is asked for again, three times
+            at most, until it has none, or the same ones twice: those are handed on, and the page
+            is not kept.
 
         Raises
         ------
         SourceError
             When a page is unusable, or ``next_url`` loops or leads to another host.
         """
-        read = read or decode
-        response, page = self._read(first, read)
-        seen = {_path_and_query(response)}
-        yield page
-        self._keep(response, page, keep)
-        while (following := page.get("next_url")) is not None:
+        ask = functools.partial(self._read, read=read or decode, doubt=doubt)
+        answer = ask(first)
+        seen = {_path_and_query(answer.response)}
+        yield answer.page
+        self._keep(answer, keep)
+        while (following := answer.page.get("next_url")) is not None:
             path = self._next_path(following)
             if path in seen or len(seen) >= MAX_PAGES:
                 raise SourceError(
@@ -209,36 +222,49 @@ class Wire:
                 )
             seen.add(path)
             url = self._origin + path
-            response, page = self._read(lambda u=url: self.request("GET", u), read)
-            yield page
-            self._keep(response, page, keep)
+            answer = ask(lambda u=url: self.request("GET", u))
+            yield answer.page
+            self._keep(answer, keep)
 
     def _read(
-        self, fetch: Callable[[], Any], read: Callable[[bytes], dict[str, Any]]
-    ) -> tuple[urllib3.BaseHTTPResponse, dict[str, Any]]:
-        """Return an answer and its page; a body that is no JSON is asked for again."""
+        self,
+        fetch: Callable[[], Any],
+        *,
+        read: Callable[[bytes], dict[str, Any]],
+        doubt: Callable[[dict[str, Any]], pl.DataFrame | None] | None,
+    ) -> _Answer:
+        """Return an answer; a body that is no JSON, or has impossible rows, is asked for again."""
+        doubted: list[pl.DataFrame] = []
+        attempts = itertools.count(1)
 
-        def once() -> tuple[urllib3.BaseHTTPResponse, dict[str, Any]]:
+        def once() -> _Answer:
+            is_last = next(attempts) == MAX_BROKEN_BODIES
             response = fetch()
-            return response, read(response.data)
+            page = read(response.data)
+            rows = None if doubt is None else doubt(page)
+            if rows is not None and not is_last and not any(rows.equals(old) for old in doubted):
+                doubted.append(rows)
+                raise _DoubtError
+            return _Answer(response, page, is_sound=rows is None)
 
         return tenacity.Retrying(
             stop=tenacity.stop_after_attempt(MAX_BROKEN_BODIES),
             wait=_WAIT_TRANSIENT,
-            retry=tenacity.retry_if_exception_type(BrokenBodyError),
+            retry=tenacity.retry_if_exception_type((BrokenBodyError, _DoubtError)),
             sleep=self._pause,
             reraise=True,
         )(once)
 
-    def _keep(
-        self, response: urllib3.BaseHTTPResponse, page: dict[str, Any], keep: list[Draft] | None
-    ) -> None:
+    def _keep(self, answer: _Answer, keep: list[Draft] | None) -> None:
+        response = answer.response
         if self._cache is None or keep is None or isinstance(response, _Kept):
             return
-        rows = page.get("results")
+        rows = answer.page.get("results")
         asked = _path_and_query(response)
-        kind = kind_of(_path(asked), rows is not None and len(rows) > 0, self._clock())
-        if kind is not None:
+        # A split that is still to come changes every adjusted bar before it.
+        settles = rows is not None and len(rows) > 0 and answer.page.get("adjusted") is not True
+        kind = kind_of(_path(asked), settles, self._clock())
+        if kind is not None and answer.is_sound:
             keep.append(self._cache.draft(self._origin + asked, response.data, kind))
 
     def _pause(self, seconds: float) -> None:
@@ -285,10 +311,12 @@ class Wire:
                     allowed=f"up to {MAX_WAIT_SECONDS:.0f} s",
                     remedy="run again later, or ask for fewer symbols",
                 )
+            if after is not None and self._limiter is not None:
+                self._limiter.hold(after)  # The limit is everybody's, and so is the wait.
             return _TryAgainError("the vendor's rate limit was hit", _THROTTLE, after, True)
         if status in _TRANSIENT:
             return _TryAgainError(f"the vendor failed with HTTP {status}", _LATER)
-        error = NotFoundError if status == 404 else SourceError
+        error = NotFoundError if _says_not_found(response) else SourceError
         return error(
             f"the vendor answered with an unexpected status ({self._said(response)})",
             got=f"HTTP {status} for {_path(url)}",
@@ -325,6 +353,19 @@ class _Kept(urllib3.HTTPResponse):
 
     def __init__(self, body: bytes, request_url: str) -> None:
         super().__init__(body, status=200, request_url=request_url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer, the page it holds, and whether all rows of it can be true."""
+
+    response: urllib3.BaseHTTPResponse
+    page: dict[str, Any]
+    is_sound: bool
+
+
+class _DoubtError(Exception):
+    """A page has rows that cannot be true; asked again, it may not."""
 
 
 class _TryAgainError(Exception):
@@ -405,6 +446,10 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return max(0.0, wait.total_seconds())
+
+
+def _says_not_found(response: urllib3.BaseHTTPResponse) -> bool:
+    return response.status == 404 and b'"NOT_FOUND"' in response.data
 
 
 def _split(url: str) -> SplitResult | None:

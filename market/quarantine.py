@@ -23,6 +23,7 @@ from market.lake import Lake
 from market.quality import inspect_bars
 from market.quality_rules import HELD_SCHEMA, OPEN_TO_REVIEW, QualityRules
 from market.schema import BAR_SCHEMA, Bar
+from market.source import EVERY
 from market.timeframes import Timeframe
 
 ASKED, PLACE = "asked_session", "place"
@@ -196,9 +197,13 @@ def _around(sessions: set[dt.date], before: int, after: int) -> set[dt.date]:
     return {d for s in sessions for d in calendar.sessions_around(s, before, after)}
 
 
+def among(symbols: Sequence[str]) -> pl.Expr:
+    """Return whether a row's symbol is one of these; every row's is with ``EVERY``."""
+    return pl.lit(value=True) if EVERY in symbols else pl.col(Bar.SYMBOL).is_in(list(symbols))
+
+
 def _mine(held: pl.DataFrame, symbols: Sequence[str]) -> pl.DataFrame:
-    symbol = pl.col(Bar.SYMBOL)
-    return held.filter(symbol.is_in(list(symbols)) | symbol.is_null())
+    return held.filter(among(symbols) | pl.col(Bar.SYMBOL).is_null())
 
 
 def _as_received(
@@ -212,8 +217,9 @@ def _as_received(
     rows, table = held.select(BAR_SCHEMA.names()), f"bars_{timeframe.value}"
     if not sessions or not lake.exists(table):
         return rows
+    some = None if EVERY in symbols else symbols
     served = (
-        lake.scan_bars(table, start=min(sessions), end=max(sessions), symbols=symbols)
+        lake.scan_bars(table, start=min(sessions), end=max(sessions), symbols=some)
         .filter(pl.col(Bar.SESSION).is_in(list(sessions)))
         .collect()
     )

@@ -26,12 +26,14 @@ from starlette.exceptions import HTTPException
 
 from market import calendar
 from market import replay_macro as macro
+from market import replay_plans as plans
 from market import replay_reference as reference
 from market.errors import MarketError
 from market.replay_bars import TIMESPANS, BarShelf, Query
 from market.replay_data import ServedMarket, load_bars_file
 from market.replay_faults import FaultMiddleware, FaultPlan
 from market.replay_reference import BadQueryError
+from market.request_limiter import Plan
 
 __all__ = ["ServedMarket", "create_app", "load_bars_file"]
 
@@ -53,6 +55,8 @@ def create_app(
     now: Callable[[], dt.datetime] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     faults: FaultPlan | None = None,
+    plan: Plan | None = None,
+    adjusted: bool = False,
 ) -> FastAPI:
     """Return the application that serves ``market`` in the vendor's protocol.
 
@@ -63,7 +67,7 @@ def create_app(
     api_key : SecretStr or str
         The key that callers must send, as a bearer token or as ``apiKey``. It is never logged.
     requests_per_minute : int, optional
-        Answer 429 above this many requests in any minute; no limit by default.
+        Answer 429 above this many requests in any minute; by default those of the plan.
     now : callable, optional
         The replay's clock (aware datetimes): bars that end later are not served, nor corporate
         actions known later. Without it everything is served.
@@ -71,6 +75,12 @@ def create_app(
         Clock of the rate limit, in seconds.
     faults : FaultPlan, optional
         Misbehave in this way, to try what stands on the other end.
+    plan : Plan, optional
+        Answer as to a key of this plan: what it does not cover with 403, delayed data as such.
+        Without it everything is allowed.
+    adjusted : bool, default False
+        Whatever is asked for, serve bars adjusted for splits, and say so: a source that has
+        nothing else.
 
     Returns
     -------
@@ -90,6 +100,8 @@ def create_app(
             allowed="any key; one request per minute or more",
             remedy="give a key, such as 'demo', and leave the rate limit out",
         )
+    if requests_per_minute is None and plan is not None:
+        requests_per_minute = plan.requests_per_minute
     guard = _Guard(key, requests_per_minute, monotonic)
     app = FastAPI(
         title="Isobar replay",
@@ -98,9 +110,10 @@ def create_app(
         openapi_url=None,
         dependencies=[Depends(guard.check)],
     )
-    _add_routes(app, _Routes(market, now))
+    _add_routes(app, _Routes(market, now, plan, adjusted))
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(BadQueryError, _malformed)
+    app.add_exception_handler(plans.NotCoveredError, _not_covered)
     if faults is not None:
         app.add_middleware(FaultMiddleware, plan=faults)
     return app
@@ -136,8 +149,16 @@ class _Guard:
 class _Routes:
     """One method per endpoint."""
 
-    def __init__(self, market: ServedMarket, now: Callable[[], dt.datetime] | None) -> None:
+    def __init__(
+        self,
+        market: ServedMarket,
+        now: Callable[[], dt.datetime] | None,
+        plan: Plan | None,
+        adjusted: bool,
+    ) -> None:
         self._now = now
+        self._plan = plan
+        self._adjusted = adjusted
         self._shelf = BarShelf(market)
         self._reference = macro.ReferenceShelf(market)
         self._splits = reference.split_rows(market.splits)
@@ -152,7 +173,10 @@ class _Routes:
         )
         if ticker.startswith(macro.INDEX_PREFIX):
             return self._index(request, query)
-        page = self._shelf.page(query, self._moment())
+        query = replace(query, adjusted=query.adjusted or self._adjusted)
+        now = self._moment()
+        plans.check_history(self._plan, query.end_ms, now)
+        page = self._shelf.page(query, now)
         body: dict[str, Any] = {
             "ticker": ticker,
             "queryCount": page.base_count,
@@ -162,16 +186,41 @@ class _Routes:
         if page.count:
             body["results"] = orjson.Fragment(page.rows)
         following = None if page.following is None else _position(page.following)
-        return _answer(request, body, page.count, following)
+        return self._bars(request, body, page.count, following)
 
     async def grouped(self, request: Request, date: str) -> Response:
         """Daily bars of all symbols on one date."""
-        adjusted = _flag(_parameters(request), "adjusted", True)
-        rows, count = self._shelf.session(_date(date), adjusted, self._moment())
+        adjusted = _flag(_parameters(request), "adjusted", True) or self._adjusted
+        now = self._moment()
+        plans.check_history(self._plan, _moment(date), now)
+        rows, count = self._shelf.session(_date(date), adjusted, now)
         body: dict[str, Any] = {"queryCount": count, "resultsCount": count, "adjusted": adjusted}
         if count:
             body["results"] = orjson.Fragment(rows)
-        return _answer(request, body, count)
+        return self._bars(request, body, count)
+
+    async def snapshot(self, request: Request, ticker: str) -> Response:
+        """Return the newest bars of one symbol."""
+        plans.check_covers(self._plan, Plan.STARTER)
+        now = self._moment()
+        newest = {
+            name: self._shelf.page(Query(ticker, 1, span, 0, _LAST_MS, True, True, 1), now)
+            for name, span in (("day", "day"), ("min", "minute"))
+        }
+        if not newest["day"].count:
+            return _not_found("Ticker not found.")
+        bars = {k: orjson.loads(p.rows)[0] for k, p in newest.items() if p.count}
+        return self._bars(request, {"ticker": {"ticker": ticker, **bars}})
+
+    async def trades(self, request: Request, ticker: str) -> Response:
+        """Answer without a trade, where the plan has trades: a replay holds bars only."""
+        plans.check_covers(self._plan, Plan.DEVELOPER)
+        return self._bars(request, {"results": []})
+
+    async def quotes(self, request: Request, ticker: str) -> Response:
+        """Answer without a quote, where the plan has quotes: a replay holds bars only."""
+        plans.check_covers(self._plan, Plan.ADVANCED)
+        return self._bars(request, {"results": []})
 
     async def tickers(self, request: Request) -> Response:
         """List the reference table of symbols."""
@@ -244,6 +293,16 @@ class _Routes:
         rows = [row for known, row in events if now is None or known <= now]
         return _table(request, rows, _parameters(request), table)
 
+    def _bars(
+        self,
+        request: Request,
+        body: dict[str, Any],
+        count: int | None = None,
+        following: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Answer with market data, which a plan may have late."""
+        return _answer(request, body, count, following, plans.status_of(self._plan))
+
     def _moment(self) -> dt.datetime | None:
         return None if self._now is None else self._now()
 
@@ -256,6 +315,9 @@ def _add_routes(app: FastAPI, routes: _Routes) -> None:
     for path, handler in {
         "/v2/aggs/ticker/{ticker}/range/{multiplier}/{timespan}/{start}/{end}": routes.aggregates,
         "/v2/aggs/grouped/locale/us/market/stocks/{date}": routes.grouped,
+        "/v2/snapshot/locale/us/markets/stocks/tickers/{ticker}": routes.snapshot,
+        "/v3/trades/{ticker}": routes.trades,
+        "/v3/quotes/{ticker}": routes.quotes,
         "/v3/reference/tickers": routes.tickers,
         "/v3/reference/tickers/{ticker}": routes.ticker,
         "/vX/reference/tickers/{name}/events": routes.ticker_events,
@@ -276,6 +338,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     text = str(error.detail) if isinstance(error, HTTPException) else "Internal error"
     kind = "NOT_FOUND" if status == 404 else "ERROR"
     return _respond(status, {"status": kind, "request_id": _request_id(), "error": text})
+
+
+async def _not_covered(request: Request, error: Exception) -> Response:
+    body = {"status": "NOT_AUTHORIZED", "request_id": _request_id(), "message": str(error)}
+    return _respond(403, body)
 
 
 async def _malformed(request: Request, error: Exception) -> Response:
@@ -302,8 +369,9 @@ def _answer(
     body: dict[str, Any],
     count: int | None = None,
     following: Mapping[str, str] | None = None,
+    status: str = "OK",
 ) -> Response:
-    whole = {**body, "status": "OK", "request_id": _request_id()}
+    whole = {**body, "status": status, "request_id": _request_id()}
     if count is not None:
         whole["count"] = count
     if following is not None:

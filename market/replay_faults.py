@@ -39,6 +39,7 @@ class FaultKind(StrEnum):
     NEGATIVE_PRICE = "negative_price"
     ZERO_PRICE = "zero_price"
     TEXT_NUMBER = "text_number"
+    HIGH_BELOW_LOW = "high_below_low"
     UNKNOWN_FIELDS = "unknown_fields"
     CLOCK_SKEW = "clock_skew"
 
@@ -184,6 +185,9 @@ class FaultMiddleware:
             page = {"extra": {"results": [{"o": 1}]}, **page}
             for row in rows:
                 row["zz"] = {"a": [1, "},{"]}
+        elif kind is FaultKind.HIGH_BELOW_LOW:
+            row = chance.choice(page["results"])
+            row["h"], row["l"] = row["l"], row["h"]
         elif kind in _VALUES:
             row = chance.choice(page["results"])
             key = chance.choice("ohlc")

@@ -2,21 +2,25 @@
 
 The budget is a small file in a folder that the processes share. A caller books the next free
 moment under an exclusive lock and then waits for it outside the lock, so requests are served in
-the order they were booked. A process that dies has used what it booked and holds nothing.
+the order they were booked. A process that dies has used what it booked and holds nothing. When
+the vendor tells one process to wait, nobody's next moment is before that.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import orjson
+from pydantic import SecretStr
 
 from market.errors import SourceError
 
@@ -58,7 +62,7 @@ class RequestLimiter:
         Where the budget is kept; made when missing. Processes that name the same folder share
         one budget, whatever their plan says.
     requests_per_minute : int or None
-        The limit; None lets everything through and touches no file.
+        The limit; None lets everything through, but for a wait that the vendor asked for.
     clock : callable, default time.monotonic
         Seconds since the machine started: one clock for all its processes, which nobody sets.
     sleep : callable, default time.sleep
@@ -102,7 +106,7 @@ class RequestLimiter:
 
     @classmethod
     def for_plan(cls, folder: Path | str, plan: Plan) -> RequestLimiter:
-        """Return the limiter of a plan of the vendor."""
+        """Return the limiter of a plan of the vendor; see :func:`folder_of_key`."""
         return cls(folder, plan.requests_per_minute)
 
     def __repr__(self) -> str:
@@ -121,26 +125,54 @@ class RequestLimiter:
         SourceError
             When the queue is longer than an hour, or the folder cannot be written.
         """
-        if self._limit is None:
-            return 0.0
-        now, booked = self._book(self._limit)
-        wait = max(0.0, booked - now)
+        wait = self._book()
         if wait:
             self._sleep(wait)
+            # While this one slept, the vendor may have told another one to wait.
+            with self._budget() as budget:
+                held = budget.held_until - self._clock()
+            if held > 0:
+                self._sleep(held)
+                wait += held
         return wait
 
-    def _book(self, limit: int) -> tuple[float, float]:
+    def hold(self, seconds: float) -> None:
+        """Let nobody through for so long: the vendor said so (``Retry-After``).
+
+        Raises
+        ------
+        SourceError
+            When the folder cannot be written.
+        """
+        with self._budget() as budget:
+            until = self._clock() + min(seconds, LONGEST_QUEUE_SECONDS)
+            budget.held_until = max(budget.held_until, until)
+
+    def _book(self) -> float:
+        """Take the next free moment; return the seconds until then."""
+        limit = self._limit
+        if limit is None and not self._path.exists():
+            return 0.0
+        with self._budget() as budget:
+            now = self._clock()
+            booked, taken = max(now, budget.held_until), budget.taken
+            if limit is None:
+                return booked - now
+            if len(taken) >= limit:
+                booked = max(booked, taken[-limit] + WINDOW_SECONDS)
+            if booked - now > LONGEST_QUEUE_SECONDS:
+                raise _queue_too_long(booked - now, limit)
+            budget.taken = [*taken[1 - limit :], booked] if limit > 1 else [booked]
+            return booked - now
+
+    @contextmanager
+    def _budget(self) -> Generator[_Budget]:
+        """Read the budget, let it be changed, write it; nobody else does so meanwhile."""
         try:
             with self._threads, self._locked():
-                now = self._clock()
-                taken = self._read(now, limit)
-                booked = now
-                if len(taken) >= limit:
-                    booked = max(now, taken[-limit] + WINDOW_SECONDS)
-                if booked - now > LONGEST_QUEUE_SECONDS:
-                    raise _queue_too_long(booked - now, limit)
-                self._write([*taken[1 - limit :], booked] if limit > 1 else [booked])
-                return now, booked
+                budget = self._read(self._clock())
+                yield budget
+                self._write(budget)
         except OSError as error:
             raise SourceError(
                 f"the shared request budget cannot be kept ({error})",
@@ -160,30 +192,53 @@ class RequestLimiter:
         finally:
             os.close(handle)
 
-    def _read(self, now: float, limit: int) -> list[float]:
-        """Return the booked moments that still count, ascending."""
+    def _read(self, now: float) -> _Budget:
+        """Return the booked moments that still count, ascending, and the vendor's wait."""
         try:
             kept = orjson.loads(self._path.read_bytes())
             boot, taken = str(kept["boot"]), [float(t) for t in kept["taken"]]
+            held_until = float(kept["held_until"])
         except FileNotFoundError:
-            return []
+            return _Budget([], 0.0)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             # Damaged, so nobody knows what was used: as if all of it had been, just now.
-            return [now] * limit
+            return _Budget([now] * (self._limit or 0), 0.0)
         if boot != _boot_id():
-            return []
-        ahead = now + LONGEST_QUEUE_SECONDS + WINDOW_SECONDS
-        return sorted(t for t in taken if now - WINDOW_SECONDS < t <= ahead)
+            return _Budget([], 0.0)
+        ahead = now + LONGEST_QUEUE_SECONDS
+        taken = sorted(t for t in taken if now - WINDOW_SECONDS < t <= ahead + WINDOW_SECONDS)
+        return _Budget(taken, held_until if held_until <= ahead else 0.0)
 
-    def _write(self, taken: list[float]) -> None:
+    def _write(self, budget: _Budget) -> None:
         """Replace the file in one step: a process killed here leaves the old one or the new."""
         draft = self._path.with_suffix(".tmp")
-        draft.write_bytes(orjson.dumps({"boot": _boot_id(), "taken": taken}))
+        kept = {"boot": _boot_id(), "taken": budget.taken, "held_until": budget.held_until}
+        draft.write_bytes(orjson.dumps(kept))
         draft.replace(self._path)
 
     @property
     def _path(self) -> Path:
         return self._folder / "requests.json"
+
+
+@dataclass
+class _Budget:
+    """What is on file: the moments booked, and until when the vendor told everybody to wait."""
+
+    taken: list[float]
+    held_until: float
+
+
+def folder_of_key(folder: Path | str, base_url: str, api_key: SecretStr) -> Path:
+    """Return where what the holders of one key share is kept: named by a digest, not by the key.
+
+    Examples
+    --------
+    >>> folder_of_key("cache", "https://api.massive.com", SecretStr("key")).name
+    'e85fee351a180284'
+    """
+    told = f"{base_url.rstrip('/')} {api_key.get_secret_value()}"
+    return Path(folder) / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _boot_id() -> str:

@@ -1,7 +1,8 @@
 """Answers of a vendor on disk, each for as long as its kind of data stays true.
 
-An entry is one file, written aside and renamed into place: readers, other processes and a crash
-see the whole of it or nothing. The name is a digest of what was asked; a key is no part of it.
+An entry is one compressed file, written aside and renamed into place: readers, other processes and
+a crash see the whole of it or nothing. The name is a digest of what was asked; a key is no part of
+it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import orjson
+import pyarrow as pa
 
 from market.errors import SourceError
 
@@ -38,6 +40,7 @@ TIME_TO_LIVE: dict[Kind, dt.timedelta | None] = {
     Kind.REFERENCE: dt.timedelta(hours=1),
     Kind.SETTLED: None,
 }
+_CODEC = pa.Codec("zstd", compression_level=1)
 _SUFFIX = ".answer"
 _DRAFT = ".draft"
 # The folder is measured again after so many writes: other processes write to it too.
@@ -106,16 +109,12 @@ class ResponseCache:
         """
         path = self._path(asked)
         try:
-            head, _, body = path.read_bytes().partition(b"\n")
+            entry = path.read_bytes()
         except OSError:
             return None
-        try:
-            entry = orjson.loads(head)
-            expires, digest = entry["expires"], entry["sha256"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            expires, digest = 0.0, ""
         now = self._clock()
-        if digest != hashlib.sha256(body).hexdigest() or (expires is not None and expires <= now):
+        body = _unpacked(entry, now)
+        if body is None:
             with suppress(OSError):
                 path.unlink()
             return None
@@ -133,8 +132,7 @@ class ResponseCache:
         """
         life = TIME_TO_LIVE[kind]
         expires = None if life is None else self._clock() + life.total_seconds()
-        head = {"expires": expires, "sha256": hashlib.sha256(body).hexdigest()}
-        content = orjson.dumps(head) + b"\n" + body
+        content = _packed(body, expires)
         target = self._path(asked)
         path = self._folder / f"{target.stem}.{uuid4().hex}{_DRAFT}"
         try:
@@ -194,3 +192,26 @@ class ResponseCache:
 
     def _path(self, asked: str) -> Path:
         return self._folder / (hashlib.sha256(asked.encode()).hexdigest() + _SUFFIX)
+
+
+def _packed(body: bytes, expires: float | None) -> bytes:
+    """Return an entry: a digest of all that follows, when it ends and its size, the answer."""
+    head = orjson.dumps({"expires": expires, "size": len(body)})
+    rest = head + b"\n" + _CODEC.compress(body, asbytes=True)
+    return _digest(rest) + b"\n" + rest
+
+
+def _unpacked(entry: bytes, now: float) -> bytes | None:
+    """Return the body of an entry; None where it is damaged or its time is over."""
+    digest, _, rest = entry.partition(b"\n")
+    if digest != _digest(rest):
+        return None
+    text, _, packed = rest.partition(b"\n")
+    head = orjson.loads(text)
+    if head["expires"] is not None and head["expires"] <= now:
+        return None
+    return _CODEC.decompress(packed, decompressed_size=head["size"], asbytes=True)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

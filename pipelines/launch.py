@@ -12,7 +12,8 @@ import dagster as dg
 from market import calendar
 from market.errors import MarketError
 from market.horizons import Horizon, Run
-from market.ingest import bars_table, missing_sessions
+from market.ingest import bars_table
+from market.ingest_log import missing_sessions
 from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs

@@ -8,10 +8,10 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import dagster as dg
 import polars as pl
+from platformdirs import user_cache_path
 
 from execution.alpaca import AlpacaBroker
 from execution.broker import Broker
@@ -20,8 +20,10 @@ from market.lake import Lake
 from market.ledger import Ledger, open_ledger
 from market.polygon import PolygonSource
 from market.reference_source import ReferenceSource
-from market.request_limiter import RequestLimiter
-from market.source import BarSource
+from market.remembered_plan import find_plan
+from market.request_limiter import Plan, RequestLimiter, folder_of_key
+from market.response_cache import ResponseCache
+from market.source import BarSource, RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
 from pipelines.settings import Settings
@@ -68,22 +70,77 @@ class Stores:
         return Tracker(self.settings.resolved_mlflow_url, artifacts.as_uri())
 
     @cached_property
-    def source(self) -> BarSource:
+    def source(self) -> RemoteSource:
         """The vendor of bars."""
         polygon = self.settings.polygon
-        if not polygon.api_key.get_secret_value():
+        # Flat files are raw.
+        both = polygon.has_flat_files and not polygon.adjusted
+        return self._with_flat_files(self._vendor) if both else self._vendor
+
+    @cached_property
+    def _vendor(self) -> PolygonSource:
+        if not self.settings.polygon.api_key.get_secret_value():
             raise SettingsError(
                 "no key for market data",
                 allowed="POLYGON_API_KEY or MASSIVE_API_KEY in the environment",
                 remedy="set one of them, or run `isobar demo`, which needs none",
             )
+        return self._rest(self._plan())
+
+    def _rest(self, plan: Plan) -> PolygonSource:
+        polygon = self.settings.polygon
         return PolygonSource(
             polygon.api_key,
             polygon.base_url,
             known_delay=self.delay,
             timeout_seconds=polygon.timeout_seconds,
             on_progress=lambda done, total: self.progress("requests", done, total),
-            limiter=RequestLimiter.for_plan(self.settings.home / "requests", polygon.plan),
+            limiter=RequestLimiter.for_plan(self._vendor_folder, plan),
+            cache=self._answers,
+            adjusted=polygon.adjusted,
+        )
+
+    def _plan(self) -> Plan:
+        plan = self.settings.polygon.plan
+        if plan != "auto":
+            return plan
+        # Until it is known, the slowest one.
+        probe = self._rest(Plan.FREE).probe_plan
+        return find_plan(self._vendor_folder, probe, now=dt.datetime.now(dt.UTC))
+
+    @property
+    def _vendor_folder(self) -> Path:
+        """Where the holders of this key on this machine share their request budget."""
+        polygon = self.settings.polygon
+        shared = polygon.shared_folder
+        if shared is None and polygon.is_replay:
+            shared = self.settings.home / "vendor"  # A replay is nobody else's vendor.
+        shared = shared or user_cache_path("isobar")
+        return folder_of_key(shared, polygon.base_url, polygon.api_key)
+
+    @property
+    def _answers(self) -> ResponseCache | None:
+        polygon = self.settings.polygon
+        # What has settled is told by this machine's clock; a replay has a clock of its own.
+        if polygon.is_replay or not polygon.cache_bytes:
+            return None
+        return ResponseCache(self._vendor_folder / "answers", max_bytes=polygon.cache_bytes)
+
+    def _with_flat_files(self, rest: PolygonSource) -> RemoteSource:
+        # Importing an S3 client takes 0.15 s, which commands without flat files need not wait.
+        from market.flatfiles import FlatFileSource
+        from market.vendor import VendorSource
+
+        polygon = self.settings.polygon
+        flat = FlatFileSource(
+            polygon.s3_access_key,
+            polygon.s3_secret_key,
+            polygon.s3_endpoint,
+            bucket=polygon.s3_bucket,
+            known_delay=self.delay,
+        )
+        return VendorSource(
+            rest, flat, on_progress=lambda done, total: self.progress("files", done, total)
         )
 
     @cached_property
@@ -99,18 +156,10 @@ class Stores:
             timeout_seconds=polygon.timeout_seconds,
         )
 
-    @cached_property
+    @property
     def reference(self) -> ReferenceSource:
-        """The vendor of macro data, news and identities: the same as that of bars."""
-        source = self.source
-        if not isinstance(source, ReferenceSource):
-            raise SettingsError(
-                "the source of bars has no macro data, news and identities",
-                got=source.name,
-                allowed="a source with the methods of market.reference_source.ReferenceSource",
-                remedy="use the vendor's REST service",
-            )
-        return source
+        """The vendor of macro data, news and identities: that of bars, over REST."""
+        return self._vendor
 
     @property
     def has_broker(self) -> bool:
@@ -141,8 +190,7 @@ class Stores:
         """Symbols to ingest: those of the settings, or all of a replay, or ten large ones."""
         if self.settings.symbols:
             return self.settings.symbols
-        host = urlsplit(self.settings.polygon.base_url).hostname or ""
-        if host in {"127.0.0.1", "localhost", "::1"}:
+        if self.settings.polygon.is_replay:
             # A replayed vendor serves one file's symbols; the real one lists eleven thousand.
             return tuple(self.source.tickers()["symbol"].to_list())
         return DEFAULT_SYMBOLS
@@ -166,6 +214,22 @@ class Stores:
         members = self.members(sorted(frame["session"].unique()))
         keys = ["session", "symbol"]
         return frame if members is None else frame.join(members, on=keys, how="semi")
+
+    def refuse_adjusted(self) -> None:
+        """Raise where bars are adjusted for splits that came after them.
+
+        Raises
+        ------
+        SettingsError
+            When ``polygon.adjusted`` is on.
+        """
+        if self.settings.polygon.adjusted:
+            raise SettingsError(
+                "nothing is learned from adjusted bars: later splits are in their prices",
+                got="polygon.adjusted = true",
+                allowed="raw bars, which are adjusted forwards from what was known",
+                remedy="set polygon.adjusted = false; the raw bars have a lake of their own",
+            )
 
     @property
     def delay(self) -> dt.timedelta:

@@ -15,6 +15,7 @@ import traceback
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -31,8 +32,9 @@ from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from market.costs import CostModel
 from market.errors import SettingsError
+from market.flatfile_parse import BUCKET, ENDPOINT_URL
 from market.horizons import HORIZONS, Horizon, find_horizon
-from market.ingest import RefetchPolicy
+from market.ingest_log import RefetchPolicy
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
 
@@ -44,6 +46,8 @@ _NAMED = {
     "POLYGON_API_KEY": "polygon.api_key",
     "MASSIVE_API_KEY": "polygon.api_key",
     "POLYGON_BASE_URL": "polygon.base_url",
+    "POLYGON_S3_ACCESS_KEY": "polygon.s3_access_key",
+    "POLYGON_S3_SECRET_KEY": "polygon.s3_secret_key",
     "ALPACA_API_KEY": "alpaca.api_key",
     "ALPACA_SECRET_KEY": "alpaca.secret_key",
     "ALPACA_BASE_URL": "alpaca.base_url",
@@ -65,7 +69,46 @@ class PolygonSettings(_Frozen):
     base_url: str = Field("https://api.polygon.io", description="Root of its REST service")
     delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
-    plan: Plan = Field(Plan.ADVANCED, description="Data plan: free, starter, developer, advanced")
+    plan: Plan | Literal["auto"] = Field(
+        "auto", description="Data plan: free, starter, developer, advanced; or found out by asking"
+    )
+    shared_folder: Path | None = Field(
+        None,
+        description="Request budget and kept answers, shared by the data roots of this machine;"
+        " in the user's cache folder when absent",
+    )
+    cache_bytes: int = Field(
+        1_000_000_000, ge=0, description="Room for kept answers on disk; 0 keeps none"
+    )
+    adjusted: bool = Field(
+        False,
+        description="Ingest bars that the vendor adjusted for splits, over REST, into a lake of"
+        " their own from which nothing is learned",
+    )
+    s3_access_key: SecretStr = Field(
+        SecretStr(""), description="Access key of the flat files; without both keys all is REST"
+    )
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the flat files")
+    s3_endpoint: str = Field(ENDPOINT_URL, description="S3 endpoint of the flat files")
+    s3_bucket: str = Field(BUCKET, description="Bucket of the flat files")
+
+    @property
+    def has_flat_files(self) -> bool:
+        """Whether the keys of the flat files are set."""
+        return bool(self.s3_access_key.get_secret_value())
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the vendor is a server on this machine."""
+        return urlsplit(self.base_url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if self.has_flat_files != bool(self.s3_secret_key.get_secret_value()):
+            raise ValueError(
+                "flat files take both POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY, or neither"
+            )
+        return self
 
 
 class SecondSourceSettings(_Frozen):
@@ -151,7 +194,8 @@ class Settings(_Frozen):
     home: Path = Field(Path("var"), description="Data root (ISOBAR_HOME)")
     symbols: tuple[str, ...] = Field(
         (),
-        description="The universe; when empty, ten large symbols, or all that a replay serves",
+        description="The universe; when empty, ten large symbols, or all that a replay serves;"
+        " `*` for whatever traded on each session",
     )
     ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
     mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")
@@ -189,8 +233,8 @@ class Settings(_Frozen):
 
     @property
     def lake_root(self) -> Path:
-        """Folder of the lake."""
-        return self.home / "lake"
+        """Folder of the lake; adjusted bars have one of their own."""
+        return self.home / ("lake_adjusted" if self.polygon.adjusted else "lake")
 
     @property
     def resolved_ledger_url(self) -> str:
@@ -229,12 +273,9 @@ def load_settings() -> Settings:
 
 def hide_secrets(settings: Settings) -> None:
     """Make every log handler, present and future, redact the configured secrets."""
-    keys = (
-        settings.polygon.api_key,
-        settings.second_source.api_key,
-        settings.alpaca.api_key,
-        settings.alpaca.secret_key,
-    )
+    polygon, alpaca = settings.polygon, settings.alpaca
+    keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
+    keys += (settings.second_source.api_key, alpaca.api_key, alpaca.secret_key)
     secrets = {k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4}
     _Redactor.secrets |= secrets
     if not _Redactor.installed:

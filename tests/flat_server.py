@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import boto3
 import polars as pl
@@ -58,10 +59,11 @@ class FlatServer:
 
     url: str
     client: Any
+    bucket: str
 
     def put(self, timeframe: Timeframe, session: dt.date, body: bytes) -> None:
         """Store the bytes of an object as they are."""
-        self.client.put_object(Bucket=BUCKET, Key=file_key(timeframe, session), Body=body)
+        self.client.put_object(Bucket=self.bucket, Key=file_key(timeframe, session), Body=body)
 
     def put_bars(self, timeframe: Timeframe, bars: pl.DataFrame) -> None:
         """Store one gzipped file for each session of ``bars``."""
@@ -71,7 +73,8 @@ class FlatServer:
 
     def source(self, access: str = ACCESS_KEY, secret: str = SECRET_KEY, **options: Any) -> Any:
         """Return a source on this server."""
-        return FlatFileSource(SecretStr(access), SecretStr(secret), self.url, **options)
+        keys = SecretStr(access), SecretStr(secret)
+        return FlatFileSource(*keys, self.url, **{"bucket": self.bucket, **options})
 
     @contextmanager
     def checking_keys(self) -> Iterator[tuple[str, str]]:
@@ -80,12 +83,13 @@ class FlatServer:
         allow = {
             "Effect": "Allow",
             "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{BUCKET}/*",
+            "Resource": f"arn:aws:s3:::{self.bucket}/*",
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
-        iam.create_user(UserName="reader")
-        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
-        made = iam.create_access_key(UserName="reader")["AccessKey"]
+        reader = f"reader-of-{self.bucket}"
+        iam.create_user(UserName=reader)
+        iam.put_user_policy(UserName=reader, PolicyName="read", PolicyDocument=policy)
+        made = iam.create_access_key(UserName=reader)["AccessKey"]
         self._reset_auth("0")
         try:
             yield made["AccessKeyId"], made["SecretAccessKey"]
@@ -101,7 +105,10 @@ class FlatServer:
 
 @contextmanager
 def flat_server() -> Iterator[FlatServer]:
-    """Run an S3 server on a free loopback port, with an empty bucket."""
+    """Run an S3 server on a free loopback port, with an empty bucket.
+
+    All such servers of one process hold the same buckets, so each has one of its own.
+    """
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # No line for every request.
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -109,8 +116,9 @@ def flat_server() -> Iterator[FlatServer]:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         client = _client("s3", url, ACCESS_KEY, SECRET_KEY)
-        client.create_bucket(Bucket=BUCKET)
-        yield FlatServer(url, client)
+        bucket = f"{BUCKET}-{uuid4().hex}"
+        client.create_bucket(Bucket=bucket)
+        yield FlatServer(url, client, bucket)
         client.close()
     finally:
         server.stop()

@@ -8,7 +8,7 @@ import polars as pl
 from features.compute import compute_features, definitions_hash, longest_lookback
 from features.regime import classify_regimes
 from market import calendar
-from market.bars import read_adjusted
+from market.bars import by_company, read_adjusted
 from market.frame_hash import frame_hash
 from market.lake import Lake
 from market.lineage import changed_sessions, dataset_digest, input_hashes, remember_inputs
@@ -139,11 +139,14 @@ def _features_asset(
     def features(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
+        stores.refuse_adjusted()
         sessions = sessions_of(context)
         begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
         bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
         inputs = feature_inputs(stores.lake, timeframe)
-        made = compute_features(bars).filter(pl.col("session").is_in(sessions))
+        made = by_company(stores.lake, bars, compute_features).filter(
+            pl.col("session").is_in(sessions)
+        )
         stores.lake.replace(table, made, sessions)
         remember_inputs(stores.lake, timeframe, sessions, inputs)
         _report_dataset(context, stores)
@@ -177,6 +180,7 @@ def regimes(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Label each session bull, bear or neutral from what was known at its close."""
+    stores.refuse_adjusted()
     made = classify_regimes(read_adjusted(stores.lake, Timeframe.D1, None, None))
     stores.lake.replace("regimes", made, None)
     counts = dict(made["regime"].value_counts().iter_rows())

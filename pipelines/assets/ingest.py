@@ -7,9 +7,11 @@ from pydantic import Field
 
 from market import calendar
 from market.compaction import compact
-from market.ingest import bars_table, ingest, ingested_symbols, settled_sessions
+from market.ingest import bars_table, ingest
+from market.ingest_log import ingested_symbols, settled_sessions
 from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
+from market.source import RemoteSource
 from market.timeframes import Timeframe
 from pipelines.assets.features import report_changed_inputs
 from pipelines.partitions import session_partitions
@@ -59,9 +61,11 @@ def _bars_asset(
         config: IngestConfig,
         stores: dg.ResourceParam[Stores],
     ) -> dg.MaterializeResult:
+        source = stores.source
+        before = source.metrics if isinstance(source, RemoteSource) else None
         result = ingest(
             stores.lake,
-            stores.source,
+            source,
             timeframe,
             sessions_of(context),
             config.symbols or list(stores.universe),
@@ -71,6 +75,7 @@ def _bars_asset(
             second=stores.second_source if timeframe is Timeframe.D1 else None,
             progress=lambda done, total: stores.progress(f"{timeframe} bars", done, total),
         )
+        cost = source.metrics - before if before and isinstance(source, RemoteSource) else None
         return dg.MaterializeResult(
             metadata={
                 "bars": result.bars,
@@ -83,6 +88,7 @@ def _bars_asset(
                 "earlier bars withdrawn": result.withdrawn,
                 "earlier bars released": result.released,
                 "features that became stale": report_changed_inputs(context, stores),
+                **(cost.as_metadata() if cost else {}),
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
             }
         )

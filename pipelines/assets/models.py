@@ -9,9 +9,9 @@ import polars as pl
 from features.labels import forward_returns
 from features.registry import feature_names
 from market import calendar
-from market.bars import read_adjusted
+from market.bars import by_company, read_adjusted
 from market.horizons import Horizon, find_horizon
-from market.ingest import settled_sessions
+from market.ingest_log import settled_sessions
 from market.lake import Lake
 from market.lineage import dataset_digest
 from market.timeframes import Timeframe
@@ -78,7 +78,8 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
     """Return the labels of a horizon from the bars in the lake."""
-    return forward_returns(read_adjusted(lake, horizon.timeframe, None, None), horizon)
+    bars = read_adjusted(lake, horizon.timeframe, None, None)
+    return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
 
 
 def with_ensemble(lake: Lake, engines: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:

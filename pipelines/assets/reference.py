@@ -9,7 +9,7 @@ from pydantic import Field
 
 from market.errors import MarketError, NotInPlanError
 from market.identity import former_symbols
-from market.ingest import ingested_symbols
+from market.ingest_log import ingested_symbols
 from market.lake import Lake
 from market.reference_ingest import (
     IDENTITIES_TABLE,

@@ -8,7 +8,7 @@ import polars as pl
 
 from features.labels import forward_returns
 from market import calendar
-from market.bars import read_adjusted
+from market.bars import by_company, read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
@@ -174,7 +174,8 @@ def _evidence(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> pl.DataFr
     )
     start = past["session"].min()
     bars = read_adjusted(stores.lake, horizon.timeframe, start, None)
-    labels = forward_returns(bars.filter(pl.col(Bar.KNOWN_AT) <= as_of), horizon)
+    known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+    labels = by_company(stores.lake, known, lambda rows: forward_returns(rows, horizon))
     outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
     return session_skill(past.join(outcome, on=["symbol", "bar_end"], how="left"))
 

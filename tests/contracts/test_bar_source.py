@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -26,6 +27,8 @@ from market.schema import (
 from market.serving import BackgroundServer
 from market.source import BarSource
 from market.timeframes import Timeframe
+from market.vendor import VendorSource
+from tests.flat_server import flat_server
 
 START, END = dt.date(2024, 7, 1), dt.date(2024, 7, 12)
 SESSIONS = calendar.sessions_between(START, END)
@@ -96,30 +99,53 @@ def _market() -> ServedMarket:
 
 
 @contextmanager
-def _polygon(market: ServedMarket) -> Iterator[BarSource]:
+def _polygon(market: ServedMarket) -> Iterator[tuple[BarSource, ServedMarket]]:
     with BackgroundServer(create_app(market, api_key="key")) as server:
-        yield PolygonSource(SecretStr("key"), server.url)
+        yield PolygonSource(SecretStr("key"), server.url), market
 
 
-SOURCES: dict[str, Callable[[ServedMarket], AbstractContextManager[BarSource]]] = {
+@contextmanager
+def _vendor(market: ServedMarket) -> Iterator[tuple[BarSource, ServedMarket]]:
+    """REST and flat files together, which hold every session that has bars."""
+    with _polygon(market) as (rest, _), flat_server() as files:
+        assert isinstance(rest, PolygonSource)
+        bare: list[pl.DataFrame] = []
+        for timeframe, bars in ((Timeframe.D1, market.daily), (Timeframe.M1, market.minute)):
+            assert bars is not None
+            files.put_bars(timeframe, bars)
+            bare.append(bars.with_columns(pl.lit(None, pl.Float64).alias(Bar.VWAP)))
+        yield VendorSource(rest, files.source()), replace(market, daily=bare[0], minute=bare[1])
+
+
+# What a source is, and the market that it must tell.
+SOURCES: dict[
+    str, Callable[[ServedMarket], AbstractContextManager[tuple[BarSource, ServedMarket]]]
+] = {
     "polygon": _polygon,
+    "polygon with flat files": _vendor,
 }
 
 
-@pytest.fixture(scope="module")
-def market() -> ServedMarket:
-    return _market()
-
-
 @pytest.fixture(scope="module", params=SOURCES)
-def source(request: pytest.FixtureRequest, market: ServedMarket) -> Iterator[BarSource]:
-    with SOURCES[request.param](market) as source:
-        yield source
+def served(request: pytest.FixtureRequest) -> Iterator[tuple[BarSource, ServedMarket]]:
+    with SOURCES[request.param](_market()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def source(served: tuple[BarSource, ServedMarket]) -> BarSource:
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def market(served: tuple[BarSource, ServedMarket]) -> ServedMarket:
+    return served[1]
 
 
 def test_it_is_a_bar_source_with_a_name(source: BarSource) -> None:
     assert isinstance(source, BarSource)
     assert source.name == source.name.lower().strip() != ""
+    assert source.adjusted is False
 
 
 @pytest.mark.parametrize("timeframe", [Timeframe.D1, Timeframe.M1])

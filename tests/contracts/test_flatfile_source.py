@@ -27,6 +27,7 @@ class Actions:
     """A companion that answers from memory; its bars must never be asked for."""
 
     name = "memory"
+    adjusted = False
 
     def __init__(self, market: ServedMarket) -> None:
         self.market = market

@@ -18,7 +18,8 @@ import pytest
 
 from market import calendar
 from market import ingest as ingest_module
-from market.ingest import LOG_TABLE, bars_table, ingest
+from market.ingest import bars_table, ingest
+from market.ingest_log import LOG_TABLE
 from market.lake import Lake
 from market.quarantine import quarantine_table
 from market.schema import (
@@ -44,6 +45,7 @@ class MemorySource:
     """Serves a frame."""
 
     name = "memory"
+    adjusted = False
 
     def __init__(self, bars: pl.DataFrame) -> None:
         self.frame = bars

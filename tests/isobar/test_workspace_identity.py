@@ -11,8 +11,11 @@ import pytest
 from isobar.workspace import Workspace
 from market import calendar
 from market.errors import MarketError
+from market.ingest import ingest
 from market.lake import Lake
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
+from market.timeframes import Timeframe
+from tests.market.test_quarantine import FrameSource
 from tests.markets import daily_bars, minute_bars
 from tests.pipelines.installation import environment, environment_of
 from tests.reference_tables import identities
@@ -21,6 +24,7 @@ DAYS = calendar.sessions_between(dt.date(2022, 6, 1), dt.date(2022, 6, 17))
 CHANGE = dt.date(2022, 6, 9)
 SPLIT_DAY, EX_DAY = dt.date(2022, 6, 6), dt.date(2022, 6, 14)
 FUND_LEFT = dt.date(2022, 6, 3)
+NOW = dt.datetime(2022, 7, 1, tzinfo=dt.UTC)
 BEFORE = [d for d in DAYS if d < CHANGE]
 AFTER = [d for d in DAYS if d >= CHANGE]
 META, FUND = "BBG000META01", "BBG000FUND01"
@@ -58,7 +62,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     [base, base + 1, base + 2], d)
         for s, d, base in (("FB", BEFORE[-1], 200.0), ("META", CHANGE, 300.0))
     ]  # fmt: skip
-    lake.replace("bars_1m", pl.concat(minutes), [BEFORE[-1], CHANGE])
+    source = FrameSource(pl.concat(minutes))
+    ingest(lake, source, Timeframe.M1, [BEFORE[-1], CHANGE], ["FB", "META"], now=NOW)
     opened = calendar.session_open
     splits = [("FB", SPLIT_DAY, opened(SPLIT_DAY), 2.0), ("META", FUND_LEFT, opened(DAYS[2]), 7.0)]
     lake.replace("splits", pl.DataFrame(splits, schema=SPLIT_SCHEMA, orient="row"), None)

@@ -12,18 +12,12 @@ import pytest
 from market import calendar
 from market import ingest as ingest_module
 from market.errors import MarketError, SourceError
-from market.ingest import (
-    LOG_TABLE,
-    SETTLE_DELAY,
-    RefetchPolicy,
-    bars_table,
-    ingest,
-    read_log,
-    settled_sessions,
-)
+from market.ingest import bars_table, ingest
+from market.ingest_log import LOG_TABLE, SETTLE_DELAY, RefetchPolicy, read_log, settled_sessions
 from market.lake import Lake
+from market.polygon_meter import RequestMetrics
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, TICKER_SCHEMA, Bar, empty
-from market.source import BarSource
+from market.source import EVERY, BarSource, RemoteSource
 from market.timeframes import Timeframe
 from tests.markets import bits, daily_bars, market
 
@@ -37,6 +31,7 @@ class MemorySource:
     """Serves a frame; remembers what it was asked; fails from a chosen request on."""
 
     name = "memory"
+    adjusted = False
 
     def __init__(self, bars: pl.DataFrame = BARS, fail_at: int | None = None) -> None:
         self.frame = bars
@@ -302,3 +297,65 @@ def test_two_ingests_of_different_symbols_at_once_keep_both(lake: Lake) -> None:
         thread.join()
     assert bits(lake.read_bars("bars_1d")) == bits(BARS)
     assert all(entry.symbols == {"A", "B", "C"} for entry in read_log(lake, D1).values())
+
+
+class WholeMarket(MemorySource):
+    """Serves everything when asked for everything."""
+
+    def bars(
+        self, symbols: Sequence[str], timeframe: Timeframe, start: dt.date, end: dt.date
+    ) -> pl.DataFrame:
+        if EVERY in symbols:
+            symbols = self.frame[Bar.SYMBOL].unique().to_list()
+        return super().bars(symbols, timeframe, start, end)
+
+
+def test_the_whole_market_of_a_session_takes_the_place_of_what_was_there(lake: Lake) -> None:
+    stranger = daily_bars({"GONE": [1.0] * len(DAYS)}, DAYS[0])
+    ingest(lake, MemorySource(stranger), D1, DAYS[:2], ["GONE"], now=LATER)
+    ingest(lake, WholeMarket(), D1, DAYS, [EVERY], now=LATER)
+    assert bits(lake.read_bars("bars_1d")) == bits(BARS)
+    assert read_log(lake, D1)[DAYS[0]].symbols == {EVERY}
+    source = MemorySource()
+    assert ingest(lake, source, D1, DAYS, "AB", now=LATER).skipped == len(DAYS)
+    assert source.asked == []
+
+
+class Kept(MemorySource):
+    """Answers from memory unless it is asked afresh."""
+
+    def __init__(self, bars: pl.DataFrame, now: pl.DataFrame) -> None:
+        super().__init__(bars)
+        self.now = now
+
+    @property
+    def metrics(self) -> RequestMetrics:
+        return RequestMetrics()
+
+    def afresh(self) -> Kept:
+        return Kept(self.now, self.now)
+
+    def origin(self, timeframe: Timeframe, session: dt.date) -> str:
+        return f"memory of {session:%d}"
+
+
+def test_a_session_that_is_fetched_again_is_asked_for_afresh(lake: Lake) -> None:
+    source = Kept(BARS, changed(DAYS[3], 55.0))
+    assert isinstance(source, RemoteSource)
+    ingest(lake, source, D1, DAYS, "ABC", now=LATER)
+    assert bits(lake.read_bars("bars_1d")) == bits(BARS)
+    weekly = RefetchPolicy(day_after=False, every_weeks=1)
+    later = LATER + dt.timedelta(days=8)
+    assert ingest(lake, source, D1, DAYS, "ABC", now=later, policy=weekly).revised == (DAYS[3],)
+    assert read_log(lake, D1)[DAYS[3]].source == f"memory of {DAYS[3]:%d}"
+
+
+def test_raw_and_adjusted_bars_do_not_go_into_one_table(lake: Lake) -> None:
+    class Adjusted(MemorySource):
+        name = "memory-adjusted"
+        adjusted = True
+
+    ingest(lake, MemorySource(), D1, DAYS[:2], "ABC", now=LATER)
+    with pytest.raises(SourceError, match="do not go into one table"):
+        ingest(lake, Adjusted(), D1, DAYS, "ABC", now=LATER)
+    assert lake.sessions("bars_1d") == set(DAYS[:2])

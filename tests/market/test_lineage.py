@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from market import calendar
-from market.ingest import RefetchPolicy, ingest
+from market.ingest import ingest
+from market.ingest_log import RefetchPolicy
 from market.lake import Lake
 from market.lineage import (
     changed_sessions,
@@ -21,6 +22,7 @@ from market.lineage import (
 from market.schema import SPLIT_SCHEMA, Bar, Split
 from market.timeframes import Timeframe
 from tests.market.test_ingest import BARS, D1, DAYS, LATER, MemorySource, changed
+from tests.reference_tables import identities
 
 WARM_UP = 2
 
@@ -99,3 +101,13 @@ def test_the_dataset_is_another_when_a_settled_session_is(tmp_path) -> None:
     assert dataset_digest(lake, [D1]) == without
     ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
     assert dataset_digest(lake, [D1]) != without
+
+
+def test_a_change_of_ticker_touches_its_window_alone(lake: Lake) -> None:
+    remember_inputs(lake, D1, DAYS, inputs(lake))
+    table = identities(
+        ("ONE", "ONE", "A", None, DAYS[3], False, None),
+        ("ONE", "ONE", "NEW", DAYS[3], None, True, None),
+    )
+    lake.replace("identities", table, None)
+    assert changed_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]

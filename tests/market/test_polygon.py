@@ -157,17 +157,7 @@ def test_a_delisted_symbol_without_bars_has_no_rows(vendor: Vendor) -> None:
         pytest.param(_json(_body(_bar(), resultsCount=2)), id="rows missing"),
         pytest.param(_json(_body(1)), id="a row that is a number"),
         pytest.param(_json(_body(_bar(o=...))), id="no open"),
-        pytest.param(_json(_body(_bar(o=None))), id="null open"),
-        pytest.param(_json(_body(_bar(o="10"))), id="text"),
-        pytest.param(_json(_body(_bar(v=True))), id="boolean"),
-        pytest.param(_json(_body(_bar(n=1.5))), id="half a trade"),
-        pytest.param(_json(_body(_bar(n=-1))), id="negative trades"),
-        pytest.param(_json(_body(_bar(n=2**63))), id="trades out of range"),
         pytest.param(_json(_body(_bar(t=2**63))), id="time out of range"),
-        pytest.param(_json(_body(_bar(l=-1))), id="negative price"),
-        pytest.param(_json(_body(_bar(c=0))), id="zero price"),
-        pytest.param(_json(_body(_bar(vw=-0.5))), id="negative vwap"),
-        pytest.param(_json(_body(_bar(v=-1))), id="negative volume"),
         pytest.param(_json(_body(_bar(t=-1))), id="negative time"),
         pytest.param(_json(_body(_bar(t=1.5e12))), id="fractional time"),
         pytest.param(_json(_body(_bar(t=OPEN_MS + 1))), id="off the minute"),
@@ -184,6 +174,60 @@ def test_an_unusable_answer_is_an_error_with_a_remedy(vendor: Vendor, answer: Re
         vendor.minutes(answer)
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert (vendor.waits, len(vendor.requests)) == ([], 1)
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str, Any]] = [
+    ({"o": None}, Bar.OPEN, None),
+    ({"o": "10"}, Bar.OPEN, None),
+    ({"v": True}, Bar.VOLUME, None),
+    ({"n": -1}, Bar.TRADES, -1),
+    ({"l": -1}, Bar.LOW, -1.0),
+    ({"c": 0}, Bar.CLOSE, 0.0),
+    ({"h": 9.75}, Bar.HIGH, 9.75),
+    ({"l": 10.25}, Bar.LOW, 10.25),
+    ({"vw": -0.5}, Bar.VWAP, -0.5),
+    ({"v": -1}, Bar.VOLUME, -1.0),
+]
+
+
+@pytest.mark.parametrize(("changes", "column", "value"), IMPOSSIBLE)
+def test_an_impossible_bar_is_asked_for_again_and_then_handed_on(
+    vendor: Vendor, changes: dict[str, Any], column: str, value: Any
+) -> None:
+    good, next_one = _bar(), _bar(t=OPEN_MS + 60_000)
+    sound, odd = _json(_body(good, next_one)), _json(_body(_bar(**changes), next_one))
+    healed = vendor.minutes(odd, sound)
+    assert len(vendor.waits) == 1
+    assert healed.equals(vendor.minutes(sound))
+    vendor.requests.clear()
+    told = vendor.minutes(odd)
+    assert len(vendor.requests) == 2, "the same twice is what the vendor means"
+    assert told[column].to_list() == [value, healed[column][1]]
+    assert told.drop(column).equals(healed.drop(column))
+    assert told[1:].equals(healed[1:])
+
+
+@pytest.mark.parametrize("changes", [{"n": 1.5}, {"n": 2**63}, {"n": "3"}, {"vw": "10"}])
+def test_what_may_be_absent_and_is_no_number_is_absent(
+    vendor: Vendor, changes: dict[str, Any]
+) -> None:
+    without = vendor.minutes(_json(_body(_bar(**dict.fromkeys(changes, ...)))))
+    assert vendor.minutes(_json(_body(_bar(**changes)))).equals(without)
+
+
+def test_other_impossible_bars_every_time_end_after_three_answers(vendor: Vendor) -> None:
+    vendor.minutes(*(_json(_body(_bar(c=-n))) for n in range(1, 9)))
+    assert len(vendor.requests) == MAX_BROKEN_BODIES
+    vendor.requests.clear()
+    broken = Response(b"{")
+    assert vendor.minutes(_json(_body(_bar(c=-1))), broken, _json(_body(_bar(c=-2)))).height == 1
+    assert len(vendor.requests) == MAX_BROKEN_BODIES
+
+
+@pytest.mark.parametrize("key", ["o", "h", "l", "c", "v", "t"])
+def test_a_row_that_lacks_a_key_is_refused(vendor: Vendor, key: str) -> None:
+    with pytest.raises(SourceError, match=f"lacks the key '{key}'"):
+        vendor.minutes(_json(_body(_bar(**{key: ...}))))
 
 
 @pytest.mark.parametrize(

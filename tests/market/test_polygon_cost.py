@@ -27,6 +27,7 @@ from market.polygon_meter import RequestMetrics, kind_of
 from market.polygon_overlap import IN_FLIGHT, overlap
 from market.polygon_wire import decode
 from market.replay import ServedMarket, create_app
+from market.replay_faults import FaultKind, FaultPlan
 from market.request_limiter import Plan
 from market.response_cache import Kind, ResponseCache
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, TICKER_SCHEMA, empty
@@ -78,10 +79,36 @@ class Counter:
 
     def __init__(self) -> None:
         self.count = 0
+        self.held: list[float] = []
 
     def acquire(self) -> float:
         self.count += 1
         return 0.5
+
+    def hold(self, seconds: float) -> None:
+        self.held.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "held"), [(429, "7", [7.0]), (429, "", []), (503, "7", [])]
+)
+def test_a_wait_that_the_vendor_asks_for_is_everybodys(
+    status: int, after: str, held: list[float]
+) -> None:
+    app, answered = FastAPI(), 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal answered
+        answered += 1
+        if answered == 1:
+            return Response(b"{}", status, {"Retry-After": after})
+        return Response(b'{"status":"OK","results":[]}')
+
+    app.add_api_route("/{path:path}", answer)
+    limiter = Counter()
+    with BackgroundServer(app) as server:
+        _source(server.url, limiter=limiter).splits(["AAA"], DAY, DAY)
+    assert (limiter.held, limiter.count) == (held, 2)
 
 
 def test_requests_bytes_and_waits_are_counted() -> None:
@@ -146,6 +173,19 @@ def test_looking_for_revisions_goes_past_what_is_kept(cache: ResponseCache) -> N
     assert set(_minutes(source)["close"]) == {20.0}, "the revision replaced what was kept"
 
 
+def test_adjusted_bars_never_settle(tmp_path: Path) -> None:
+    seconds = [1_000.0]
+    cache = ResponseCache(tmp_path, clock=lambda: seconds[0])
+    with _served() as url:
+        source = _source(url, cache=cache, clock=lambda: LATER, adjusted=True)
+        raw = _source(url, cache=cache, clock=lambda: LATER)
+        for wait, asked in ((0, (2, 2)), (59, (2, 2)), (2, (4, 2))):
+            seconds[0] += wait
+            _minutes(source)
+            _minutes(raw)
+            assert (source.metrics.requests, raw.metrics.requests) == asked
+
+
 def test_actions_tickers_and_unknown_symbols_are_kept_too(cache: ResponseCache) -> None:
     with _served() as url:
         source = _source(url, cache=cache, clock=lambda: LATER)
@@ -154,6 +194,17 @@ def test_actions_tickers_and_unknown_symbols_are_kept_too(cache: ResponseCache) 
             source.splits(["AAA"], DAY, DAY)
             source.dividends(["AAA"], DAY, DAY)
     assert (source.metrics.requests, source.metrics.cache_hits) == (4, 4)
+
+
+def test_an_answer_with_an_impossible_bar_is_not_kept(cache: ResponseCache) -> None:
+    faults = FaultPlan(FaultKind.ZERO_PRICE, rate=1.0, in_a_row=1000)
+    with BackgroundServer(create_app(_market(), api_key=KEY, faults=faults)) as server:
+        source = _source(server.url, cache=cache, clock=lambda: LATER)
+        prices = ("open", "high", "low", "close")
+        for _ in range(2):
+            bars = _minutes(source)
+            assert bars.filter(pl.any_horizontal(pl.col(prices) == 0.0)).height == len(SYMBOLS)
+    assert source.metrics.cache_hits == 0
 
 
 def test_the_key_is_nowhere_in_the_cache(cache: ResponseCache, tmp_path: Path) -> None:
@@ -284,7 +335,59 @@ def test_the_fastest_reading_is_exact(number: str) -> None:
     if kernel.read_rows(np.frombuffer(row.encode(), np.uint8), floats, integers) == 1:
         assert floats[0, 0] == float(text)
     else:
-        assert int(text.replace(".", "")) >= 2**53 // 10
+        assert len(text) > 18 or int(text.replace(".", "")) >= 2**53 // 10
+
+
+@pytest.mark.parametrize("digits", ["9" * n for n in (15, 16, 17, 18, 19, 20, 40)])
+def test_a_number_too_long_for_the_fastest_reading_is_read_carefully(digits: str) -> None:
+    for number in (digits, f"1.{digits}", f"{digits}.5", f"0.{digits}"):
+        row = f'{{"v":{number},"o":1,"h":1,"l":1,"c":1,"t":1}}'
+        body = f'{{"status":"OK","ticker":"AAA","adjusted":false,"results":[{row}]}}'.encode()
+        found = parse.bars(parse.read_page(body), "AAA")
+        assert found["volume"].to_list() == [float(number)]
+
+
+def test_metrics_tell_what_came_between_two_snapshots() -> None:
+    early = RequestMetrics(requests=2, bytes=10, waits_seconds=0.5)
+    late = RequestMetrics(requests=5, bytes=70, cache_hits=1, retries=2, waits_seconds=0.75)
+    assert late - early == RequestMetrics(3, 60, 1, 2, 0.25)
+    assert early + (late - early) == late
+    assert (late - early).as_metadata() == {
+        "requests": 3,
+        "bytes received": 60,
+        "answers from cache": 1,
+        "retries": 2,
+        "seconds waited": 0.25,
+    }
+
+
+@pytest.mark.parametrize(
+    "date", ["1990-01-02", "2024-03-08", "2024-03-11", "2024-11-04", "2030-12-31"]
+)
+@pytest.mark.parametrize("minute", [0, 240, 570, 1199, 1439])
+def test_a_minute_belongs_to_its_date_in_new_york(date: str, minute: int) -> None:
+    day = dt.date.fromisoformat(date)
+    midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)
+    start = midnight + dt.timedelta(minutes=minute)
+    row = {"v": 1, "o": 1, "h": 1, "l": 1, "c": 1, "t": int(start.timestamp() * 1000)}
+    bars = parse.minute_bars(parse.columns([row], "AAA"), dt.timedelta(minutes=15))
+    assert bars.row(0, named=True) | {"vwap": None, "trades": None} == {
+        "symbol": "AAA", "session": day, "bar_start": start,
+        "bar_end": start + dt.timedelta(minutes=1),
+        "known_at": start + dt.timedelta(minutes=16), "open": 1.0, "high": 1.0, "low": 1.0,
+        "close": 1.0, "volume": 1.0, "vwap": None, "trades": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "moment", ["1970-01-01T00:00", "1989-12-29T15:00", "2024-03-09T15:00", "2031-01-02T15:00",
+               "2098-06-03T15:00"],
+)  # fmt: skip
+def test_a_minute_on_no_session_is_refused(moment: str) -> None:
+    start = dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
+    row = {"v": 1, "o": 1, "h": 1, "l": 1, "c": 1, "t": int(start.timestamp() * 1000)}
+    with pytest.raises(SourceError, match="without a session"):
+        parse.minute_bars(parse.columns([row], "AAA"), dt.timedelta(0))
 
 
 def test_a_plain_page_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:

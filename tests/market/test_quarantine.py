@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from market import calendar
-from market.ingest import LOG_TABLE, IngestResult, ingest, read_log
+from market.ingest import IngestResult, ingest
+from market.ingest_log import LOG_TABLE, read_log
 from market.lake import Lake
 from market.quality_rules import QualityRules, Reason, Severity
 from market.quarantine import read_held
@@ -42,6 +43,7 @@ class FrameSource:
     """Serves frames as they are, faults included."""
 
     name = "frame"
+    adjusted = False
 
     def __init__(self, bars: pl.DataFrame, splits: pl.DataFrame | None = None) -> None:
         self.frame = bars

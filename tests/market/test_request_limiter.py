@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from market import request_limiter
 from market.errors import SourceError
@@ -20,6 +22,7 @@ from market.request_limiter import (
     WINDOW_SECONDS,
     Plan,
     RequestLimiter,
+    folder_of_key,
 )
 
 
@@ -123,6 +126,59 @@ def test_processes_share_it(tmp_path: Path) -> None:
     waits = sorted(w for text in said for w in orjson.loads(text))
     minute = WINDOW_SECONDS
     assert waits == [n * minute for n in range(1, 6) for _ in range(10)]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 100])
+def test_when_the_vendor_tells_one_to_wait_all_do(
+    tmp_path: Path, clock: Clock, limit: int | None
+) -> None:
+    first, second = (_limiter(tmp_path, limit, clock) for _ in range(2))
+    first.acquire()
+    clock.now += 100
+    first.hold(30)
+    first.hold(20)
+    assert second.acquire() == pytest.approx(30)
+    clock.now += WINDOW_SECONDS
+    assert first.acquire() == 0.0
+
+
+def test_a_wait_that_begins_while_another_one_waits_counts_for_it(tmp_path: Path) -> None:
+    clock = Clock()
+    other = _limiter(tmp_path, 1, clock)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        if seconds == WINDOW_SECONDS:
+            other.hold(7)
+
+    waiting = RequestLimiter(tmp_path, 1, clock=clock, sleep=sleep)
+    assert [waiting.acquire(), waiting.acquire()] == [0.0, pytest.approx(WINDOW_SECONDS + 7)]
+
+
+def test_a_wait_from_before_a_restart_or_a_changed_clock_is_over(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = _limiter(tmp_path, 9, clock)
+    clock.now += 1e6
+    limiter.hold(60)
+    clock.now -= 1e6
+    assert limiter.acquire() == 0.0
+    limiter.hold(60)
+    monkeypatch.setattr(request_limiter, "_boot_id", lambda: "another start")
+    assert limiter.acquire() == 0.0
+
+
+def test_each_key_and_vendor_has_a_folder_that_does_not_tell_the_key(tmp_path: Path) -> None:
+    asked = [
+        ("https://a", "one"),
+        ("https://a", "two"),
+        ("https://b", "one"),
+        ("https://a/", "one"),
+    ]
+    folders = [folder_of_key(tmp_path, url, SecretStr(key)) for url, key in asked]
+    assert len(set(folders)) == 3
+    assert folders[0] == folders[3]
+    assert all(f.parent == tmp_path and re.fullmatch("[0-9a-f]{16}", f.name) for f in folders)
 
 
 def test_a_damaged_budget_counts_as_used_up(tmp_path: Path, clock: Clock) -> None:

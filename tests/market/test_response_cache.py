@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def cache(tmp_path: Path, clock: Clock) -> ResponseCache:
 
 def _put(cache: ResponseCache, asked: str, body: bytes, kind: Kind = Kind.SETTLED) -> None:
     cache.publish([cache.draft(asked, body, kind)])
+
+
+def _noise(name: str) -> bytes:
+    """A thousand bytes that do not get shorter when compressed."""
+    return random.Random(name).randbytes(1_000)
+
+
+def test_an_entry_is_smaller_than_the_answer(cache: ResponseCache, tmp_path: Path) -> None:
+    body = b'{"o":10.25,"h":10.5},' * 5_000
+    _put(cache, "x", body)
+    (entry,) = _files(tmp_path / "cache")
+    assert entry.stat().st_size < len(body) / 20
+    assert cache.get("x") == body
 
 
 def _files(cache_folder: Path) -> list[Path]:
@@ -90,8 +104,10 @@ def test_a_damaged_entry_is_none(cache: ResponseCache, tmp_path: Path, size: int
 def test_a_changed_body_is_none(cache: ResponseCache, tmp_path: Path) -> None:
     _put(cache, "x", b"price 10")
     (entry,) = _files(tmp_path / "cache")
-    entry.write_bytes(entry.read_bytes().replace(b"10", b"11"))
-    assert cache.get("x") is None
+    whole = entry.read_bytes()
+    for at in range(len(whole)):
+        entry.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert cache.get("x") is None, at
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path, clock: Clock) -> None:
@@ -99,12 +115,12 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path, clock: Clock) -> N
     cache = ResponseCache(folder, max_bytes=6_000, clock=clock)
     for name in "abcde":
         clock.now += 1
-        _put(cache, name, b"x" * 1_000)
+        _put(cache, name, _noise(name))
         assert cache.get(name) is not None
     clock.now += 1
     assert cache.get("a") is not None
     clock.now += 1
-    _put(cache, "f", b"x" * 1_000)
+    _put(cache, "f", _noise("f"))
     assert sum(p.stat().st_size for p in _files(folder)) <= 6_000
     assert cache.get("b") is None
     assert cache.get("a") is not None
@@ -115,7 +131,7 @@ def test_the_bound_holds_over_what_others_wrote(tmp_path: Path, clock: Clock) ->
     folder = tmp_path / "cache"
     for name in "abcdefgh":
         clock.now += 1
-        _put(ResponseCache(folder, max_bytes=5_000, clock=clock), name, b"x" * 1_000)
+        _put(ResponseCache(folder, max_bytes=5_000, clock=clock), name, _noise(name))
         assert sum(p.stat().st_size for p in _files(folder)) <= 5_000
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @contextmanager
-def served(market: ServedMarket) -> Iterator[PolygonSource]:
+def served(market: ServedMarket) -> Generator[PolygonSource]:
     with BackgroundServer(create_app(market, api_key=KEY)) as server:
         yield PolygonSource(KEY, server.url)
 

@@ -16,12 +16,19 @@ import pytest
 from pydantic import ValidationError
 
 from market.errors import MarketError, SettingsError
+from market.replay import create_app
+from market.replay_data import ServedMarket
+from market.request_limiter import Plan
+from market.serving import BackgroundServer
+from market.synthetic import SyntheticSpec, generate
 from pipelines.resources import Stores
 from pipelines.settings import Settings, hide_secrets, load_settings, redact
 from tests.pipelines.installation import clean_environment, environment_of
 
 SECRETS = {
     "POLYGON_API_KEY": "pk-settings-2f7ac1",
+    "POLYGON_S3_ACCESS_KEY": "s3a-settings-51e0c8",
+    "POLYGON_S3_SECRET_KEY": "s3s-settings-c09b72",
     "ALPACA_API_KEY": "ak-settings-90be44",
     "ALPACA_SECRET_KEY": "sk-settings-7d13f8",
 }
@@ -206,6 +213,55 @@ def test_a_malformed_secret_is_not_repeated(folder: Path):
     message = refusal(folder)
     assert "polygon.api_key" in message
     assert "7215533" not in message
+
+
+@pytest.mark.parametrize("name", ["POLYGON_S3_ACCESS_KEY", "POLYGON_S3_SECRET_KEY"])
+def test_one_key_of_the_flat_files_alone_is_refused(folder: Path, name: str):
+    message = refusal(folder, {name: SECRETS[name]})
+    assert "POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY" in message
+    assert SECRETS[name] not in message
+
+
+def test_the_keys_of_the_flat_files_make_the_source_of_both_roads(folder: Path):
+    planned = {"ISOBAR_POLYGON__PLAN": "advanced"}
+    plain = Stores(load(folder, {"POLYGON_API_KEY": "a-key", **planned})).source
+    assert plain.name == "polygon"
+    both = {**planned, "ISOBAR_POLYGON__DELAY_MINUTES": "15", "ISOBAR_POLYGON__S3_BUCKET": "b"}
+    source = Stores(load(folder, {**SECRETS, **both})).source
+    assert source.name == "polygon-flat-files+rest"
+    assert "endpoint_url='https://files.massive.com', bucket='b'" in repr(source)
+    assert not [s for s in SECRETS.values() if s in repr(source)]
+
+
+def test_the_budget_and_the_answers_are_shared_by_key_and_not_by_data_root(folder: Path):
+    def told(**more: str) -> tuple[str, str]:
+        shared = {"ISOBAR_POLYGON__SHARED_FOLDER": str(folder / "shared")}
+        plan = {"ISOBAR_POLYGON__PLAN": "free", "POLYGON_API_KEY": "one"}
+        wire = Stores(load(folder, {**shared, **plan, **more})).source._wire
+        return repr(wire._limiter), repr(wire._cache)
+
+    limiter, cache = told()
+    assert str(folder / "shared") in limiter
+    assert limiter.endswith(", 5)")
+    assert f"{folder / 'shared'}" in cache
+    assert told(ISOBAR_HOME=str(folder / "other")) == (limiter, cache)
+    assert told(POLYGON_API_KEY="two")[0] != limiter
+    assert told(ISOBAR_POLYGON__CACHE_BYTES="0") == (limiter, "None")
+    replay = {"POLYGON_BASE_URL": "http://127.0.0.1:1", "ISOBAR_POLYGON__PLAN": "free"}
+    assert told(**replay)[1] == "None"
+    replayed = Stores(load(folder, {**replay, "POLYGON_API_KEY": "one"})).source._wire
+    assert str(folder / "home" / "vendor") in repr(replayed._limiter)
+
+
+def test_the_plan_is_found_out_once_and_limits_the_source(folder: Path):
+    made = generate(SyntheticSpec(symbols=2, sessions=2, minute_sessions=0, alpha={}))
+    market = ServedMarket(made.daily, None, made.splits, made.dividends, made.tickers)
+    with BackgroundServer(create_app(market, api_key="k", plan=Plan.STARTER)) as server:
+        settings = load(folder, {"POLYGON_API_KEY": "k", "POLYGON_BASE_URL": server.url})
+        assert settings.polygon.plan == "auto"
+        assert repr(Stores(settings).source._wire._limiter).endswith(", 100)")
+    # The vendor is gone; the plan is remembered.
+    assert repr(Stores(settings).source._wire._limiter).endswith(", 100)")
 
 
 def test_a_number_changes_the_hash_and_a_place_or_key_does_not(folder: Path):
