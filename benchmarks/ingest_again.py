@@ -24,6 +24,7 @@ class _Source:
     """Has one bar of each symbol and session, and may be asked only once."""
 
     name = "memory"
+    adjusted = False
     is_open = True
 
     def bars(

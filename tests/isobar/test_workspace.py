@@ -11,7 +11,7 @@ import pytest
 from isobar.workspace import Workspace
 from market import calendar
 from market.compaction import compact
-from market.errors import MarketError, UsageError
+from market.errors import UsageError
 from market.layouts import BY_SYMBOL_TABLE
 from market.schema import Bar
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
@@ -60,12 +60,6 @@ def test_settled_months_come_from_the_copy_by_symbol_and_sql_does_not_show_it(
     assert workspace.bars(name, "1m").equals(before)
     with pytest.raises(UsageError, match=BY_SYMBOL_TABLE):
         workspace.sql(f"select count(*) from {BY_SYMBOL_TABLE}")
-
-
-def test_a_symbol_without_bars_is_named(workspace: Workspace) -> None:
-    known = len(installation_symbols(workspace))
-    with pytest.raises(MarketError, match=rf"without bars.*\['NONE'\].*{known} symbols in bars_1m"):
-        workspace.bars("NONE", "1m")
 
 
 def test_the_past_is_as_it_was_known_then(workspace: Workspace) -> None:
