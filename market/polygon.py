@@ -336,7 +336,7 @@ class PolygonSource(PolygonReference):
                 keep=keep,
                 doubt=lambda page: parse.impossible_bars(read(page)),
             )
-            parts = [read(page) for page in pages]
+            parts = [read(self._as_delayed_as_set(page)) for page in pages]
             return build(pl.concat(parts), self._delay)
 
         return overlap(ask, symbols, self._report)
@@ -347,7 +347,7 @@ class PolygonSource(PolygonReference):
         wanted, every = set(symbols), EVERY in symbols
 
         def read(page: dict[str, Any]) -> pl.DataFrame:
-            rows = parse.rows_of(page, adjusted=self._adjusted)
+            rows = parse.rows_of(self._as_delayed_as_set(page), adjusted=self._adjusted)
             names = parse.column(rows, "T", _TEXT)
             rows = [r for r, n in zip(rows, names, strict=True) if every or n in wanted]
             return parse.columns(rows, [n for n in names if every or n in wanted])
@@ -364,6 +364,20 @@ class PolygonSource(PolygonReference):
             return parse.check_range(day, session, session)
 
         return overlap(ask, sessions, self._report)
+
+    def _as_delayed_as_set(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Return a page of bars; raise where the vendor delays them and the settings know of none.
+
+        Otherwise every bar would count as known earlier than this plan can know it.
+        """
+        if page.get("status") == "DELAYED" and not self._delay:
+            raise SourceError(
+                "the vendor's answers are delayed, and no delay is set",
+                got="status DELAYED, polygon.delay_minutes = 0",
+                allowed="the delay of the data plan: 15 where quotes are not real-time",
+                remedy="set polygon.delay_minutes = 15, or use a real-time plan",
+            )
+        return page
 
     def _actions(
         self,

@@ -26,6 +26,7 @@ from market.timeframes import Timeframe
 from tests.markets import market
 
 KEY = "key"
+DELAY = dt.timedelta(minutes=15)
 MADE = market(symbols=2, sessions=4, minute_sessions=2)
 SYMBOL = MADE.tickers["symbol"][0]
 DAYS = sorted(MADE.daily[Bar.SESSION].unique())
@@ -43,7 +44,8 @@ def _served(plan: Plan | None, **options: Any) -> Iterator[str]:
 
 
 def _source(url: str, waits: list[float] | None = None) -> PolygonSource:
-    return PolygonSource(SecretStr(KEY), url, sleep=(waits if waits is not None else []).append)
+    sleep = (waits if waits is not None else []).append
+    return PolygonSource(SecretStr(KEY), url, sleep=sleep, known_delay=DELAY)
 
 
 @pytest.mark.parametrize("plan", Plan)
@@ -90,6 +92,16 @@ def test_delayed_answers_are_read_as_others(plan: Plan) -> None:
             assert _source(url).bars(*asked).equals(_source(plain).bars(*asked))
         answer = RESTClient(KEY, base=url).list_aggs(SYMBOL, 1, "day", DAYS[0], DAYS[-1], raw=True)
         assert b'"status":"DELAYED"' in answer.data
+
+
+@pytest.mark.parametrize("plan", DELAYED)
+@pytest.mark.parametrize("timeframe", [Timeframe.D1, Timeframe.M1])
+def test_delayed_answers_are_refused_without_a_delay(plan: Plan, timeframe: Timeframe) -> None:
+    """Their bars would count as known before this plan can know them."""
+    with _served(plan) as url:
+        source = PolygonSource(SecretStr(KEY), url, sleep=lambda _: None)
+        with pytest.raises(SourceError, match=r"polygon\.delay_minutes = 15"):
+            source.bars([SYMBOL], timeframe, DAYS[0], DAYS[-1])
 
 
 def test_the_free_plan_has_no_bars_of_today() -> None:

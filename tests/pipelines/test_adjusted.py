@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,11 @@ def test_a_plan_and_a_fault_can_be_served(app_of: Any, tmp_path: Path) -> None:
     app = app_of(plan=Plan.DEVELOPER, fault=FaultKind.TRUNCATED, seed=3)
     home = tmp_path / "home"
     with BackgroundServer(app) as server:
-        done = _ingest(home, server.url)
-    assert done.status == 0, done.err
+        undelayed = _ingest(home, server.url)
+        done = _ingest(home, server.url, ISOBAR_POLYGON__DELAY_MINUTES="15")
+    assert (undelayed.status, done.status) == (1, 0), done.err
     stored = Lake(home / "lake").read_bars("bars_1d")
-    assert stored.equals(generate(SPEC).daily.select(pl.col(stored.columns)))
+    later = pl.col(Bar.KNOWN_AT) + dt.timedelta(minutes=15)
+    assert stored.equals(generate(SPEC).daily.select(pl.col(stored.columns)).with_columns(later))
     (plan,) = (home / "vendor").glob("*/plan.json")
     assert '"developer"' in plan.read_text()
