@@ -72,9 +72,9 @@ def plain(path: Path, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def ours(url: str, folder: Path) -> tuple[float, float]:
+def ours(url: str, bucket: str, folder: Path) -> tuple[float, float]:
     """Seconds from the S3 object to a checked partition of a new lake, and those until bars."""
-    source = FlatFileSource(SecretStr("bench"), SecretStr("bench"), url)
+    source = FlatFileSource(SecretStr("bench"), SecretStr("bench"), url, bucket=bucket)
     began = time.perf_counter()
     bars = source.session_bars(Timeframe.M1, SESSION)
     read = time.perf_counter() - began
@@ -87,14 +87,14 @@ def measure() -> list[str]:
         folder = Path(name)
         path = folder / "day.csv.gz"
         _python("make", str(path))
-        with _server(path) as url:
+        with _server(path) as (url, bucket):
             # First, while this process is small: a child's peak starts at that of its parent.
-            peak = int(_python("ingest", url, str(folder / "alone")))
+            peak = int(_python("ingest", url, bucket, str(folder / "alone")))
             peers: list[float] = []
             times: list[tuple[float, float]] = []
             for n in range(ROUNDS):
                 peers.append(plain(path, folder))
-                times.append(ours(url, folder / str(n)))
+                times.append(ours(url, bucket, folder / str(n)))
             _compare(folder / "plain.parquet", folder / "0")
     ratios = [whole / peer for (whole, _), peer in zip(times, peers, strict=True)]
     # Other load on the machine only adds time, to either side: the best rounds have least of it.
@@ -129,13 +129,13 @@ def _compare(plain_file: Path, lake: Path) -> None:
 
 
 @contextmanager
-def _server(path: Path) -> Iterator[str]:
+def _server(path: Path) -> Iterator[list[str]]:
     """An S3 server with the file, in a process of its own: its time and memory are not ours."""
     command = [sys.executable, "-m", "benchmarks.flat_files", "serve", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         try:
-            yield run.stdout.readline().strip()
+            yield run.stdout.readline().split()
         finally:
             run.communicate("stop\n")
 
@@ -151,13 +151,13 @@ def _child(what: str, *arguments: str) -> None:
 
         with flat_server() as server:
             server.put(Timeframe.M1, SESSION, Path(arguments[0]).read_bytes())
-            print(server.url, flush=True)
+            print(server.url, server.bucket, flush=True)
             sys.stdin.readline()
         return
     if what == "make":
         Path(arguments[0]).write_bytes(gzip.compress(day_table().write_csv().encode()))
         return
-    ours(arguments[0], Path(arguments[1]))
+    ours(arguments[0], arguments[1], Path(arguments[2]))
     unit = 1 if sys.platform == "darwin" else 1024
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 

@@ -21,6 +21,7 @@ from market.lake import TABLES, Lake
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
+from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
 from pipelines.settings import Settings, load_settings
 from signals.publish import read_signals
@@ -137,9 +138,9 @@ class Workspace:
             calendar.sessions_between(first, last)
         moment = as_of or calendar.session_close(_far_session())
         spells = self._spells(wanted, moment, identity)
-        names = spells[Identity.SYMBOL].unique().to_list()
         if frame.is_intraday:
-            self._require(spells, ingested_symbols(self.lake, Timeframe.M1), "bars_1m")
+            self._require(spells, ingested_symbols(self.lake, Timeframe.M1), Timeframe.M1)
+        names = spells[Identity.SYMBOL].unique().to_list()
 
         def scan(table: str, begin: dt.date | None, end: dt.date | None) -> pl.LazyFrame:
             # Named here, although filtered again below: the lake chooses its layout by them.
@@ -151,7 +152,7 @@ class Workspace:
         # All of it: factors depend on the actions up to as_of, whatever period is asked for.
         daily = scan("bars_1d", None, None).sort(order).collect()
         if not frame.is_intraday:
-            self._require(spells, set(daily[Bar.SYMBOL].unique()), "bars_1d")
+            self._require(spells, set(daily[Bar.SYMBOL].unique()), Timeframe.D1)
         daily = daily.filter(known)
         if frame in (Timeframe.D1, Timeframe.M1):
             found = scan(f"bars_{frame.value}", first, last)
@@ -247,14 +248,15 @@ class Workspace:
         )
         return session_factors(daily, splits, dividends)
 
-    def _require(self, spells: pl.DataFrame, there: set[str], table: str) -> None:
+    def _require(self, spells: pl.DataFrame, there: set[str], timeframe: Timeframe) -> None:
+        table = f"bars_{timeframe.value}"
         found = pl.col(Identity.SYMBOL).is_in(there) | pl.col("name").is_in(there)
         missing = sorted(set(spells["name"]) - set(spells.filter(found)["name"]))
-        if missing:
+        if missing and EVERY not in there:
             raise MarketError(
                 "symbols without bars in the lake",
                 got=missing[:10],
-                allowed=f"symbols that were ingested into {table}",
+                allowed=f"{len(ingested_symbols(self.lake, timeframe))} symbols in {table}",
                 remedy=f"run `isobar ingest --symbols {','.join(missing[:10])} ...`",
             )
 

@@ -16,6 +16,7 @@ from market.ingest import ingest
 from market.lake import Lake
 from market.polygon import PolygonSource
 from market.polygon_wire import MAX_ATTEMPTS
+from market.quarantine import read_held
 from market.replay import ServedMarket, create_app
 from market.replay_faults import FaultKind, FaultPlan
 from market.response_cache import ResponseCache
@@ -161,6 +162,24 @@ def test_what_is_always_impossible_is_handed_on_as_it_is(
     assert found.select(rest).equals(market.minute.select(rest))
     pages = len(SYMBOLS) * -(-len(SESSIONS) * MINUTES // PAGE)
     assert wrong == pages * (2 if kind is FaultKind.HIGH_BELOW_LOW else 1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", sorted(HANDED_ON))
+def test_what_stays_impossible_is_held_and_all_else_is_true(
+    market: ServedMarket, lake: Lake, kind: FaultKind, seed: int
+) -> None:
+    """No retry makes such a row whole: it is kept apart, and no other row suffers."""
+    _ingest(market, lake, FaultPlan(kind, seed, rate=0.9, in_a_row=1000, page_bars=PAGE))
+    assert market.minute is not None
+    keys = [Bar.SYMBOL, Bar.BAR_START]
+    served, held = lake.read_bars("bars_1m"), read_held(lake, Timeframe.M1, SESSIONS)
+    assert held.height > 0
+    assert set(held["reason"]) <= {"not_positive", "null", "ohlc_order", "spike"}
+    both = pl.concat([served.select(keys), held.select(keys)]).sort(keys)
+    assert both.equals(market.minute.select(keys).sort(keys))
+    true = market.minute.join(held.select(keys), on=keys, how="anti").sort(keys)
+    assert served.equals(true.select(served.columns))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
