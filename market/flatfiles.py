@@ -218,7 +218,9 @@ class FlatFileSource:
             self._report(done, len(sessions))
             parts.append(self.session_bars(timeframe, session, wanted))
         self._report(len(sessions), len(sessions))
-        bars = pl.concat(parts).sort(Bar.SYMBOL, Bar.BAR_START)
+        bars = parts[0]  # A session's bars are sorted.
+        if len(parts) > 1:
+            bars = pl.concat(parts).sort(Bar.SYMBOL, Bar.BAR_START)
         self._check_known(set(wanted or ()) - set(bars[Bar.SYMBOL].unique()))
         return bars
 

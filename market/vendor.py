@@ -132,7 +132,9 @@ class VendorSource:
         frames = [*parts.values()]
         for first, last in _spans(others):
             frames.append(_without_vwap(self._rest.bars(wanted, timeframe, first, last)))
-        bars = pl.concat(frames).sort(Bar.SYMBOL, Bar.BAR_START)
+        bars = frames[0]  # Each frame is sorted.
+        if len(frames) > 1:
+            bars = pl.concat(frames).sort(Bar.SYMBOL, Bar.BAR_START)
         if not others:  # Otherwise REST was asked for every symbol, and knew it.
             self._rest.check_known(sorted(set(wanted) - {EVERY, *bars[Bar.SYMBOL].unique()}))
         self._note(timeframe, list(parts), self._flat.name)
