@@ -19,7 +19,12 @@ from __future__ import annotations
 import polars as pl
 
 from market.errors import MarketError
-from market.quality_minutes import find_minute_holes, mark_minute_moves, mark_minute_repeats
+from market.quality_minutes import (
+    find_minute_holes,
+    mark_copied_sessions,
+    mark_minute_moves,
+    mark_minute_repeats,
+)
 from market.quality_rules import (
     CIRCUMSTANTIAL,
     DEFAULT_RULES,
@@ -171,6 +176,8 @@ def _inspect_minutes(
     marks = [mark_minute_repeats(bars, rules), mark_minute_moves(bars, rules)]
     if report or rules.severity(Reason.STALE) is Severity.QUARANTINE:
         marks.append(mark_stale(bars, rules.stale_after(Timeframe.M1)))
+    if report or rules.severity(Reason.COPIED_SESSION) is Severity.QUARANTINE:
+        marks.append(mark_copied_sessions(bars))
     if not report:
         return pl.concat(marks), pl.DataFrame(schema=FINDING_SCHEMA)
     missing = find_minute_holes(bars, rules)

@@ -50,10 +50,9 @@ def mark_minute_moves(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
 
 
 def mark_minute_repeats(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
-    """Return marks of minutes whose whole OHLCV equals the neighbour's, and of copied sessions.
+    """Return marks of minutes whose whole OHLCV equals that of the minute before.
 
-    A minute's neighbour is the one before; of two equal ones neither stays. A session whose
-    sums of prices and volume all equal another session's is reported.
+    Of two equal ones neither stays.
     """
     columns = (*OHLC, Bar.VOLUME)
     same = pl.col(Bar.SYMBOL) == pl.col(Bar.SYMBOL).shift(1)
@@ -70,19 +69,17 @@ def mark_minute_repeats(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame
         known_at=_OWN,
         later=_OWN.shift(-1),
     ).filter(pl.col("copy") | pl.col("original"))
-    minutes = mark(
+    return mark(
         found,
         Reason.REPEATED_ROW,
         pl.lit(2),
         pl.lit("equals the minute next to it"),
         pl.when("original").then(pl.col("later")).otherwise(_OWN),
     )
-    return pl.concat([minutes, _copied_sessions(bars, minutes)])
 
 
-def _copied_sessions(bars: pl.DataFrame, empty_like: pl.DataFrame) -> pl.DataFrame:
-    if bars[Bar.SESSION].n_unique() < 2:
-        return empty_like.clear()
+def mark_copied_sessions(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return marks of the minutes of sessions whose sums all equal another session's."""
     columns = (*OHLC, Bar.VOLUME)
     sums = bars.group_by(_KEYS).agg(
         pl.len().alias("bars"), *(pl.col(c).sum() for c in columns), _OWN.max()

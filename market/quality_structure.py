@@ -57,15 +57,56 @@ def cast_rows(bars: pl.DataFrame, table: str) -> tuple[pl.DataFrame, pl.DataFram
 
 def mark_impossible(rows: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     """Return marks of rows that cannot be true bars, whatever stands beside them."""
-    # The common case, all sound, is one pass; the reasons are looked for among the rest.
     grid = rows.select(pl.col(Bar.SESSION).unique())
     tests = _tests(timeframe)
+    # The common case, all sound, is told by extremes; the reasons are looked for in the others.
+    if _are_sound(rows, timeframe, grid):
+        return pl.concat(
+            mark(rows.clear(), reason, pl.lit(1), pl.lit(text), _OWN) for reason, _, text in tests
+        )
     gridded = _with_grid(rows, grid)
     wrong = gridded.filter(~pl.all_horizontal(t[1].fill_null(value=False) for t in tests))
     return pl.concat(
         mark(wrong.filter(~test.fill_null(value=False)), reason, pl.lit(1), pl.lit(text), _OWN)
         for reason, test, text in tests
     )
+
+
+def _are_sound(rows: pl.DataFrame, timeframe: Timeframe, sessions: pl.DataFrame) -> bool:
+    """Say whether every row passes every test; cheaper than asking each of them."""
+    if any(rows[c].null_count() for c in _NEEDED) or sessions.height > rows.height:
+        return False
+    prices = [c for c in (*_PRICES, Bar.VWAP) if rows[c].null_count() < rows.height]
+    start, end = pl.col(Bar.BAR_START), pl.col(Bar.BAR_END)
+    length = end - start
+    minute = dt.timedelta(minutes=1)
+    shortest, longest = (
+        (minute, minute)
+        if timeframe is Timeframe.M1
+        else (180 * minute, calendar.REGULAR_MINUTES * minute)
+    )
+    found = rows.select(
+        *((pl.col(c).min() > 0).alias(f"{c}_above") for c in prices),
+        *((pl.col(c).max() < float("inf")).alias(f"{c}_below") for c in prices),
+        # The extremes pass over what is not a number.
+        *((~pl.col(c).is_nan().any()).alias(f"{c}_number") for c in (*prices, Bar.VOLUME)),
+        volume_above=pl.col(Bar.VOLUME).min() >= 0,
+        volume_below=pl.col(Bar.VOLUME).max() < float("inf"),
+        trades=(pl.col(Bar.TRADES).min() >= 0).fill_null(value=True),
+        high=(pl.col(Bar.HIGH) >= pl.max_horizontal(Bar.OPEN, Bar.CLOSE, Bar.LOW)).all(),
+        low=(pl.col(Bar.LOW) <= pl.min_horizontal(Bar.OPEN, Bar.CLOSE)).all(),
+        known=(end <= _OWN).all(),
+        length=(length.min() >= shortest) & (length.max() <= longest),
+        whole=((start.to_physical() % 60_000_000).max() == 0)
+        if timeframe is Timeframe.M1
+        else pl.lit(value=True),
+    )
+    if not all(found.row(0)):
+        return False
+    limits = _limits(sessions)
+    spans = rows.group_by(Bar.SESSION).agg(start.min(), end.max()).join(limits, on=Bar.SESSION)
+    inside = (start >= pl.col("first")) & (end <= pl.col("last"))
+    return spans.height == sessions.height and bool(spans.select(inside.all()).item())
 
 
 def _tests(timeframe: Timeframe) -> list[tuple[Reason, pl.Expr, str]]:
@@ -96,11 +137,12 @@ def _tests(timeframe: Timeframe) -> list[tuple[Reason, pl.Expr, str]]:
     ]
 
 
-def _with_grid(rows: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+def _limits(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Return the first and the last moment of the bars of each session that there is."""
     days = sessions.filter(pl.col(Bar.SESSION).is_not_null()).join(
         calendar.schedule(), on=Bar.SESSION, how="semi"
     )[Bar.SESSION]
-    limits = pl.DataFrame(
+    return pl.DataFrame(
         {
             Bar.SESSION: days,
             "first": [_new_york(day, _FIRST_HOUR) for day in days],
@@ -108,6 +150,10 @@ def _with_grid(rows: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
         },
         schema={Bar.SESSION: pl.Date(), "first": UTC_MICROSECONDS, "last": UTC_MICROSECONDS},
     )
+
+
+def _with_grid(rows: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+    limits = _limits(sessions)
     if limits.height == 1 and rows[Bar.SESSION].null_count() == 0 and sessions.height == 1:
         return rows.with_columns(
             pl.lit(limits["first"][0], UTC_MICROSECONDS).alias("first"),
