@@ -264,7 +264,7 @@ class Lake:
             return False
         if not self.exists(table) and frame.is_empty() and partitions is not None:
             return False
-        self._commit(spec, _in_one_batch(frame), partitions)
+        self._commit(spec, frame.to_arrow(), partitions)
         return True
 
     def replace_streamed(
@@ -390,7 +390,8 @@ class Lake:
     ) -> Iterator[pa.RecordBatch]:
         for part in parts:
             self._check(spec, part, partitions)
-            yield from _in_one_batch(part).to_batches()
+            # The Delta writer mixes up the order of batches; the rows of one it keeps.
+            yield from part.rechunk().to_arrow().to_batches()
 
     def _commit(
         self,
@@ -442,11 +443,6 @@ def spec_of(table: str) -> TableSpec:
             allowed=", ".join(TABLES),
             remedy="declare it in TABLES",
         ) from None
-
-
-def _in_one_batch(frame: pl.DataFrame) -> pa.Table:
-    # The Delta writer mixes up the order of batches, and with it what statistics can skip.
-    return frame.rechunk().to_arrow()
 
 
 def _predicate(column: str, values: Sequence[object]) -> str:

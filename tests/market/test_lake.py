@@ -212,17 +212,6 @@ def test_old_versions_stay_readable_when_their_log_is_old(lake: Lake) -> None:
         assert sorted(then[Bar.CLOSE]) == [1.0 + n, 2.0 + n, 3.0 + n]
 
 
-def test_rows_in_many_pieces_are_stored_in_order(lake: Lake) -> None:
-    """The writer mixes up the order of several batches; statistics then skip nothing."""
-    names = [f"S{k:04}" for k in range(3_000)]
-    bars = daily_bars({s: [1.0] for s in names}, START)
-    pieces = pl.concat([bars[k : k + 100] for k in range(0, bars.height, 100)], rechunk=False)
-    assert pieces.n_chunks() == 30
-    lake.replace("bars_1d", pieces, [START])
-    (file,) = Path(lake.uri("bars_1d")).glob("*/*.parquet")
-    assert pl.read_parquet(file, hive_partitioning=False)[Bar.SYMBOL].to_list() == names
-
-
 def test_a_table_without_statistics_of_a_column_is_filtered_by_it(lake: Lake) -> None:
     lake.replace("bars_1d", BARS, DAYS)
     found = lake.scan("bars_1d").filter(pl.col(Bar.CLOSE) >= 5.0).collect()
