@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import polars as pl
 
-_THREADS = 2
+_THREADS, _WORTH_THREADS = 2, 100_000
 
 
 def frame_hash(frame: pl.DataFrame) -> str:
@@ -30,6 +30,9 @@ def frame_hash(frame: pl.DataFrame) -> str:
     >>> frame_hash(pl.DataFrame({"a": [1, None]})) == frame_hash(pl.DataFrame({"a": [1, 0]}))
     False
     """
+    if frame.height < _WORTH_THREADS:
+        columns = map(_column_digest, frame.get_columns())
+        return hashlib.sha256(b"".join(columns)).hexdigest()[:16]
     # Digests are made outside the interpreter's lock.
     with ThreadPoolExecutor(_THREADS) as pool:
         columns = pool.map(_column_digest, frame.get_columns())

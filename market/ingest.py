@@ -233,7 +233,8 @@ class _Order:
 
 def _fetch_chunk(lake: Lake, order: _Order, sessions: Sequence[dt.date]) -> IngestResult:
     timeframe, symbols = order.timeframe, order.symbols
-    fetched = order.source.bars(symbols, timeframe, sessions[0], sessions[-1])
+    # In one piece: every rule compares rows with those before them.
+    fetched = order.source.bars(symbols, timeframe, sessions[0], sessions[-1]).rechunk()
     evidence = _gather(order, sessions)
     # Another process may have written other symbols of these sessions in the meantime.
     with lake.locked():

@@ -254,7 +254,7 @@ class PolygonSource(PolygonReference):
                 parts = self._by_session(wanted, sessions, keep)
             else:
                 parts = self._by_symbol(wanted, timeframe, start, end, keep)
-            bars = parse.check_range(pl.concat(parts), start, end)
+            bars = parse.check_range(pl.concat(parts, rechunk=True), start, end)
             seen = {EVERY, *bars[Bar.SYMBOL].unique()}
             self._check_known([s for s in wanted if s not in seen], keep)
         return bars

@@ -28,6 +28,7 @@ def mark_minute_moves(bars: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
     close = pl.col(Bar.CLOSE)
     leaps = (close / close.shift(1) - 1).abs() >= least * 0.5
     same = pl.col(Bar.SYMBOL) == pl.col(Bar.SYMBOL).shift(1)
+    same &= pl.col(Bar.SESSION) == pl.col(Bar.SESSION).shift(1)
     some = bars.filter((leaps & same).fill_null(value=False)).select(_KEYS).unique()
     moves = bars.join(some, on=_KEYS, how="semi", maintain_order="left").with_columns(
         pl.format("{} {}", Bar.SYMBOL, Bar.SESSION).alias(_GROUP)

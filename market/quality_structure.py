@@ -58,12 +58,10 @@ def cast_rows(bars: pl.DataFrame, table: str) -> tuple[pl.DataFrame, pl.DataFram
 def mark_impossible(rows: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     """Return marks of rows that cannot be true bars, whatever stands beside them."""
     grid = rows.select(pl.col(Bar.SESSION).unique())
-    tests = _tests(timeframe)
     # The common case, all sound, is told by extremes; the reasons are looked for in the others.
     if _are_sound(rows, timeframe, grid):
-        return pl.concat(
-            mark(rows.clear(), reason, pl.lit(1), pl.lit(text), _OWN) for reason, _, text in tests
-        )
+        return mark(rows.clear(), Reason.NULL, pl.lit(1), pl.lit(""), _OWN)
+    tests = _tests(timeframe)
     gridded = _with_grid(rows, grid)
     wrong = gridded.filter(~pl.all_horizontal(t[1].fill_null(value=False) for t in tests))
     return pl.concat(
