@@ -1,14 +1,16 @@
-"""`make bench`: every benchmark, printed as ratios."""
+"""`make bench`: every benchmark, printed as ratios, each in a process of its own."""
 
-from benchmarks import flat_files, ingest_again, ingest_rest, lake_reads, simulate_backtest
+import subprocess
+import sys
+
+BENCHMARKS = ("flat_files", "ingest_rest", "ingest_again", "lake_reads", "simulate_backtest")
 
 
 def main() -> None:
-    """Run all of them."""
-    for benchmark in (flat_files, ingest_rest, ingest_again, lake_reads, simulate_backtest):
-        print(f"\n{benchmark.__doc__.splitlines()[0]}")
-        for line in benchmark.measure():
-            print("  " + line)
+    """Run all of them, one after the other."""
+    for name in BENCHMARKS:
+        print(f"\nbenchmarks/{name}.py", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
 
 
 if __name__ == "__main__":

@@ -61,3 +61,7 @@ def measure() -> list[str]:
         f"bare vectorbt replay, warm {1e3 * bare:12.1f} ms in all",
         f"ratio                      {loop / bare:12.1f}",
     ]
+
+
+if __name__ == "__main__":
+    print("\n".join(measure()))

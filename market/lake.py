@@ -8,6 +8,7 @@ the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from market.schema import (
 from market.timeframes import Timeframe
 
 SCHEMA_VERSION = "1"
+_FOLLOWED = re.compile(r"[A-Za-z0-9/._~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,14 @@ class Lake:
 
     def __init__(self, root: Path | str) -> None:
         self.root = str(root).rstrip("/")
+        if "://" not in self.root and not _FOLLOWED.fullmatch(str(Path(self.root).resolve())):
+            # Delta escapes other characters in the names of files, and Polars does not undo it.
+            raise LakeError(
+                "the lake's folder has a name that its readers cannot follow",
+                got=self.root,
+                allowed="letters A to Z, digits, '.', '_', '-', '~' in the whole path",
+                remedy="name another ISOBAR_HOME",
+            )
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"

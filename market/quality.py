@@ -116,8 +116,9 @@ def inspect_bars(
     received = _with_history(bars, history)
     rows, misfits = cast_rows(received, f"{timeframe} bars")
     own = pl.concat([misfits, mark_impossible(rows, timeframe)])
-    rows = _sorted(rows)
-    own = pl.concat([own, mark_duplicates(_without(rows, own, rules))])
+    rows, are_distinct = _sorted(rows)
+    if not are_distinct:
+        own = pl.concat([own, mark_duplicates(_without(rows, own, rules))])
     sound = _without(rows, own, rules)
     events = (
         conform(splits, SPLIT_SCHEMA, "splits"),
@@ -142,12 +143,13 @@ def _with_history(bars: pl.DataFrame, history: pl.DataFrame | None) -> pl.DataFr
     return pl.concat([bars, earlier], how="diagonal_relaxed")
 
 
-def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
+def _sorted(rows: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
+    """Return the rows sorted by their keys, and whether they were, each above the one before."""
     symbol, start = pl.col(Bar.SYMBOL), pl.col(Bar.BAR_START)
-    rises = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (start >= start.shift(1)))
+    rises = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (start > start.shift(1)))
     if rows.select(rises.slice(1).fill_null(value=False).all()).item():
-        return rows
-    return rows.sort(*_KEYS, "row")
+        return rows, True
+    return rows.sort(*_KEYS, "row"), False
 
 
 def _without(rows: pl.DataFrame, marks: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:

@@ -276,3 +276,9 @@ def test_rows_that_another_engine_may_have_deleted_are_left_to_the_delta_reader(
     assert bits(lake.read_bars("bars_1d")) == bits(BARS)
     some = lake.read_bars("bars_1d", start=DAYS[1], symbols=["B"])
     assert some[Bar.CLOSE].to_list() == [5.0, 6.0]
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "x=1", "50%20"])
+def test_a_folder_that_readers_cannot_follow_is_refused(tmp_path, name: str) -> None:
+    with pytest.raises(LakeError, match="readers cannot follow"):
+        Lake(tmp_path / name)
