@@ -26,8 +26,8 @@ demo: $(READY) ## Run the whole pipeline offline on a synthetic market
 test: $(READY) ## Run every test
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
-reliability: $(READY) ## Run every repeat of the crash and fault tests
-	ISOBAR_RELIABILITY=1 $(BIN)/python -m pytest $(TEST_FLAGS) tests/faults
+reliability: $(READY) ## Run every repeat of the crash and fault tests, real bars in full
+	ISOBAR_RELIABILITY=1 $(BIN)/python -m pytest $(TEST_FLAGS) tests/faults tests/pipelines/test_real_quality.py
 
 check: format lint types layers test ## What CI runs: format, lint, types, floors, tests
 

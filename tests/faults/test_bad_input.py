@@ -362,16 +362,17 @@ class TestFullDisk:
     def test_no_space_for_anything(self, place: Place, tmp_path: Path):
         disk = tmp_path / "disk"
         disk.mkdir()
-        with _small_disk(disk):
+        with small_disk(disk):
             home = disk / "home"
             home.mkdir()
             (home / "isobar.toml").write_text(_TOML)
-            (disk / "ballast").write_bytes(bytes(_free(disk) - 16 * 1024))
+            (disk / "ballast").write_bytes(bytes(free_bytes(disk) - 16 * 1024))
             for command in ("status", "halt", INGEST):
                 done = place.run(command, ISOBAR_HOME=str(home))
                 assert_refused(done, "Remedy")
             (disk / "ballast").unlink()
             assert place.run("status", ISOBAR_HOME=str(home)).status == 0
+            assert Lake(home / "lake").sessions("bars_1d") == set()
 
 
 def _raise(number: int) -> Callable[..., Any]:
@@ -381,12 +382,12 @@ def _raise(number: int) -> Callable[..., Any]:
     return fail
 
 
-def _free(disk: Path) -> int:
+def free_bytes(disk: Path) -> int:
     return shutil.disk_usage(disk).free
 
 
 @contextlib.contextmanager
-def _small_disk(place: Path) -> Iterator[None]:
+def small_disk(place: Path) -> Iterator[None]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here (not root, or not permitted)")

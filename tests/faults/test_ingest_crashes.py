@@ -18,6 +18,7 @@ import pytest
 
 from market import calendar
 from market import ingest as ingest_module
+from market.errors import LakeError
 from market.ingest import bars_table, ingest
 from market.ingest_log import LOG_TABLE
 from market.lake import Lake
@@ -31,6 +32,7 @@ from market.schema import (
     empty,
 )
 from market.timeframes import Timeframe
+from tests.faults.test_bad_input import free_bytes, small_disk
 from tests.markets import bits, daily_bars, minute_bars
 
 KILLS = 100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 5
@@ -234,3 +236,24 @@ def _minutes_of(days: Sequence[dt.date]) -> pl.DataFrame:
         for n, day in enumerate(days)
     ]
     return pl.concat(parts).select(BAR_SCHEMA.names()).sort(Bar.SYMBOL, Bar.BAR_START)
+
+
+def test_a_disk_that_fills_up_stops_it_and_freed_it_resumes(
+    tmp_path: Path, truth: tuple[str, ...], small_chunks: None
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk):
+        lake = Lake(disk / "lake")
+        ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS[:6], SYMBOLS, now=NOW)
+        (disk / "ballast").write_bytes(bytes(free_bytes(disk) - 200 * 1024))
+        with pytest.raises(LakeError, match="free disk space"):
+            ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+        there = lake.read_bars("bars_1d")
+        assert set(SESSIONS[:6]) <= set(there[Bar.SESSION]) < set(SESSIONS)
+        whole = there.group_by(Bar.SESSION).len()
+        # One row of a session is held; no session is there by half.
+        assert set(whole["len"]) <= {len(SYMBOLS), len(SYMBOLS) - 1}
+        (disk / "ballast").unlink()
+        ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+        assert _content(lake) == truth
