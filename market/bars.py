@@ -12,7 +12,7 @@ from market.errors import MarketError
 from market.identity import as_companies
 from market.lake import Lake
 from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Identity, Split, empty
-from market.timeframes import Timeframe, resample
+from market.timeframes import Timeframe, regular_hours, resample
 
 _SESSIONS_AT_ONCE = 21
 
@@ -79,6 +79,8 @@ def read_adjusted(
 ) -> pl.DataFrame:
     """Return forward-adjusted bars, of all symbols or some: what features are computed on.
 
+    Minutes outside regular hours are left out: the session grid of labels does not know them.
+
     The factors always come from the whole daily history up to ``end``, so that they do not depend
     on ``start``; they go on through a change of ticker.
     """
@@ -90,6 +92,8 @@ def read_adjusted(
         as_companies(lake.scan("dividends").collect(), known, date=Split.EX_DATE),
     )
     bars = read_bars(lake, timeframe, start, end, symbols)
+    if timeframe is Timeframe.M1:
+        bars = regular_hours(bars)
     return by_company(lake, bars, lambda rows: forward_adjust(rows, factors))
 
 
