@@ -134,11 +134,15 @@ def changed_by_refit(model: RegimeModel, state: pl.DataFrame) -> float:
     return different / total
 
 
-def delay(labels: np.ndarray, state: pl.DataFrame, first: dt.date, last: dt.date) -> int | None:
-    """Return the sessions from the market's peak to the first bear label."""
+def peak_of(state: pl.DataFrame, first: dt.date, last: dt.date) -> int:
+    """Return the place of the session with the market's highest close between two dates."""
     level = state.with_columns(pl.col(RETURN).cum_sum().alias("level")).with_row_index("place")
     inside = level.filter(pl.col("session").is_between(first, last)).sort("level")
-    peak = int(inside["place"][-1])
+    return int(inside["place"][-1])
+
+
+def delay(labels: np.ndarray, peak: int) -> int | None:
+    """Return the sessions from a peak to the first bear label at or after it."""
     after = np.flatnonzero(labels[peak:] == "bear")
     return int(after[0]) if len(after) else None
 
@@ -172,7 +176,7 @@ def judge(
         returns={w: interval(*ahead[w]) for w in WORDS},
         volatility={w: interval(*rough[w]) for w in WORDS},
         contrast={k: interval(points[k], draws[k]) for k in points},
-        delays={k: delay(every, state, *span) for k, span in DECLINES.items()},
+        delays={k: delay(every, peak_of(state, *span)) for k, span in DECLINES.items()},
         refit=changed_by_refit(model, state),
         changed=changed_by_tomorrow(model, daily, whole),
         cuts=CUTS,
@@ -204,8 +208,15 @@ def in_words(value: tuple[float, float, float], scale: float = 1.0, digits: int 
     return f"{middle} ({low} to {high})"
 
 
-def tables(judged: list[Judged], sessions: list[dt.date]) -> Iterator[str]:
-    yield f"{len(sessions):,} sessions from {sessions[0]} to {sessions[-1]} are judged.\n"
+def tables(judged: list[Judged], state: pl.DataFrame) -> Iterator[str]:
+    sessions = state["session"].to_list()
+    judged_over = sessions[PLAN.first :]
+    peaks = " and ".join(str(sessions[peak_of(state, *span)]) for span in DECLINES.values())
+    yield (
+        f"{len(judged_over):,} sessions from {judged_over[0]} to {judged_over[-1]} are judged; the "
+        f"market's peaks before the two declines are {peaks}. In brackets: 95 percent intervals "
+        f"from {RESAMPLES:,} resamples in circular blocks of {BLOCK} sessions.\n"
+    )
     yield "| | " + " | ".join(j.name for j in judged) + " |"
     yield "|---" * (len(judged) + 1) + "|"
     rows: list[tuple[str, Callable[[Judged], str]]] = [
@@ -305,14 +316,13 @@ def main() -> None:
         sys.exit("ISOBAR_SAMPLE_BARS names no folder of real bars: set it and run again.")
     daily = read_adjusted(Path(folder))
     state = market_state(daily)
-    sessions = state["session"].to_list()[PLAN.first :]
-    counts = resampled_counts(len(sessions) - MONTH)
+    counts = resampled_counts(state.height - PLAN.first - MONTH)
     judged = []
     for model in REGIME_MODELS.values():
         label_walk_forward(model, state.head(PLAN.first + 1), PLAN)
         judged.append(judge(model, daily, state, counts))
         print(f"{model.name}: judged", file=sys.stderr, flush=True)
-    figures = "\n".join(tables(judged, sessions))
+    figures = "\n".join(tables(judged, state))
     print(figures)
     if args.write:
         write(figures)

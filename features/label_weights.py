@@ -16,8 +16,6 @@ from features.label_grid import Floats, Integers
 from market.errors import FeatureError
 from market.schema import Bar
 
-_SPAN = ("_begin", "_stop")
-
 
 def average_uniqueness(
     labels: pl.DataFrame, as_of: dt.datetime, *, end: str = "label_known_at"
@@ -63,25 +61,28 @@ def average_uniqueness(
     >>> one.round(3).to_list()
     [0.467, 0.333, 0.333, 0.467, None, None, None, None, None]
     """
-    spans = _known_spans(labels, as_of, end)
-    points = (
-        pl.concat([spans.select(Bar.SYMBOL, pl.col(name).alias("_time")) for name in _SPAN])
-        .drop_nulls()
-        .unique()
-        .sort(Bar.SYMBOL, "_time")
-    )
-    at = [
-        spans.select(Bar.SYMBOL, pl.col(name).alias("_time")).join(
-            points.with_row_index("_point"),
-            on=[Bar.SYMBOL, "_time"],
-            how="left",
-            maintain_order="left",
-        )["_point"]
-        for name in _SPAN
-    ]
-    begin, stop = (point.cast(pl.Int64).fill_null(-1).to_numpy() for point in at)
-    company = points[Bar.SYMBOL].rle_id().cast(pl.Int64).to_numpy()
+    begin, stop, company = _place(_known_spans(labels, as_of, end))
     return pl.Series("uniqueness", _mean_share(begin, stop, company), nan_to_null=True)
+
+
+def _place(spans: pl.DataFrame) -> tuple[Integers, Integers, Integers]:
+    """Return the points at which spans begin and stop (-1: not known), and each point's symbol.
+
+    Points are the moments at which a symbol's spans begin or stop, numbered symbol by symbol.
+    """
+    begin, stop = spans["_begin"], spans["_stop"]
+    times = pl.concat([begin, stop]).drop_nulls().unique().sort().to_physical().to_numpy()
+    symbol = spans[Bar.SYMBOL].rank("dense").cast(pl.Int64).to_numpy() * len(times)
+
+    def key(column: pl.Series) -> Integers:
+        moment = column.to_physical().fill_null(-1).to_numpy()
+        return np.where(moment < 0, -1, symbol + np.searchsorted(times, moment))
+
+    keys = key(begin), key(stop)
+    points = np.sort(np.concatenate(keys))
+    points = points[(points >= 0) & (np.diff(points, prepend=-1) != 0)]
+    first, last = (np.where(k < 0, -1, np.searchsorted(points, k)) for k in keys)
+    return first, last, points // max(1, len(times))
 
 
 def _known_spans(labels: pl.DataFrame, as_of: dt.datetime, end: str) -> pl.DataFrame:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
+import os
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,14 +17,17 @@ from features.label_grid import place_on_grid
 from features.labels import LABEL_COLUMNS, forward_returns, horizon_volatility, label_frame
 from features.spec import PANEL_KEYS
 from market import calendar
+from market.actions import forward_adjust, session_factors
 from market.errors import FeatureError
 from market.horizons import HORIZONS, find_horizon
+from market.replay_data import load_bars_file
 from market.schema import UTC_MICROSECONDS as UTC
 from market.schema import Bar
 from market.timeframes import Timeframe, resample
 from tests.markets import HALF_DAY, bits, daily_bars, market
 
 NAMES = [h.name for h in HORIZONS]
+SAMPLES = os.environ.get("ISOBAR_SAMPLE_BARS", "")
 
 
 @lru_cache(maxsize=16)
@@ -343,3 +348,30 @@ def test_the_grid_counts_every_scheduled_bar(timeframe: Timeframe) -> None:
         pl.col("_left"), pl.int_range(pl.len() - 1, -1, -1).alias("wanted")
     )
     assert left["_left"].to_list() == left["wanted"].to_list()
+
+
+@pytest.mark.real_bars
+@pytest.mark.skipif(not SAMPLES, reason="ISOBAR_SAMPLE_BARS names no folder of real bars")
+@pytest.mark.parametrize("name", ["1d", "1M"])
+def test_labels_of_real_bars_are_the_same_ever_after(name: str) -> None:
+    made = load_bars_file(
+        Path(SAMPLES) / "daily_us504_raw_1999_2014.parquet",
+        as_of=dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
+    )
+    assert made.daily is not None
+    bars = forward_adjust(made.daily, session_factors(made.daily, made.splits, made.dividends))
+    horizon = find_horizon(name)
+    whole = label_frame(bars, horizon, band_bps=6.0)
+    assert whole["forward_return"].drop_nulls().is_finite().all()
+    for now in bars[Bar.KNOWN_AT].unique().sort().sample(4, seed=6):
+        seen = label_frame(bars.filter(pl.col(Bar.KNOWN_AT) <= now), horizon, band_bps=6.0)
+        then = whole.filter(pl.col("as_of") <= now)
+        for known_at in ("label_known_at", "barrier_known_at"):
+            known = (then[known_at] <= now).fill_null(False)
+            columns = [c for c in then.columns if c.startswith("barrier_") == (known_at[0] == "b")]
+            values = pl.exclude(pl.String, pl.Date, pl.Datetime)
+            assert seen.filter(known).select(columns).equals(then.filter(known).select(columns))
+            assert bits(seen.filter(known).select(columns).select(values)) == bits(
+                then.filter(known).select(columns).select(values)
+            )
+            assert seen[known_at].is_not_null().equals(known, check_names=False)
