@@ -50,7 +50,7 @@ def place_on_grid(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     Raises
     ------
     FeatureError
-        When a bar does not end on the grid of its session.
+        When a bar does not end on the grid of its session, or a symbol has two bars of one time.
     """
     grid = _sessions(timeframe)
     placed = bars.select(
@@ -76,7 +76,7 @@ def place_on_grid(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
             remedy="resample the bars with market.timeframes.resample first",
         )
     number = (elapsed + length - 1) // length - 1
-    return (
+    placed = (
         placed.with_columns(
             (pl.col("_first") + number).alias(INDEX),
             (pl.col("_count") - 1 - number).alias(LEFT),
@@ -85,6 +85,16 @@ def place_on_grid(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
         .sort(Bar.SYMBOL, Bar.BAR_END)
         .with_columns(pl.col(Bar.SYMBOL).rle_id().cast(pl.Int64).alias(COMPANY))
     )
+    same = (pl.col(INDEX).diff() == 0) & (pl.col(COMPANY).diff() == 0)
+    doubled = placed.filter(same)
+    if doubled.height:
+        raise FeatureError(
+            "bars are not unique per symbol and time",
+            got=str(doubled.select(Bar.SYMBOL, Bar.BAR_END).row(0)),
+            allowed="one bar per symbol and bar_end",
+            remedy="remove duplicates before making labels",
+        )
+    return placed
 
 
 def _sessions(timeframe: Timeframe) -> pl.DataFrame:

@@ -68,7 +68,7 @@ def forward_returns(bars: pl.DataFrame, horizon: Horizon) -> pl.DataFrame:
     Raises
     ------
     FeatureError
-        When a bar does not end on the session grid.
+        When a bar does not end on the session grid, or a symbol has two bars of one time.
 
     Notes
     -----
@@ -76,6 +76,9 @@ def forward_returns(bars: pl.DataFrame, horizon: Horizon) -> pl.DataFrame:
     sessions: the moves from a symbol's last close to its next session's first open are
     ``overnight_return``, so that ``(1 + forward_return) * (1 + overnight_return) - 1`` is the
     return of a holder. On daily bars nothing is left out, and ``overnight_return`` is 0.
+
+    All symbols must share the delay of one data plan: the mean that ``excess_return`` is measured
+    against is then known when the label is.
 
     Examples
     --------

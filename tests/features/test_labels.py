@@ -326,6 +326,20 @@ def test_numbers_out_of_range_are_refused(wrong: dict, word: str) -> None:
         label_frame(bars_of("1d"), find_horizon("1d"), **wrong)
 
 
+def test_two_bars_of_one_time_are_refused() -> None:
+    bars = bars_of("1d")
+    with pytest.raises(FeatureError, match="not unique"):
+        forward_returns(pl.concat([bars, bars.sample(1, seed=2)]), find_horizon("1d"))
+
+
+def test_rows_may_come_in_any_order() -> None:
+    bars, horizon = bars_of("4h"), find_horizon("4h")
+    mixed = bars.sample(fraction=1.0, shuffle=True, seed=1)
+    assert bits(label_frame(mixed, horizon, band_bps=5.0)) == bits(
+        label_frame(bars, horizon, band_bps=5.0)
+    )
+
+
 def test_a_bar_of_another_session_is_off_the_grid() -> None:
     bars = bars_of("1d").with_columns(pl.col(Bar.SESSION) + dt.timedelta(days=1))
     with pytest.raises(FeatureError, match="off the session grid"):
