@@ -322,8 +322,8 @@ def back_adjusted_level(tables: Tables) -> pl.DataFrame:
     return dated(joined, level.log().alias("planted"))
 
 
-def split_the_day_before(tables: Tables) -> pl.DataFrame:
-    early = tables["splits"].with_columns(pl.col("ex_date") - dt.timedelta(days=1))
+def split_before_its_day(tables: Tables) -> pl.DataFrame:
+    early = tables["splits"].with_columns(pl.col("ex_date") - dt.timedelta(days=2))
     bars = tables["bars_1d"].sort(KEYS)
     wrong = forward_adjust(bars, session_factors(bars, early, tables["dividends"]))
     return dated(wrong, R.over(Bar.SYMBOL).alias("planted"))
@@ -441,7 +441,7 @@ LEAKS: dict[str, tuple[Callable, dict]] = {
     "smoothed regime": (smoothed_regime, BY_SESSION),
     "regime by terciles of all time": (regime_by_terciles_of_all_time, BY_SESSION),
     "back-adjusted price level": (back_adjusted_level, {}),
-    "split the day before": (split_the_day_before, {}),
+    "split before its ex-date": (split_before_its_day, {}),
     "days to a split, announced or not": (split_feature_from_its_ex_date_table, {}),
     "VIX of the day at noon": (vix_of_the_day, {}),
     "yields of the day at the close": (yields_of_the_day, {}),
