@@ -93,6 +93,8 @@ class Feature:
         See :class:`Memory`.
     scope : Scope
         See :class:`Scope`.
+    resumable : bool
+        Whether an incremental run can go on from a checkpoint.
 
     Examples
     --------
@@ -111,6 +113,7 @@ class Feature:
     family: str = "own"
     memory: Memory = Memory.WINDOW
     scope: Scope = Scope.ANY
+    resumable: bool = True
 
     def __post_init__(self) -> None:
         for column in self.inputs:
