@@ -17,7 +17,7 @@ from features.kernels import Offsets
 from features.panel import Panel, Recursion
 from features.registry import CORE, find_feature
 from features.side import SideTables
-from features.spec import Feature, Stage
+from features.spec import PANEL_KEYS, Feature, Stage
 from market.errors import FeatureError
 from market.schema import Bar
 
