@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from features import kernels
 from features.kernels import Offsets
-from features.panel import Panel, Recursion
+from features.panel import Panel, Recursion, scratch
 from features.registry import CORE, find_feature
 from features.side import SideTables
-from features.spec import PANEL_KEYS, Feature, Stage
+from features.spec import Feature, Stage
 from market.errors import FeatureError
 from market.schema import Bar
 
@@ -31,16 +31,18 @@ _ROWS_AT_ONCE = 32_768
 
 Matrix = npt.NDArray[np.float32]
 Columns = dict[str, npt.NDArray[Any]]
+Moments = tuple[npt.NDArray[np.int64], Offsets]
 
 
 @dataclass(frozen=True)
 class Panels:
     """Sorted bars as arrays: ``columns`` by name, ``offsets`` of the symbols, their names."""
 
-    bars: pl.DataFrame
+    keys: pl.DataFrame
     columns: Columns
     offsets: Offsets
     symbols: list[str]
+    wanted: frozenset[str]
 
 
 def compute_features(
@@ -83,58 +85,54 @@ def compute_features(
     (60, 35)
     """
     side = side or SideTables()
-    panels = to_panels(bars)
     first = [f for f in features if f.stage is Stage.TIME_SERIES]
     second = [f for f in features if f.stage is Stage.CROSS_SECTION]
     first += _inputs_of(second, first)
-    rows = panels.bars.height
+    panels = to_panels(bars, {n for f in first for n in f.inputs})
+    rows = panels.keys.height
     own: Matrix = np.empty((len(first), rows), np.float32)
     across: Matrix = np.empty((len(second), rows), np.float32)
-    if rows:
-        order, moments = _by_moment(panels)
-        if any(MARKET_RETURN in f.inputs for f in first):
-            panels.columns[MARKET_RETURN] = _market_return(panels, order, moments)
-        _through_time(panels, first, own, recursion)
-        _across_symbols(
-            panels,
-            second,
-            {f.name: own[k] for k, f in enumerate(first)},
-            across,
-            (order, moments),
-            side,
-        )
     made = {f.name: own[k] for k, f in enumerate(first)}
+    if rows:
+        needs_market = MARKET_RETURN in panels.wanted
+        by_moment = (
+            _by_moment(panels) if second or needs_market else (panels.offsets, panels.offsets)
+        )
+        if needs_market:
+            panels.columns[MARKET_RETURN] = _market_return(panels, by_moment)
+        _through_time(panels, first, own, recursion)
+        if second:
+            _across_symbols(panels, second, made, across, by_moment, side)
     made |= {f.name: across[k] for k, f in enumerate(second)}
-    keys = panels.bars.select(
-        Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, pl.col(Bar.KNOWN_AT).alias("as_of")
-    )
-    columns = [
-        _from_side(f, keys, side) if f.stage is Stage.AS_OF else _series(f.name, made[f.name])
-        for f in features
-    ]
-    return keys.with_columns(columns)
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        columns = pool.map(
+            lambda f: (
+                _from_side(f, panels.keys, side)
+                if f.stage is Stage.AS_OF
+                else _series(f.name, made[f.name])
+            ),
+            features,
+        )
+        return panels.keys.with_columns(columns)
 
 
-def to_panels(bars: pl.DataFrame) -> Panels:
+def to_panels(bars: pl.DataFrame, wanted: set[str]) -> Panels:
     """Sort bars by symbol and time, and lay their columns out as arrays.
 
     Raises
     ------
     FeatureError
-        When a symbol has two bars at one time.
+        When a symbol has two bars at one time, or a column is unknown.
     """
-    if not _is_sorted(bars):
-        bars = bars.sort(Bar.SYMBOL, Bar.BAR_END)
-    runs = bars[Bar.SYMBOL].rle().struct.unnest()
-    offsets = np.append(0, np.cumsum(runs["len"].to_numpy())).astype(np.int64)
-    columns: Columns = {}
-    for name in _FLOATS:
-        column = bars[name].cast(pl.Float64).rechunk()
-        columns[name] = column.to_numpy() if column.null_count() == 0 else _with_gaps(column)
-    for name in _TIMES:
-        columns[name] = bars[name].dt.timestamp("us").to_numpy()
-    columns[Bar.SESSION] = bars[Bar.SESSION].to_physical().cast(pl.Int64).to_numpy()
-    ends = columns[Bar.BAR_END]
+    unknown = wanted - {*_FLOATS, *_TIMES, Bar.SESSION, MARKET_RETURN}
+    if unknown:
+        raise FeatureError(
+            "a time-series feature reads something that bars do not have",
+            got=sorted(unknown),
+            allowed=", ".join((*_FLOATS, *_TIMES, Bar.SESSION, MARKET_RETURN)),
+            remedy="declare it as a cross-section or as-of feature, or correct its inputs",
+        )
+    bars, offsets, symbols, ends = _in_order(bars)
     same = ends[1:] == ends[:-1]
     same[offsets[1:-1] - 1] = False
     if same.any():
@@ -144,21 +142,38 @@ def to_panels(bars: pl.DataFrame) -> Panels:
             allowed="one bar per symbol and bar_end",
             remedy="remove duplicates before computing features",
         )
-    return Panels(bars, columns, offsets, runs["value"].to_list())
+    columns: Columns = {Bar.BAR_END: ends}
+    for name in (*_FLOATS, *_TIMES, Bar.SESSION):
+        needed = name in wanted or (name == Bar.CLOSE and MARKET_RETURN in wanted)
+        if needed and name not in columns:
+            columns[name] = _to_array(bars[name])
+    keys = bars.select(Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, pl.col(Bar.KNOWN_AT).alias("as_of"))
+    return Panels(keys, columns, offsets, symbols, frozenset(wanted))
 
 
-def _is_sorted(bars: pl.DataFrame) -> bool:
-    symbol, end = bars[Bar.SYMBOL], bars[Bar.BAR_END]
-    if bars.height < 2:
-        return True
-    same = symbol[1:] == symbol[:-1]
-    if not symbol.rle().struct.field("value").is_sorted():
-        return False
-    return bool((~same | (end[1:] >= end[:-1])).all())
+def _in_order(
+    bars: pl.DataFrame,
+) -> tuple[pl.DataFrame, Offsets, list[str], npt.NDArray[np.int64]]:
+    for attempt in (bars, None):
+        if attempt is None:
+            bars = bars.sort(Bar.SYMBOL, Bar.BAR_END)
+        runs = bars[Bar.SYMBOL].rle().struct.unnest()
+        offsets = np.append(0, np.cumsum(runs["len"].to_numpy())).astype(np.int64)
+        ends = _to_array(bars[Bar.BAR_END])
+        symbols = runs["value"].to_list()
+        back = ends[1:] < ends[:-1]
+        back[offsets[1:-1] - 1] = False
+        if symbols == sorted(set(symbols)) and not back.any():
+            break
+    return bars, offsets, symbols, ends
 
 
-def _with_gaps(column: pl.Series) -> npt.NDArray[np.float64]:
-    return column.fill_null(float("nan")).to_numpy()
+def _to_array(column: pl.Series) -> npt.NDArray[Any]:
+    if column.dtype == pl.Date:
+        return column.to_physical().cast(pl.Int64).to_numpy()
+    if column.dtype == pl.Datetime:
+        return column.dt.timestamp("us").to_numpy()
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def _inputs_of(second: Sequence[Feature], first: Sequence[Feature]) -> list[Feature]:
@@ -233,7 +248,7 @@ def _slice(recursion: Recursion, begin: int, end: int, first_row: int) -> Recurs
 
 
 def _evaluate(features: Sequence[Feature], panel: Panel, out: Matrix) -> None:
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), scratch():
         for k, feature in enumerate(features):
             values = np.ascontiguousarray(feature.compute(panel))
             if values.shape != (panel.rows,):
@@ -246,7 +261,7 @@ def _evaluate(features: Sequence[Feature], panel: Panel, out: Matrix) -> None:
             kernels.keep_old_enough(values, panel.offsets, feature.lookback, out[k])
 
 
-def _by_moment(panels: Panels) -> tuple[npt.NDArray[np.int64], Offsets]:
+def _by_moment(panels: Panels) -> Moments:
     """Return the rows in order of time (then symbol), and where each moment begins."""
     ends = panels.columns[Bar.BAR_END]
     order = np.argsort(ends, kind="stable")
@@ -255,10 +270,9 @@ def _by_moment(panels: Panels) -> tuple[npt.NDArray[np.int64], Offsets]:
     return order, np.append(starts, len(order)).astype(np.int64)
 
 
-def _market_return(
-    panels: Panels, order: npt.NDArray[np.int64], moments: Offsets
-) -> npt.NDArray[np.float64]:
+def _market_return(panels: Panels, by_moment: Moments) -> npt.NDArray[np.float64]:
     """Return for each row the mean return of all symbols over the bar that ends then."""
+    order, moments = by_moment
     whole = Panel({Bar.CLOSE: panels.columns[Bar.CLOSE]}, panels.offsets)
     with np.errstate(all="ignore"):
         own = whole.growth(whole[Bar.CLOSE])[order]
@@ -275,7 +289,7 @@ def _across_symbols(
     features: Sequence[Feature],
     inputs: dict[str, npt.NDArray[np.float32]],
     out: Matrix,
-    by_moment: tuple[npt.NDArray[np.int64], Offsets],
+    by_moment: Moments,
     side: SideTables,
 ) -> None:
     if not features:
@@ -292,7 +306,7 @@ def _across_symbols(
         if sectors is not None:
             columns[SECTOR] = sectors[rows]
         panel = Panel(columns, moments[part[0] : part[1] + 1] - a)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), scratch():
             for k, feature in enumerate(features):
                 values = np.asarray(feature.compute(panel)).astype(np.float32)
                 # An aggregate of the others says nothing about a symbol's first bars.

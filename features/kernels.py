@@ -34,6 +34,13 @@ def compiled(function: F) -> F:
 
 
 @compiled
+def divide(numerator: Values, denominator: Values, out: Values) -> None:
+    """Write the quotient; NaN where the denominator is not positive."""
+    for i in range(len(out)):
+        out[i] = numerator[i] / denominator[i] if denominator[i] > 0 else NAN
+
+
+@compiled
 def lag(x: Values, offsets: Offsets, bars: int, out: Values) -> None:
     """Write the value ``bars`` rows earlier in the same group."""
     for g in range(len(offsets) - 1):
@@ -45,107 +52,120 @@ def lag(x: Values, offsets: Offsets, bars: int, out: Values) -> None:
 
 
 @compiled
-def window_moments(x: Values, offsets: Offsets, window: int, total: Values, square: Values) -> None:
-    """Write each window's sum, and its sum of squared deviations from the mean."""
-    before = np.empty((2, window))
+def window_moments(
+    x: Values, offsets: Offsets, window: int, ddof: int, mean: Values, deviation: Values
+) -> None:
+    """Write each window's mean and standard deviation."""
+    b1, b2 = np.zeros(window), np.zeros(window)
+    share = 1.0 / window
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        for i in range(a, min(a + window - 1, b)):
-            total[i] = NAN
-            square[i] = NAN
+        full = a + window - 1
+        mean[a : min(full, b)] = NAN
+        deviation[a : min(full, b)] = NAN
         for seam in range(a, b, window):
-            base = x[seam]
+            base, end = x[seam], min(seam + window, b)
             s1 = s2 = 0.0
-            if seam > a:
-                # before[:, m] holds the last m rows before the seam.
-                before[0, 0] = before[1, 0] = 0.0
-                for m in range(1, window):
-                    d = x[seam - m] - base
-                    s1 += d
-                    s2 += d * d
-                    before[0, m] = s1
-                    before[1, m] = s2
+            # b1[m] is the sum of the last m rows before the seam; there are none before the first.
+            for m in range(1, window if seam > a else 0):
+                d = x[seam - m] - base
+                s1 += d
+                s2 += d * d
+                b1[m] = s1
+                b2[m] = s2
             s1 = s2 = 0.0
-            for i in range(seam, min(seam + window, b)):
+            for i in range(seam, min(full, end)):
+                d = x[i] - base
+                s1 += d
+                s2 += d * d
+            for i in range(max(seam, full), end):
                 d = x[i] - base
                 s1 += d
                 s2 += d * d
                 left = window - 1 - (i - seam)
-                if i - a >= window - 1:
-                    t1, t2 = s1, s2
-                    if left > 0:
-                        t1 += before[0, left]
-                        t2 += before[1, left]
-                    total[i] = t1 + base * window
-                    square[i] = max(t2 - t1 * t1 / window, 0.0) if t2 == t2 else NAN
+                t1 = s1 + b1[left]
+                mean[i] = base + t1 * share
+                deviation[i] = s2 + b2[left] - t1 * t1 * share
+    # By itself: a loop over all rows that carries no sum is computed several rows at a time.
+    for i in range(len(deviation)):
+        square = deviation[i] / (window - ddof)
+        # Rounding may leave a hair less than nothing; a missing value stays missing.
+        deviation[i] = np.sqrt(0.0 if square < 0.0 else square)
 
 
 @compiled
 def window_sum(x: Values, offsets: Offsets, window: int, out: Values) -> None:
     """Write each window's sum."""
-    before = np.empty(window)
+    before = np.zeros(window)
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        for i in range(a, min(a + window - 1, b)):
-            out[i] = NAN
+        full = a + window - 1
+        out[a : min(full, b)] = NAN
         for seam in range(a, b, window):
+            end = min(seam + window, b)
             s = 0.0
-            before[0] = 0.0
-            if seam > a:
-                for m in range(1, window):
-                    s += x[seam - m]
-                    before[m] = s
+            for m in range(1, window if seam > a else 0):
+                s += x[seam - m]
+                before[m] = s
             s = 0.0
-            for i in range(seam, min(seam + window, b)):
+            for i in range(seam, min(full, end)):
                 s += x[i]
-                if i - a >= window - 1:
-                    left = window - 1 - (i - seam)
-                    out[i] = s + before[left] if left > 0 else s
+            for i in range(max(seam, full), end):
+                s += x[i]
+                out[i] = s + before[window - 1 - (i - seam)]
 
 
 @compiled
 def window_trend(
-    x: Values, offsets: Offsets, window: int, total: Values, square: Values, ramp: Values
+    x: Values,
+    offsets: Offsets,
+    window: int,
+    mean: Values,
+    slope: Values,
+    explained: Values,
+    residual: Values,
 ) -> None:
-    """Write sum, squared deviations, and the sum of deviations times their time.
-
-    ``ramp`` is the sum of (time minus its mean) times x, in bars: divided by the same sum of
-    squares of time it is the least-squares slope.
-    """
-    before = np.empty((3, window))
+    """Write the mean of a least-squares line, its slope per row, R squared, and last residual."""
+    b1, b2, b3 = np.zeros(window), np.zeros(window), np.zeros(window)
+    of_time = window * (window * window - 1) / 12.0
+    middle, share, per_row = 0.5 * (window - 1), 1.0 / window, 1.0 / max(of_time, 1.0)
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        for i in range(a, min(a + window - 1, b)):
-            total[i] = square[i] = ramp[i] = NAN
+        full = a + window - 1
+        for out in (mean, slope, explained, residual):
+            out[a : min(full, b)] = NAN
         for seam in range(a, b, window):
-            base = x[seam]
+            base, end = x[seam], min(seam + window, b)
             s1 = s2 = s3 = 0.0
-            before[0, 0] = before[1, 0] = before[2, 0] = 0.0
-            if seam > a:
-                for m in range(1, window):
-                    d = x[seam - m] - base
-                    s1 += d
-                    s2 += d * d
-                    s3 -= m * d
-                    before[0, m] = s1
-                    before[1, m] = s2
-                    before[2, m] = s3
+            for m in range(1, window if seam > a else 0):
+                d = x[seam - m] - base
+                s1 += d
+                s2 += d * d
+                s3 -= m * d
+                b1[m] = s1
+                b2[m] = s2
+                b3[m] = s3
             s1 = s2 = s3 = 0.0
-            for i in range(seam, min(seam + window, b)):
+            for i in range(seam, min(full, end)):
                 d = x[i] - base
                 s1 += d
                 s2 += d * d
                 s3 += (i - seam) * d
-                if i - a >= window - 1:
-                    left = window - 1 - (i - seam)
-                    t1, t2, t3 = s1, s2, s3
-                    if left > 0:
-                        t1 += before[0, left]
-                        t2 += before[1, left]
-                        t3 += before[2, left]
-                    total[i] = t1 + base * window
-                    square[i] = max(t2 - t1 * t1 / window, 0.0) if t2 == t2 else NAN
-                    ramp[i] = t3 - ((i - seam) - 0.5 * (window - 1)) * t1
+            for i in range(max(seam, full), end):
+                d = x[i] - base
+                s1 += d
+                s2 += d * d
+                s3 += (i - seam) * d
+                left = window - 1 - (i - seam)
+                t1 = s1 + b1[left]
+                rise = (s3 + b3[left] - ((i - seam) - middle) * t1) * per_row
+                slope[i] = rise
+                explained[i] = s2 + b2[left] - t1 * t1 * share
+                residual[i] = d - t1 * share - rise * middle
+                mean[i] = base + t1 * share
+    for i in range(len(explained)):
+        square = explained[i]
+        explained[i] = slope[i] * slope[i] * of_time / square if square > 0 else NAN
 
 
 @compiled
@@ -154,56 +174,61 @@ def window_products(
     y: Values,
     offsets: Offsets,
     window: int,
-    square_x: Values,
-    square_y: Values,
-    product: Values,
+    covariance: Values,
+    correlation: Values,
+    slope: Values,
 ) -> None:
-    """Write the sums of squares and products of two series' deviations from their means."""
-    before = np.empty((5, window))
+    """Write covariance (ddof 1), correlation, and the least-squares slope of y on x."""
+    before = np.zeros((window, 5))
+    share = 1.0 / window
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        for i in range(a, min(a + window - 1, b)):
-            square_x[i] = square_y[i] = product[i] = NAN
+        full = a + window - 1
+        for out in (covariance, correlation, slope):
+            out[a : min(full, b)] = NAN
         for seam in range(a, b, window):
-            base_x, base_y = x[seam], y[seam]
+            base_x, base_y, end = x[seam], y[seam], min(seam + window, b)
             sx = sy = sxx = syy = sxy = 0.0
-            before[:, 0] = 0.0
-            if seam > a:
-                for m in range(1, window):
-                    d, e = x[seam - m] - base_x, y[seam - m] - base_y
-                    sx += d
-                    sy += e
-                    sxx += d * d
-                    syy += e * e
-                    sxy += d * e
-                    before[0, m] = sx
-                    before[1, m] = sy
-                    before[2, m] = sxx
-                    before[3, m] = syy
-                    before[4, m] = sxy
+            for m in range(1, window if seam > a else 0):
+                d, e = x[seam - m] - base_x, y[seam - m] - base_y
+                sx += d
+                sy += e
+                sxx += d * d
+                syy += e * e
+                sxy += d * e
+                before[m, 0] = sx
+                before[m, 1] = sy
+                before[m, 2] = sxx
+                before[m, 3] = syy
+                before[m, 4] = sxy
             sx = sy = sxx = syy = sxy = 0.0
-            for i in range(seam, min(seam + window, b)):
+            for i in range(seam, min(full, end)):
                 d, e = x[i] - base_x, y[i] - base_y
                 sx += d
                 sy += e
                 sxx += d * d
                 syy += e * e
                 sxy += d * e
-                if i - a >= window - 1:
-                    left = window - 1 - (i - seam)
-                    tx, ty, txx, tyy, txy = sx, sy, sxx, syy, sxy
-                    if left > 0:
-                        tx += before[0, left]
-                        ty += before[1, left]
-                        txx += before[2, left]
-                        tyy += before[3, left]
-                        txy += before[4, left]
-                    if txy == txy:
-                        square_x[i] = max(txx - tx * tx / window, 0.0)
-                        square_y[i] = max(tyy - ty * ty / window, 0.0)
-                        product[i] = txy - tx * ty / window
-                    else:
-                        square_x[i] = square_y[i] = product[i] = NAN
+            for i in range(max(seam, full), end):
+                d, e = x[i] - base_x, y[i] - base_y
+                sx += d
+                sy += e
+                sxx += d * d
+                syy += e * e
+                sxy += d * e
+                left = window - 1 - (i - seam)
+                tx, ty = sx + before[left, 0], sy + before[left, 1]
+                slope[i] = sxx + before[left, 2] - tx * tx * share
+                correlation[i] = syy + before[left, 3] - ty * ty * share
+                covariance[i] = sxy + before[left, 4] - tx * ty * share
+    for i in range(len(slope)):
+        xx, yy, xy = slope[i], correlation[i], covariance[i]
+        both = xx * yy
+        r = xy / np.sqrt(both) if both > 0 else NAN
+        r = 1.0 if r > 1.0 else r
+        correlation[i] = -1.0 if r < -1.0 else r
+        slope[i] = xy / xx if xx > 0 else NAN
+        covariance[i] = xy / (window - 1)
 
 
 @compiled
@@ -226,23 +251,20 @@ def window_extremes(
                 for m in range(1, window):
                     value = x[seam - m] * sign
                     # A missing value is not below anything, and nothing is below it: it stays.
-                    if not value < best:
-                        if best == best:
-                            best, at = value, seam - m
+                    if best == best and not value < best:
+                        best, at = value, seam - m
                     before[m] = best
                     where[m] = at
             best, at = x[seam] * sign, seam
             for i in range(seam, min(seam + window, b)):
                 value = x[i] * sign
-                if not value <= best:
-                    if best == best:
-                        best, at = value, i
+                if best == best and not value <= best:
+                    best, at = value, i
                 if i - a >= window - 1:
                     left = window - 1 - (i - seam)
                     top, place = best, at
-                    if left > 0 and not before[left] < best:
-                        if best == best:
-                            top, place = before[left], where[left]
+                    if left > 0 and best == best and not before[left] < best:
+                        top, place = before[left], where[left]
                     extreme[i] = top * sign
                     age[i] = i - place if top == top else NAN
 
@@ -280,19 +302,18 @@ def window_sorted(
             if value != value:
                 value = np.inf
                 missing = i
-            k, end = 0, window
-            while k < end:
-                middle = (k + end) // 2
-                if ordered[middle] < gone:
-                    k = middle + 1
-                else:
-                    end = middle
-            while k + 1 < window and ordered[k + 1] < value:
-                ordered[k] = ordered[k + 1]
-                k += 1
-            while k > 0 and ordered[k - 1] >= value:
-                ordered[k] = ordered[k - 1]
+            # Counting the whole window beats a search in it: it has no branches to guess.
+            hole = k = 0
+            for m in range(window):
+                hole += ordered[m] < gone
+                k += ordered[m] < value
+            if k > hole:
                 k -= 1
+                for m in range(hole, k):
+                    ordered[m] = ordered[m + 1]
+            else:
+                for m in range(hole, k, -1):
+                    ordered[m] = ordered[m - 1]
             ordered[k] = value
             if i - a >= window - 1 and missing <= i - window:
                 v = ordered[k_low]
@@ -402,13 +423,11 @@ def keep_old_enough(
     values: npt.NDArray[Any], offsets: Offsets, lookback: int, out: npt.NDArray[np.float32]
 ) -> None:
     """Write values as float32; NaN where not finite or before the group's ``lookback``-th row."""
+    for i in range(len(out)):
+        value = np.float32(values[i])
+        out[i] = value if value - value == 0.0 else NAN
     for g in range(len(offsets) - 1):
-        a, b = offsets[g], offsets[g + 1]
-        first = min(a + lookback - 1, b)
-        out[a:first] = NAN
-        for i in range(first, b):
-            value = np.float32(values[i])
-            out[i] = value if value - value == 0.0 else NAN
+        out[offsets[g] : min(offsets[g] + lookback - 1, offsets[g + 1])] = NAN
 
 
 @compiled

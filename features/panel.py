@@ -7,7 +7,9 @@ alike is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import threading
+from collections.abc import Callable, Generator, Hashable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -128,65 +130,43 @@ class Panel:
 
     def mean(self, x: Values, window: int) -> Values:
         """Return the mean over the last ``window`` rows."""
-        return self.shared(
-            ("mean", id(x), window), lambda: self.moments(x, window)[0] / window, keep=x
-        )
-
-    def moments(self, x: Values, window: int) -> tuple[Values, Values]:
-        """Return the sum, and the sum of squared deviations from the mean."""
-        total, square = self._kernel(kernels.window_moments, (x,), window, outputs=2)
-        return total, square
+        return self._moments(x, window, 1)[0]
 
     def std(self, x: Values, window: int, ddof: int = 1) -> Values:
         """Return the standard deviation over the last ``window`` rows."""
-        return self.shared(
-            ("std", id(x), window, ddof),
-            lambda: np.sqrt(self.moments(x, window)[1] / (window - ddof)),
-            keep=x,
-        )
+        return self._moments(x, window, ddof)[1]
+
+    def _moments(self, x: Values, window: int, ddof: int) -> tuple[Values, ...]:
+        return self._kernel(kernels.window_moments, (x,), window, ddof, outputs=2)
 
     def trend(self, x: Values, window: int) -> tuple[Values, Values, Values]:
         """Return slope per row, R squared, and the last value's residual of a straight line."""
-        return self.shared(("trend", id(x), window), lambda: self._trend(x, window), keep=x)
-
-    def _trend(self, x: Values, window: int) -> tuple[Values, Values, Values]:
-        total, square, ramp = self._kernel(kernels.window_trend, (x,), window, outputs=3)
-        of_time = window * (window * window - 1) / 12.0
-        slope = ramp / of_time
-        fitted = total / window + slope * (0.5 * (window - 1))
-        return slope, ratio(ramp * ramp, square * of_time), x - fitted
+        _, slope, explained, residual = self._line(x, window)
+        return slope, explained, residual
 
     def weighted_mean(self, x: Values, window: int) -> Values:
         """Return the mean with weights 1 to ``window``, the newest the heaviest."""
 
         def make() -> Values:
-            total, _, ramp = self._kernel(kernels.window_trend, (x,), window, outputs=3)
-            return (ramp + total * (0.5 * (window + 1))) / (0.5 * window * (window + 1))
+            mean, slope, _, _ = self._line(x, window)
+            return mean + slope * ((window - 1) / 6.0)
 
         return self.shared(("weighted_mean", id(x), window), make, keep=x)
 
-    def products(self, x: Values, y: Values, window: int) -> tuple[Values, Values, Values]:
-        """Return sums of squares of x, of y, and of products, of deviations from the means."""
-        xx, yy, xy = self._kernel(kernels.window_products, (x, y), window, outputs=3)
-        return xx, yy, xy
+    def _line(self, x: Values, window: int) -> tuple[Values, ...]:
+        return self._kernel(kernels.window_trend, (x,), window, outputs=4)
+
+    def covariance(self, x: Values, y: Values, window: int) -> Values:
+        """Return the covariance (ddof 1) over the last ``window`` rows."""
+        return self._kernel(kernels.window_products, (x, y), window, outputs=3)[0]
 
     def correlation(self, x: Values, y: Values, window: int) -> Values:
         """Return the correlation over the last ``window`` rows; NaN where one does not vary."""
-
-        def make() -> Values:
-            xx, yy, xy = self.products(x, y, window)
-            return np.clip(ratio(xy, np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0)
-
-        return self.shared(("correlation", id(x), id(y), window), make, keep=(x, y))
+        return self._kernel(kernels.window_products, (x, y), window, outputs=3)[1]
 
     def slope_on(self, y: Values, x: Values, window: int) -> Values:
         """Return the least-squares slope of y on x (a beta)."""
-
-        def make() -> Values:
-            xx, _, xy = self.products(x, y, window)
-            return ratio(xy, xx)
-
-        return self.shared(("slope_on", id(y), id(x), window), make, keep=(x, y))
+        return self._kernel(kernels.window_products, (x, y), window, outputs=3)[2]
 
     def max(self, x: Values, window: int) -> Values:
         """Return the maximum over the last ``window`` rows."""
@@ -284,7 +264,7 @@ class Panel:
             if before is None:
                 before = np.zeros((groups, width))
             after = np.zeros((groups, width))
-            outs = tuple(np.empty(self.rows) for _ in range(outputs))
+            outs = tuple(empty(self.rows) for _ in range(outputs))
             kernel(*inputs, self.offsets, own.start, *arguments, before, own.snapshot, after, *outs)
             own.after[name] = after
             return outs[0] if outputs == 1 else outs
@@ -328,7 +308,7 @@ class Panel:
         """Return the average rank in the group, 0 to 1."""
 
         def make() -> Values:
-            out = np.empty(self.rows)
+            out = empty(self.rows)
             kernels.group_ranks(x, self.offsets, out)
             return out
 
@@ -360,7 +340,7 @@ class Panel:
             )
 
         def make() -> tuple[Values, ...]:
-            outs = tuple(np.empty(self.rows) for _ in range(outputs))
+            outs = tuple(empty(self.rows) for _ in range(outputs))
             kernel(*inputs, self.offsets, window, *arguments, *outs)
             return outs
 
@@ -368,10 +348,56 @@ class Panel:
         return self.shared(key, make, keep=inputs)
 
 
+class _Scratch(threading.local):
+    """Arrays of one thread that are used again for the next part of a panel.
+
+    New memory costs more to touch first than the arithmetic that fills it.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Values] = []
+        self.used = -1
+
+    def take(self, rows: int) -> Values:
+        if self.used < 0:
+            return np.empty(rows)
+        if self.used == len(self.blocks):
+            self.blocks.append(np.empty(rows))
+        if len(self.blocks[self.used]) < rows:
+            self.blocks[self.used] = np.empty(rows)
+        self.used += 1
+        return self.blocks[self.used - 1][:rows]
+
+
+_SCRATCH = _Scratch()
+
+
+@contextmanager
+def scratch() -> Generator[None]:
+    """Reuse this thread's arrays: what a panel makes within is overwritten by the next one."""
+    outer, _SCRATCH.used = _SCRATCH.used, 0
+    if outer >= 0:
+        raise FeatureError(
+            "panels with shared memory do not nest", remedy="compute one after the other"
+        )
+    try:
+        yield
+    finally:
+        _SCRATCH.used = -1
+
+
+def empty(rows: int) -> Values:
+    """Return an array to be filled."""
+    return _SCRATCH.take(rows)
+
+
 def ratio(numerator: Values | float, denominator: Values) -> Values:
     """Divide; NaN where the denominator is not positive (never a made-up zero)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(denominator > 0, numerator / denominator, np.nan)
+    out = empty(len(denominator))
+    if not isinstance(numerator, np.ndarray):
+        numerator = np.full(len(denominator), numerator)
+    kernels.divide(numerator, denominator, out)
+    return out
 
 
 def shared(

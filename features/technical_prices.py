@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from features import technical_kernels as kernels
 from features.kernels import Values
-from features.panel import Panel, ratio, shared
+from features.panel import Panel, empty, ratio, shared
 from features.spec import Feature, Memory, Scope, Stage
 
 FAMILY = "technical"
@@ -139,7 +139,7 @@ def weighted(p: Panel, x: Values, weights: npt.NDArray[np.float64]) -> Values:
     """Return the sum of the last values times weights, the oldest first."""
 
     def make() -> Values:
-        out = np.empty(p.rows)
+        out = empty(p.rows)
         kernels.window_weighted(x, p.offsets, weights, out)
         return out
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from features import technical_kernels as kernels
 from features.kernels import Values
-from features.panel import Panel, ratio, shared
+from features.panel import Panel, empty, ratio, shared
 from features.spec import Feature, Memory
 from features.technical_averages import chained, close_mean
 from features.technical_prices import (
@@ -75,7 +75,7 @@ def _directional_rating(p: Panel, bars: int) -> Values:
 @shared
 def aroon(p: Panel, bars: int, sign: float) -> Values:
     """Return Chande's Aroon up (1) or down (-1), 0 to 100; of equal extremes the latest counts."""
-    out = np.empty(p.rows)
+    out = empty(p.rows)
     x = p["high"] if sign > 0 else p["low"]
     kernels.bars_since_latest(x, p.offsets, bars + 1, sign, out)
     return 100.0 * (1.0 - out / bars)

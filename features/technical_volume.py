@@ -12,7 +12,7 @@ import numpy as np
 
 from features import kernels
 from features.kernels import Values
-from features.panel import Panel, ratio, shared
+from features.panel import Panel, empty, ratio, shared
 from features.spec import Feature, Memory, Scope
 from features.technical_averages import volume_weighted
 from features.technical_prices import (
@@ -95,7 +95,7 @@ def session_vwap(p: Panel) -> Values:
     for x in (typical_price(p) * p["volume"], p["volume"]):
         # A missing price adds nothing, and neither does its volume.
         x = np.where(np.isfinite(typical_price(p)), x, np.nan)
-        out, state = np.empty(p.rows), np.zeros((len(sessions) - 1, 1))
+        out, state = empty(p.rows), np.zeros((len(sessions) - 1, 1))
         kernels.running_sum(x, sessions, sessions[:-1], state, sessions[1:] - 1, state.copy(), out)
         sums.append(out)
     return ratio(sums[0], sums[1])
