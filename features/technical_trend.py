@@ -154,8 +154,9 @@ def trix(p: Panel) -> Values:
 
 
 def _mean_trend(p: Panel) -> Values:
-    above = p["close"] - p.mean(median_price(p), 6)
-    return np.where(np.isfinite(above), np.where(above > 0, 1.0, -1.0), np.nan)
+    above = distance(p, p.mean(median_price(p), 6))
+    # A close that equals the mean but for rounding is not above it.
+    return np.where(np.isfinite(above), np.where(above > 1e-9, 1.0, -1.0), np.nan)
 
 
 def _lagged(p: Panel, make: Callable[[Panel], Values], bars: int) -> Values:

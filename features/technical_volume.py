@@ -30,6 +30,7 @@ from features.technical_prices import (
     technical,
     typical_price,
 )
+from market.schema import Bar
 
 
 @shared
@@ -320,7 +321,7 @@ FLOWS: tuple[Feature, ...] = (
     technical(
         "vwap_session",
         lambda p: distance(p, session_vwap(p)),
-        HIGH_LOW_CLOSE_VOLUME,
+        (*HIGH_LOW_CLOSE_VOLUME, Bar.SESSION.value),
         1,
         "Distance of the close above the session's vwap so far, in units of the close",
         "Berkowitz et al. (1988); pandas-ta-classic vwap",
