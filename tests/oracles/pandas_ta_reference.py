@@ -72,17 +72,21 @@ def wilder_chande(b: Bars) -> pd.Series:
 
 
 def fisher(b: Bars) -> pd.Series:
-    """Ehlers' recursion without a floor of 0.001 under the range, which has a price scale."""
+    """Ehlers' recursion, which waits while prices have no range.
+
+    pandas-ta-classic has a floor of 0.001 under the range, which depends on the price scale.
+    """
     price = 0.5 * (b.high + b.low)
     low, high = price.rolling(9).min(), price.rolling(9).max()
-    place = ((price - low) / (high - low) - 0.5).to_numpy()
-    out = np.full(len(b), np.nan)
-    value, out[8] = 0.0, 0.0
-    for i in range(9, len(b)):
-        value = 0.66 * place[i] + 0.67 * value
+    places = ((price - low) / (high - low) - 0.5).dropna()
+    value = result = 0.0
+    results = []
+    for place in places.iloc[1:]:
+        value = 0.66 * place + 0.67 * value
         value = -0.999 if value < -0.99 else 0.999 if value > 0.99 else value
-        out[i] = 0.5 * (np.log((1 + value) / (1 - value)) + out[i - 1])
-    return pd.Series(out, b.index)
+        result = 0.5 * (np.log((1 + value) / (1 - value)) + result)
+        results.append(result)
+    return pd.Series(results, places.index[1:]).reindex(b.index)
 
 
 def squeeze_state(b: Bars) -> pd.Series:
