@@ -226,7 +226,9 @@ def _through_time(
         a, b = panels.offsets[begin], panels.offsets[end]
         own = None if recursion is None else _slice(recursion, begin, end, a)
         panel = Panel(
-            {n: v[a:b] for n, v in panels.columns.items()}, panels.offsets[begin : end + 1] - a, own
+            {n: panels.columns[n][a:b] for n in panels.wanted},
+            panels.offsets[begin : end + 1] - a,
+            own,
         )
         _evaluate(features, panel, out[:, a:b])
         if own is not None:
