@@ -355,8 +355,9 @@ def _feature(indicator: Indicator, name: str, behaviour: Behaviour) -> Feature:
         values = _values(panel, indicator, name, behaviour.lookback)
         return _free_of_scale(panel, values, *powers)
 
-    # Two outputs are two features, also where their code is the same.
-    compute.__dict__["definition"] = f"pandas-ta-classic {indicator.text}: {name}"
+    # Two outputs are two features, also where their code is the same; so are two versions.
+    versions = f"pandas-ta-classic {library().version}, pandas {pd.__version__}"
+    compute.__dict__["definition"] = f"{indicator.text}: {name} of {versions}"
     return Feature(
         "ta_" + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"),
         compute,

@@ -180,7 +180,7 @@ def triangle_weights(bars: int) -> Weights:
 
 
 def _filtered(p: Panel, make: Callable[[int], Weights], bars: int) -> Values:
-    return weighted(p, p["close"], make(bars))
+    return weighted(p, p["close"], make(bars).tolist())
 
 
 def _distance(p: Panel, line: Callable[..., Values], *args: int) -> Values:

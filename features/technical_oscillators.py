@@ -28,7 +28,7 @@ from features.technical_prices import (
     weighted,
 )
 
-_SWMA_4 = np.array([1.0, 2.0, 2.0, 1.0]) / 6.0
+_SYMMETRIC = (1.0 / 6.0, 2.0 / 6.0, 2.0 / 6.0, 1.0 / 6.0)
 
 
 @shared
@@ -62,7 +62,7 @@ def _body(p: Panel) -> Values:
 @shared
 def vigor(p: Panel) -> Values:
     """Return Ehlers' relative vigor index of 14 bars."""
-    body, span = weighted(p, _body(p), _SWMA_4), weighted(p, bar_range(p), _SWMA_4)
+    body, span = weighted(p, _body(p), _SYMMETRIC), weighted(p, bar_range(p), _SYMMETRIC)
     return ratio(p.sum(body, 14), p.sum(span, 14))
 
 
@@ -179,7 +179,7 @@ FEATURES: tuple[Feature, ...] = (
     technical("rvgi_14_4", vigor, PRICES, 17, "Relative vigor index, -1 to 1", "Ehlers (2002)"),
     technical(
         "rvgi_signal_14_4",
-        lambda p: weighted(p, vigor(p), _SWMA_4),
+        lambda p: weighted(p, vigor(p), _SYMMETRIC),
         PRICES,
         20,
         "Symmetric mean of four of the relative vigor index",
@@ -187,7 +187,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     technical(
         "rvgi_histogram_14_4",
-        lambda p: vigor(p) - weighted(p, vigor(p), _SWMA_4),
+        lambda p: vigor(p) - weighted(p, vigor(p), _SYMMETRIC),
         PRICES,
         20,
         "Relative vigor index less its signal",
@@ -211,17 +211,19 @@ FEATURES: tuple[Feature, ...] = (
         "Ehlers (2002)",
         _DECAYING,
     ),
-    _of_range(
+    technical(
         "eri_bull_13",
         lambda p: over_close(p, p["high"] - close_ema(p, 13)),
+        ("high", "close"),
         13,
         f"Elder ray's bull power: high less exponential mean{_IN_CLOSE}",
         "Elder (1993)",
         _DECAYING,
     ),
-    _of_range(
+    technical(
         "eri_bear_13",
         lambda p: over_close(p, p["low"] - close_ema(p, 13)),
+        ("low", "close"),
         13,
         f"Elder ray's bear power: low less exponential mean{_IN_CLOSE}",
         "Elder (1993)",
@@ -238,7 +240,7 @@ FEATURES: tuple[Feature, ...] = (
     technical(
         "brar_ar_26",
         partial(_desire, bars=26, of_open=True),
-        PRICES,
+        ("open", "high", "low"),
         26,
         "Strength of the mood: rises above the open over falls below it, in percent",
         "pandas-ta-classic brar",

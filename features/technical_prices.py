@@ -7,10 +7,9 @@ difference of prices over the close, a volume over its mean of 20 bars.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from features import technical_kernels as kernels
 from features.kernels import Values
@@ -135,15 +134,15 @@ def summed_change(p: Panel, bars: int) -> Values:
     return ratio(up - down, up + down)
 
 
-def weighted(p: Panel, x: Values, weights: npt.NDArray[np.float64]) -> Values:
+def weighted(p: Panel, x: Values, weights: Sequence[float]) -> Values:
     """Return the sum of the last values times weights, the oldest first."""
 
     def make() -> Values:
         out = empty(p.rows)
-        kernels.window_weighted(x, p.offsets, weights, out)
+        kernels.window_weighted(x, p.offsets, np.array(weights), out)
         return out
 
-    return p.shared(("window_weighted", id(x), weights.tobytes()), make, keep=x)
+    return p.shared(("window_weighted", id(x), tuple(weights)), make, keep=x)
 
 
 def distance(p: Panel, line: Values) -> Values:

@@ -199,16 +199,18 @@ BANDS: tuple[Feature, ...] = (
         _KELTNER,
         _DECAYING,
     ),
-    _of_range(
+    technical(
         "donchian_upper_20",
         lambda p: distance(p, highest(p, 20)),
+        ("high", "close"),
         20,
         _ABOVE.format("the highest high of 20 bars"),
         "Donchian (1960)",
     ),
-    _of_range(
+    technical(
         "donchian_lower_20",
         lambda p: distance(p, lowest(p, 20)),
+        ("low", "close"),
         20,
         _ABOVE.format("the lowest low of 20 bars"),
         "Donchian (1960)",
