@@ -244,37 +244,33 @@ def parabolic(
     state = np.empty(9)
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        state[:] = before[g]
+        for k in range(9):
+            state[k] = before[g, k]
+            if snapshot[g] < start[g]:
+                after[g, k] = state[k]
         count, sar, extreme, speed, falling, h1, h2, l1, l2 = state
-        for i in range(a, min(start[g], b)):
-            line[i] = acceleration[i] = reversal[i] = NAN
-        if snapshot[g] < start[g]:
-            after[g] = state
-        for i in range(max(a, start[g]), b):
+        for i in range(a, b):
             line[i] = acceleration[i] = reversal[i] = NAN
             h, low_, total = high[i], low[i], high[i] + low[i] + close[i]
-            if total - total == 0.0:
+            if i >= start[g] and total - total == 0.0:
                 count += 1.0
                 if count == 1.0:
                     sar, h1, l1 = close[i], h, low_
                 elif count == 2.0:
                     falling = 1.0 if l1 - low_ > max(h - h1, 0.0) else 0.0
-                    extreme, speed = low_ if falling else h, step
+                    extreme, speed, h2, l2 = low_ if falling else h, step, h1, l1
                 if count > 1.0:
-                    sar += speed * (extreme - sar)
-                    if falling:
-                        if low_ < extreme:
-                            extreme, speed = low_, min(speed + step, limit)
-                        sar = max(h1, h2 if count > 2.0 else h1, sar)
-                        turned = h > sar
-                    else:
-                        if h > extreme:
-                            extreme, speed = h, min(speed + step, limit)
-                        sar = min(l1, l2 if count > 2.0 else l1, sar)
-                        turned = low_ < sar
+                    # Falling is rising upside down.
+                    sign = -1.0 if falling else 1.0
+                    ahead, behind = (-low_, -h) if falling else (h, low_)
+                    stop = sign * (sar + speed * (extreme - sar))
+                    if ahead > sign * extreme:
+                        extreme, speed = sign * ahead, min(speed + step, limit)
+                    stop = min(stop, min(-h1, -h2) if falling else min(l1, l2))
+                    turned = behind < stop
+                    sar = sign * stop
                     if turned:
-                        sar, speed, falling = extreme, step, 1.0 - falling
-                        extreme = low_ if falling else h
+                        sar, speed, falling, extreme = extreme, step, 1.0 - falling, sign * behind
                     line[i], acceleration[i] = sar, speed
                     reversal[i] = 1.0 if turned else 0.0
                     h1, h2, l1, l2 = h, h1, low_, l1
