@@ -282,8 +282,13 @@ def _function(name: str) -> Callable[..., Any]:
     return getattr(library(), name)
 
 
+@lru_cache(maxsize=512)
+def _examined(indicator: Indicator) -> dict[str, Behaviour]:
+    return examine(indicator)
+
+
 def _features_of(indicator: Indicator, leave_out_unsafe: bool) -> list[Feature]:
-    found = examine(indicator)
+    found = _examined(indicator)
     if not found:
         raise FeatureError(
             f"the indicator {indicator.text} gives nothing",
