@@ -252,6 +252,7 @@ def _slice(recursion: Recursion, begin: int, end: int, first_row: int) -> Recurs
 def _evaluate(features: Sequence[Feature], panel: Panel, out: Matrix) -> None:
     with np.errstate(all="ignore"), scratch():
         for k, feature in enumerate(features):
+            panel.declared = frozenset(feature.inputs)
             values = np.ascontiguousarray(feature.compute(panel))
             if values.shape != (panel.rows,):
                 raise FeatureError(
@@ -310,6 +311,7 @@ def _across_symbols(
         panel = Panel(columns, moments[part[0] : part[1] + 1] - a)
         with np.errstate(all="ignore"), scratch():
             for k, feature in enumerate(features):
+                panel.declared = frozenset(feature.inputs)
                 values = np.asarray(feature.compute(panel)).astype(np.float32)
                 # An aggregate of the others says nothing about a symbol's first bars.
                 young = age[rows] < feature.lookback - 1

@@ -11,7 +11,7 @@ to fill the windows over them.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +70,12 @@ class Checkpoint:
             for name in sorted(columns)
         )
 
+    def without(self, symbols: Collection[str]) -> Checkpoint:
+        """Return it as if these symbols had had no bar."""
+        kept = [k for k, s in enumerate(self.bars) if s not in set(symbols)]
+        bars = {s: n for s, n in self.bars.items() if s not in set(symbols)}
+        return Checkpoint(self.session, bars, {n: s[kept] for n, s in self.states.items()})
+
     @staticmethod
     def from_frame(rows: pl.DataFrame) -> Checkpoint:
         """Return the checkpoint that :meth:`to_frame` wrote."""
@@ -81,6 +87,10 @@ class Checkpoint:
         symbols = rows["symbol"].unique().sort().to_list()
         counts = states.pop(_BARS)[:, 0].astype(int).tolist()
         return Checkpoint(rows["session"][0], dict(zip(symbols, counts, strict=True)), states)
+
+
+class OutOfReachError(FeatureError):
+    """Bars do not reach back far enough to go on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ def compute_increment(
     start: dt.date,
     keep: dt.date,
     checkpoint: Checkpoint | None,
+    whole: Collection[str] = (),
     side: SideTables | None = None,
 ) -> Increment:
     """Compute the features of the sessions from ``start`` on.
@@ -115,22 +126,29 @@ def compute_increment(
         Session as of whose end the next checkpoint is taken; not before the given one.
     checkpoint : Checkpoint or None
         Earlier state; ``None`` when ``bars`` begin where history does.
+    whole : collection of str
+        Symbols that are given from their first bar on: their state is made anew.
     side : SideTables, optional
         See :func:`features.compute.compute_features`.
 
     Raises
     ------
+    OutOfReachError
+        When bars do not reach back far enough.
     FeatureError
-        When bars do not reach back far enough, or a recursion is not in the checkpoint.
+        When a recursion is not in the checkpoint.
 
     Notes
     -----
     Equal to a computation over all of history within one unit in the last place of float32:
     windows are summed in other pieces, everything else is the same arithmetic.
     """
+    if checkpoint is not None:
+        checkpoint = checkpoint.without(whole)
     short = out_of_reach(bars, features, start=start, checkpoint=checkpoint)
+    short = sorted({*short} - {*whole})
     if short:
-        raise FeatureError(
+        raise OutOfReachError(
             "bars do not reach back far enough to go on from a checkpoint",
             got=f"{', '.join(short[:5])} ({len(short)} symbols)",
             allowed=f"{longest_lookback(features) - 1} bars on either side of it, or all bars",
@@ -138,10 +156,10 @@ def compute_increment(
         )
     bars = bars.sort(Bar.SYMBOL, Bar.BAR_END)
     done = dt.date.min if checkpoint is None else checkpoint.session
-    session = pl.col(Bar.SESSION)
+    session, anew = pl.col(Bar.SESSION), pl.col(Bar.SYMBOL).is_in(list(whole))
     rows = bars.group_by(Bar.SYMBOL, maintain_order=True).agg(
         pl.len().alias("rows"),
-        (session <= done).sum().alias("done"),
+        ((session <= done) & ~anew).sum().alias("done"),
         (session <= keep).sum().alias("kept"),
     )
     first = rows["rows"].cum_sum().cast(pl.Int64).to_numpy() - rows["rows"].to_numpy()
@@ -179,18 +197,48 @@ def out_of_reach(
         ((session > checkpoint.session) & (session < start)).sum().alias("since"),
         (session >= start).sum().alias("new"),
     )
-    return sorted(
-        symbol
-        for symbol, done, since, new in rows.iter_rows()
-        # All of its bars are here; or enough on either side; or nothing is asked of it.
-        if new
-        and not (checkpoint.bars.get(symbol, 0) == done == 0)
-        and (
-            done > checkpoint.bars.get(symbol, 0)
-            or since < before
-            or (done < before and done < checkpoint.bars.get(symbol, 0))
-        )
+    short: list[str] = []
+    for symbol, done, since, new in rows.iter_rows():
+        ever = checkpoint.bars.get(symbol, 0)
+        begins_later = ever == 0 and done == 0
+        enough = since >= before and (before <= done <= ever or done == ever)
+        if new and not begins_later and not enough:
+            short.append(symbol)
+    return sorted(short)
+
+
+def short_of_bars(bars: pl.DataFrame, features: Sequence[Feature], start: dt.date) -> list[str]:
+    """Return the symbols with new bars and fewer bars before ``start`` than a lookback needs."""
+    session = pl.col(Bar.SESSION)
+    rows = bars.group_by(Bar.SYMBOL).agg(
+        (session < start).sum().alias("old"), (session >= start).sum().alias("new")
     )
+    before = longest_lookback(features) - 1
+    return sorted(s for s, old, new in rows.iter_rows() if new and old < before)
+
+
+def session_to_keep(bars: pl.DataFrame, features: Sequence[Feature]) -> dt.date | None:
+    """Return the newest session as of whose end a checkpoint serves the sessions after ``bars``.
+
+    Each symbol of the last session must have a lookback of bars after it, as far as it has so
+    many. The last session, which may not be over, is never kept; ``None`` where there are no
+    others.
+    """
+    before = max(1, longest_lookback(features) - 1)
+    last = bars[Bar.SESSION].max()
+    old = bars.filter(pl.col(Bar.SESSION) < last)
+    alive = bars.filter(pl.col(Bar.SESSION) == last).select(Bar.SYMBOL).unique()
+    # Of each symbol the session of the bar that is the lookback-th from the end.
+    reached = (
+        bars.join(alive, on=Bar.SYMBOL, how="semi")
+        .select(Bar.SYMBOL, Bar.SESSION)
+        .filter(pl.len().over(Bar.SYMBOL) >= before)
+        .sort(Bar.SYMBOL, Bar.SESSION)
+        .group_by(Bar.SYMBOL)
+        .agg(pl.col(Bar.SESSION).tail(before).first())
+    )
+    earliest = reached[Bar.SESSION].min()
+    return old.filter(pl.col(Bar.SESSION) < (earliest or last))[Bar.SESSION].max()  # type: ignore[return-value]
 
 
 def _states_of(checkpoint: Checkpoint | None, symbols: Sequence[str]) -> dict[str, State]:

@@ -79,6 +79,8 @@ class Panel:
         recursion: Recursion | None = None,
     ) -> None:
         self.columns = columns
+        self.declared: frozenset[str] | None = None
+        """What the feature now being computed may read; everything where ``None``."""
         self.offsets = offsets
         self.rows = int(offsets[-1])
         self.recursion = recursion or Recursion(offsets[:-1], offsets[1:] - 1)
@@ -86,11 +88,11 @@ class Panel:
 
     def __getitem__(self, name: str) -> Values:
         """Return a column as float64; missing is NaN."""
-        if name not in self.columns:
+        if name not in self.columns or (self.declared is not None and name not in self.declared):
             raise FeatureError(
                 "a feature reads a column that it does not declare",
                 got=name,
-                allowed=", ".join(sorted(self.columns)),
+                allowed=", ".join(sorted(self.declared or self.columns)),
                 remedy="add it to the feature's inputs",
             )
         return self.columns[name]

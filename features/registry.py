@@ -27,9 +27,9 @@ REGISTRY: tuple[Feature, ...] = tuple(f for family in FAMILIES.values() for f in
 _BY_NAME = {f.name: f for f in REGISTRY}
 
 
-def feature_names(timeframe: Timeframe | None = None) -> list[str]:
-    """Return the names of all registered features, in column order."""
-    return [f.name for f in select_features(timeframe=timeframe)]
+def feature_names(*, family: str | None = None, timeframe: Timeframe | None = None) -> list[str]:
+    """Return the names of registered features, in column order."""
+    return [f.name for f in select_features(family=family, timeframe=timeframe)]
 
 
 def find_feature(name: str) -> Feature | None:
