@@ -2,8 +2,11 @@
 
 Both sides compute from bars that a float32 holds exactly, which is what qlib stores, so what is
 left is arithmetic. qlib keeps float32 in element-wise steps: ``close / previous close`` is off by
-6e-8, which is much of a day's move under a correlation (CORD) or of its size (WVMA), and
-``log(volume + 1)`` is off by 1e-6 (CORR). Everything else is rounded once, at the end.
+6e-8, which is much of a day's move under a correlation (CORD) or of its size (WVMA),
+``log(volume + 1)`` is off by 1e-6 (CORR), and so is a change between volumes of other magnitudes,
+relatively by 6e-8 (VSUM). Everything else is rounded once, at the end. Largest differences of a
+float64 calculation over 800 symbols and 3,393 sessions: CORR 1.6e-5, CORD 5.2e-5, WVMA 8.1e-5
+relatively, and 6e-8 relatively for the rest.
 
 Rules that differ by intention:
 
@@ -37,11 +40,14 @@ class Tolerance(NamedTuple):
     absolute: float
 
 
-DEFAULT = Tolerance(relative=1e-5, absolute=1e-7)
+DEFAULT = Tolerance(relative=1e-6, absolute=1e-8)
 TOLERANCES = {
     "CORR": Tolerance(relative=1e-5, absolute=5e-5),
     "CORD": Tolerance(relative=1e-5, absolute=2e-4),
     "WVMA": Tolerance(relative=2e-4, absolute=1e-6),
+    "VSUMP": Tolerance(relative=1e-6, absolute=1e-6),
+    "VSUMN": Tolerance(relative=1e-6, absolute=1e-6),
+    "VSUMD": Tolerance(relative=1e-6, absolute=1e-6),
 }
 
 
