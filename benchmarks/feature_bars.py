@@ -66,7 +66,9 @@ def intraday_bars(symbols: int, sessions: int, minutes: int, seed: int = 7) -> p
     days = days[-sessions:]
     each = calendar.REGULAR_MINUTES // minutes
     scale = 0.02 / np.sqrt(each)
-    prices = _prices(rng, symbols, sessions * each, rng.uniform(0.5, 2.0, (symbols, 1)) * scale)
+    volatility = rng.uniform(0.5, 2.0, (symbols, 1)) * scale
+    # Finer than cents: a short bar of a cheap share would otherwise often have no range at all.
+    prices = _prices(rng, symbols, sessions * each, volatility, decimals=4)
     opens = np.array([int(calendar.session_open(d).timestamp()) for d in days]) * 1_000_000
     starts = (opens[:, None] + np.arange(each) * minutes * 60_000_000).ravel()
     rows = symbols * sessions * each
@@ -91,7 +93,7 @@ def intraday_bars(symbols: int, sessions: int, minutes: int, seed: int = 7) -> p
 
 
 def _prices(
-    rng: np.random.Generator, symbols: int, bars: int, volatility: Floats
+    rng: np.random.Generator, symbols: int, bars: int, volatility: Floats, decimals: int = 2
 ) -> dict[str, Floats]:
     shock = rng.standard_normal((symbols, bars)) * volatility
     log = np.empty((symbols, bars))
@@ -107,8 +109,8 @@ def _prices(
     low = np.minimum(opened, close) * np.exp(-reach[1])
     busy = rng.normal(13.5, 1.0, (symbols, 1)) + 0.4 * rng.standard_normal(close.shape)
     volume = np.exp(busy + 0.3 * np.abs(shock) / volatility)
-    cents = {"open": opened, "high": high, "low": low, "close": close}
-    rounded = {name: np.round(values, 2) for name, values in cents.items()}
+    drawn = {"open": opened, "high": high, "low": low, "close": close}
+    rounded = {name: np.round(values, decimals) for name, values in drawn.items()}
     rounded["volume"] = np.round(volume)
     rounded["vwap"] = (rounded["high"] + rounded["low"] + rounded["close"]) / 3.0
     return {name: held_by_float32(values) for name, values in rounded.items()}
