@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from benchmarks.feature_bars import PEER_COLUMNS, daily_bars, held_by_float32
+from benchmarks.peers import parity_slice
 from features.compute import compute_features
 from features.registry import select_features
 from market.schema import Bar
@@ -66,6 +67,11 @@ def test_names_and_order_are_those_of_pyqlib() -> None:
 def test_values_are_those_of_pyqlib(slice_of: str) -> None:
     peers = pyqlib(slice_of)
     assert disagreements(peers, ours_of(peers), from_full_rows(peers)) == []
+
+
+@pytest.mark.parametrize("slice_of", ["plain", "awkward"])
+def test_the_stored_bars_are_the_generators(slice_of: str) -> None:
+    assert getattr(parity_slice, slice_of)().equals(pyqlib(slice_of).select(PEER_COLUMNS))
 
 
 def test_the_awkward_slice_is_awkward() -> None:
