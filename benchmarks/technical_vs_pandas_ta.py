@@ -33,7 +33,7 @@ SYMBOLS, SESSIONS, MINUTES = 500, 252, 5
 MEASURED, HALF = 20, 10
 ROUNDS = 3
 SETTLED_ROW = 1_000  # Recursive averages that begin differently agree from here on.
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
+RELATIVE, ABSOLUTE = 1e-6, 1e-7
 MOST_NONLINEAR = 0.2
 MODULE = "benchmarks.technical_vs_pandas_ta"
 PRICES = ["open", "high", "low", "close", "volume"]
@@ -66,7 +66,7 @@ def _report(peers: dict[bool, dict], cold: list[dict], again: dict) -> list[str]
         scaled = peer["seconds"] * SYMBOLS / MEASURED
         what = "with TA-Lib" if talib else "without TA-Lib"
         lines += [
-            f"pandas-ta-classic, {what}: {peer['seconds']:.2f} s for {MEASURED} symbols, "
+            f"pandas-ta-classic, {what}, one core: {peer['seconds']:.2f} s for {MEASURED} symbols, "
             f"scaled to {SYMBOLS}: {scaled:,.0f} s",
             f"  {HALF} symbols took {peer['half_seconds'] / peer['seconds']:.2f} of it "
             f"(linear: {HALF / MEASURED:.2f})",
@@ -143,8 +143,8 @@ def _identity(value: Any) -> Any:
 def _peer(bars: Path, talib: bool) -> dict[str, Any]:
     frames = list(_frames(bars, MEASURED))
     _loop(bars, frames[:1], talib)  # Its lazy imports, and numba's compilation.
-    half = min(_loop(bars, frames[:HALF], talib) for _ in range(2))
-    return {"half_seconds": half, "seconds": min(_loop(bars, frames, talib) for _ in range(2))}
+    half = min(_loop(bars, frames[:HALF], talib) for _ in range(ROUNDS))
+    return {"half_seconds": half, "seconds": min(_loop(bars, frames, talib) for _ in range(ROUNDS))}
 
 
 def _loop(bars: Path, frames: list[Any], talib: bool) -> float:
