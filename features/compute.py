@@ -1,19 +1,56 @@
-"""From bars to a frame of features, in two passes: through time, then across symbols."""
+"""From bars to a frame of features: through time, then across symbols, then from side tables."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
-from features.registry import REGISTRY
-from features.spec import PANEL_KEYS, Feature, Stage
+from features import kernels
+from features.kernels import Offsets
+from features.panel import Panel, Recursion, scratch
+from features.registry import CORE, find_feature
+from features.side import SideTables
+from features.spec import Feature, Stage
 from market.errors import FeatureError
 from market.schema import Bar
 
+_FLOATS = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE, Bar.VOLUME, Bar.VWAP)
+_TIMES = (Bar.BAR_START, Bar.BAR_END, Bar.KNOWN_AT)
+MARKET_RETURN = "market_return"
+SECTOR = "sector"
 
-def compute_features(bars: pl.DataFrame, features: Sequence[Feature] = REGISTRY) -> pl.DataFrame:
+# A part's columns then fit the cache of one core, and its results are written once.
+_ROWS_AT_ONCE = 32_768
+
+Matrix = npt.NDArray[np.float32]
+Columns = dict[str, npt.NDArray[Any]]
+Moments = tuple[npt.NDArray[np.int64], Offsets]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Sorted bars as arrays: ``columns`` by name, ``offsets`` of the symbols, their names."""
+
+    keys: pl.DataFrame
+    columns: Columns
+    offsets: Offsets
+    symbols: list[str]
+    wanted: frozenset[str]
+
+
+def compute_features(
+    bars: pl.DataFrame,
+    features: Sequence[Feature] = CORE,
+    side: SideTables | None = None,
+    recursion: Recursion | None = None,
+) -> pl.DataFrame:
     """Compute features on forward-adjusted bars.
 
     Parameters
@@ -22,7 +59,11 @@ def compute_features(bars: pl.DataFrame, features: Sequence[Feature] = REGISTRY)
         ``BAR_SCHEMA`` of one timeframe, prices forward-adjusted
         (:func:`market.actions.forward_adjust`), rows in any order, no duplicates.
     features : sequence of Feature
-        From the registry.
+        From the registry, or your own.
+    side : SideTables, optional
+        What as-of features and sectors are read from; they are null without.
+    recursion : Recursion, optional
+        For :mod:`features.incremental`: where recursions go on from, by symbol in sorted order.
 
     Returns
     -------
@@ -43,73 +84,291 @@ def compute_features(bars: pl.DataFrame, features: Sequence[Feature] = REGISTRY)
     >>> compute_features(market.daily).shape
     (60, 35)
     """
-    doubled = bars.height - bars.select(Bar.SYMBOL, Bar.BAR_END).n_unique()
-    if doubled:
+    side = side or SideTables()
+    first = [f for f in features if f.stage is Stage.TIME_SERIES]
+    second = [f for f in features if f.stage is Stage.CROSS_SECTION]
+    first += _inputs_of(second, first)
+    panels = to_panels(bars, {n for f in first for n in f.inputs})
+    rows = panels.keys.height
+    own: Matrix = np.empty((len(first), rows), np.float32)
+    across: Matrix = np.empty((len(second), rows), np.float32)
+    made = {f.name: own[k] for k, f in enumerate(first)}
+    if rows:
+        needs_market = MARKET_RETURN in panels.wanted
+        by_moment = (
+            _by_moment(panels) if second or needs_market else (panels.offsets, panels.offsets)
+        )
+        if needs_market:
+            panels.columns[MARKET_RETURN] = _market_return(panels, by_moment)
+        _through_time(panels, first, own, recursion)
+        if second:
+            _across_symbols(panels, second, made, across, by_moment, side)
+    made |= {f.name: across[k] for k, f in enumerate(second)}
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        columns = pool.map(
+            lambda f: (
+                _from_side(f, panels.keys, side)
+                if f.stage is Stage.AS_OF
+                else _series(f.name, made[f.name])
+            ),
+            features,
+        )
+        return panels.keys.with_columns(columns)
+
+
+def to_panels(bars: pl.DataFrame, wanted: set[str]) -> Panels:
+    """Sort bars by symbol and time, and lay their columns out as arrays.
+
+    Raises
+    ------
+    FeatureError
+        When a symbol has two bars at one time, or a column is unknown.
+    """
+    unknown = wanted - {*_FLOATS, *_TIMES, Bar.SESSION, MARKET_RETURN}
+    if unknown:
+        raise FeatureError(
+            "a time-series feature reads something that bars do not have",
+            got=sorted(unknown),
+            allowed=", ".join((*_FLOATS, *_TIMES, Bar.SESSION, MARKET_RETURN)),
+            remedy="declare it as a cross-section or as-of feature, or correct its inputs",
+        )
+    bars, offsets, symbols, ends = _in_order(bars)
+    same = ends[1:] == ends[:-1]
+    same[offsets[1:-1] - 1] = False
+    if same.any():
         raise FeatureError(
             "bars are not unique per symbol and time",
-            got=f"{doubled} duplicates",
+            got=f"{int(same.sum())} duplicates",
             allowed="one bar per symbol and bar_end",
             remedy="remove duplicates before computing features",
         )
-    first = [f for f in features if f.stage is Stage.TIME_SERIES]
-    second = [f for f in features if f.stage is Stage.CROSS_SECTION]
-    helpers = _needed_by(second, first)
-    panel = bars.sort(Bar.SYMBOL, Bar.BAR_END).with_columns(
-        pl.col(Bar.KNOWN_AT).alias("as_of"),
-        pl.int_range(pl.len()).over(Bar.SYMBOL).alias("_age"),
-    )
-    panel = panel.select(
-        *PANEL_KEYS, "_age", *(_through_time(f).alias(f.name) for f in [*first, *helpers])
-    )
-    # A per-symbol window nested in a per-time window gives nulls without an error in
-    # Polars 2.1, so the passes are separate statements.
-    panel = panel.with_columns(
-        _old_enough(f, f.expression.over(Bar.BAR_END)).alias(f.name) for f in second
-    )
-    return panel.select(*PANEL_KEYS, *(f.name for f in features))
+    columns: Columns = {Bar.BAR_END: ends}
+    for name in (*_FLOATS, *_TIMES, Bar.SESSION):
+        needed = name in wanted or (name == Bar.CLOSE and MARKET_RETURN in wanted)
+        if needed and name not in columns:
+            columns[name] = _to_array(bars[name])
+    keys = bars.select(Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, pl.col(Bar.KNOWN_AT).alias("as_of"))
+    return Panels(keys, columns, offsets, symbols, frozenset(wanted))
 
 
-def _through_time(feature: Feature) -> pl.Expr:
-    return _old_enough(feature, feature.expression.over(Bar.SYMBOL))
+def _in_order(
+    bars: pl.DataFrame,
+) -> tuple[pl.DataFrame, Offsets, list[str], npt.NDArray[np.int64]]:
+    for attempt in (bars, None):
+        if attempt is None:
+            bars = bars.sort(Bar.SYMBOL, Bar.BAR_END)
+        runs = bars[Bar.SYMBOL].rle().struct.unnest()
+        offsets = np.append(0, np.cumsum(runs["len"].to_numpy())).astype(np.int64)
+        ends = _to_array(bars[Bar.BAR_END])
+        symbols = runs["value"].to_list()
+        back = ends[1:] < ends[:-1]
+        back[offsets[1:-1] - 1] = False
+        if symbols == sorted(set(symbols)) and not back.any():
+            break
+    return bars, offsets, symbols, ends
 
 
-def _old_enough(feature: Feature, value: pl.Expr) -> pl.Expr:
-    # Also across symbols: an aggregate of the others says nothing about a symbol's first bars.
-    return _finite(pl.when(pl.col("_age") >= feature.lookback - 1).then(value))
+def _to_array(column: pl.Series) -> npt.NDArray[Any]:
+    if column.dtype == pl.Date:
+        return column.to_physical().cast(pl.Int64).to_numpy()
+    if column.dtype == pl.Datetime:
+        return column.dt.timestamp("us").to_numpy()
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _finite(value: pl.Expr) -> pl.Expr:
-    as_float = value.cast(pl.Float32)
-    return pl.when(as_float.is_finite()).then(as_float)
-
-
-def _needed_by(second: Sequence[Feature], first: Sequence[Feature]) -> list[Feature]:
+def _inputs_of(second: Sequence[Feature], first: Sequence[Feature]) -> list[Feature]:
     have = {f.name for f in first}
-    known = {f.name: f for f in REGISTRY if f.stage is Stage.TIME_SERIES}
-    known |= {f.name: f for f in first}
     out: list[Feature] = []
     for feature in second:
         for name in feature.inputs:
-            if name not in known:
+            if name == SECTOR or name in have:
+                continue
+            found = find_feature(name)
+            if found is None or found.stage is not Stage.TIME_SERIES:
                 raise FeatureError(
                     f"cross-section feature {feature.name!r} reads something that is not a "
                     "time-series feature",
                     got=name,
-                    allowed=", ".join(known),
+                    allowed="registered time-series features, or sector",
                     remedy="register the input as a time-series feature first",
                 )
-            if name not in have:
-                have.add(name)
-                out.append(known[name])
+            have.add(name)
+            out.append(found)
     return out
 
 
-def longest_lookback(features: Sequence[Feature] = REGISTRY) -> int:
+def _parts(offsets: Offsets) -> Iterator[tuple[int, int]]:
+    """Yield ranges of whole groups of some ten thousand rows."""
+    begin, groups = 0, len(offsets) - 1
+    while begin < groups:
+        limit = offsets[begin] + _ROWS_AT_ONCE
+        end = max(begin + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
+        yield begin, min(end, groups)
+        begin = end
+
+
+def _in_threads(work: Callable[[tuple[int, int]], None], offsets: Offsets) -> None:
+    parts = list(_parts(offsets))
+    # As many as Polars uses: one setting bounds them all.
+    with ThreadPoolExecutor(min(len(parts), pl.thread_pool_size())) as pool:
+        for _ in pool.map(work, parts):
+            pass
+
+
+def _through_time(
+    panels: Panels, features: Sequence[Feature], out: Matrix, recursion: Recursion | None
+) -> None:
+    after: dict[str, npt.NDArray[np.float64]] = {}
+    groups = len(panels.offsets) - 1
+
+    def work(part: tuple[int, int]) -> None:
+        begin, end = part
+        a, b = panels.offsets[begin], panels.offsets[end]
+        own = None if recursion is None else _slice(recursion, begin, end, a)
+        panel = Panel(
+            {n: panels.columns[n][a:b] for n in panels.wanted},
+            panels.offsets[begin : end + 1] - a,
+            own,
+        )
+        _evaluate(features, panel, out[:, a:b])
+        if own is not None:
+            for name, state in own.after.items():
+                whole = after.setdefault(name, np.zeros((groups, state.shape[1])))
+                whole[begin:end] = state
+
+    _in_threads(work, panels.offsets)
+    if recursion is not None:
+        recursion.after.update(after)
+
+
+def _slice(recursion: Recursion, begin: int, end: int, first_row: int) -> Recursion:
+    return Recursion(
+        recursion.start[begin:end] - first_row,
+        recursion.snapshot[begin:end] - first_row,
+        {n: s[begin:end] for n, s in recursion.before.items()},
+    )
+
+
+def _evaluate(features: Sequence[Feature], panel: Panel, out: Matrix) -> None:
+    with np.errstate(all="ignore"), scratch():
+        for k, feature in enumerate(features):
+            panel.declared = frozenset(feature.inputs)
+            values = np.ascontiguousarray(feature.compute(panel))
+            if values.shape != (panel.rows,):
+                raise FeatureError(
+                    f"feature {feature.name!r} has not one value per row",
+                    got=values.shape,
+                    allowed=f"({panel.rows},)",
+                    remedy="return an array as long as the panel's columns",
+                )
+            kernels.keep_old_enough(values, panel.offsets, feature.lookback, out[k])
+
+
+def _by_moment(panels: Panels) -> Moments:
+    """Return the rows in order of time (then symbol), and where each moment begins."""
+    ends = panels.columns[Bar.BAR_END]
+    order = np.argsort(ends, kind="stable")
+    ordered = ends[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    return order, np.append(starts, len(order)).astype(np.int64)
+
+
+def _market_return(panels: Panels, by_moment: Moments) -> npt.NDArray[np.float64]:
+    """Return for each row the mean return of all symbols over the bar that ends then."""
+    order, moments = by_moment
+    whole = Panel({Bar.CLOSE: panels.columns[Bar.CLOSE]}, panels.offsets)
+    with np.errstate(all="ignore"):
+        own = whole.growth(whole[Bar.CLOSE])[order]
+        there = np.isfinite(own)
+        total = np.add.reduceat(np.where(there, own, 0.0), moments[:-1])
+        mean = total / np.add.reduceat(there.astype(np.float64), moments[:-1])
+    out = np.empty(len(order))
+    out[order] = np.repeat(mean, np.diff(moments))
+    return out
+
+
+def _across_symbols(
+    panels: Panels,
+    features: Sequence[Feature],
+    inputs: dict[str, npt.NDArray[np.float32]],
+    out: Matrix,
+    by_moment: Moments,
+    side: SideTables,
+) -> None:
+    if not features:
+        return
+    order, moments = by_moment
+    age = np.arange(len(order)) - np.repeat(panels.offsets[:-1], np.diff(panels.offsets))
+    names = {n for f in features for n in f.inputs}
+    sectors = _sector_codes(panels, side) if SECTOR in names else None
+
+    def work(part: tuple[int, int]) -> None:
+        a, b = moments[part[0]], moments[part[1]]
+        rows = order[a:b]
+        columns: Columns = {n: inputs[n][rows].astype(np.float64) for n in names - {SECTOR}}
+        if sectors is not None:
+            columns[SECTOR] = sectors[rows]
+        panel = Panel(columns, moments[part[0] : part[1] + 1] - a)
+        with np.errstate(all="ignore"), scratch():
+            for k, feature in enumerate(features):
+                panel.declared = frozenset(feature.inputs)
+                values = np.asarray(feature.compute(panel)).astype(np.float32)
+                # An aggregate of the others says nothing about a symbol's first bars.
+                young = age[rows] < feature.lookback - 1
+                values[young | ~np.isfinite(values)] = np.nan
+                out[k][rows] = values
+
+    _in_threads(work, moments)
+
+
+def _sector_codes(panels: Panels, side: SideTables) -> npt.NDArray[np.int64]:
+    names = pl.DataFrame({Bar.SYMBOL: panels.symbols})
+    if side.sectors is None:
+        codes = np.full(len(panels.symbols), -1)
+    else:
+        known = side.sectors.unique(Bar.SYMBOL, keep="first", maintain_order=True)
+        joined = names.join(known, on=Bar.SYMBOL, how="left", maintain_order="left")
+        found = joined[SECTOR].rank("dense").cast(pl.Int64).fill_null(-1)
+        codes = found.to_numpy()
+    return np.repeat(codes, np.diff(panels.offsets)).astype(np.int64)
+
+
+def _from_side(feature: Feature, keys: pl.DataFrame, side: SideTables) -> pl.Series:
+    """Return for each bar the newest value that was known by then."""
+    table = feature.compute(side)
+    if table is None or table.is_empty():
+        return pl.Series(feature.name, [None], dtype=pl.Float32).new_from_index(0, keys.height)
+    by = [Bar.SYMBOL.value] if Bar.SYMBOL in table.columns else []
+    newest = table.select(*by, Bar.KNOWN_AT, "value").sort(Bar.KNOWN_AT, maintain_order=True)
+    value = pl.col("value").cast(pl.Float32)
+    return (
+        keys.lazy()
+        .select(Bar.SYMBOL, "as_of")
+        .with_row_index("_row")
+        .sort("as_of")
+        .join_asof(
+            newest.lazy(),
+            left_on="as_of",
+            right_on=Bar.KNOWN_AT,
+            by=by or None,
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .sort("_row")
+        .select(pl.when(value.is_finite()).then(value).alias(feature.name))
+        .collect()[feature.name]
+    )
+
+
+def _series(name: str, values: npt.NDArray[np.float32]) -> pl.Series:
+    """Hand an array to Polars as it is, missing values as nulls."""
+    bits = np.zeros((len(values) + 7) // 8, np.uint8)
+    missing = kernels.validity(values, bits)
+    buffers = [pa.py_buffer(bits) if missing else None, pa.py_buffer(values)]
+    array = pa.Array.from_buffers(pa.float32(), len(values), buffers, missing)
+    return pl.Series(name, array)
+
+
+def longest_lookback(features: Sequence[Feature] = CORE) -> int:
     """Return how many bars, the current one included, the features need."""
     return max(f.lookback for f in features)
-
-
-def definitions_hash(features: Sequence[Feature] = REGISTRY) -> str:
-    """Return a digest of the features' definitions: it changes when one of them does."""
-    text = "".join(f"{f.name}{f.expression}{f.lookback}{f.stage}" for f in features)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

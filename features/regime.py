@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from features.label_grid import Floats
+from features.market_state import BREADTH, TREND, TREND_SESSIONS, VOLATILITY, market_state
 from market.regimes import RegimeLabel
 from market.schema import Bar
 
-TREND_SESSIONS = 63
+__all__ = ["ENTER", "LEAVE", "TREND_SESSIONS", "classify_regimes", "follow_trend"]
+
 ENTER = 0.6
 LEAVE = 0.1
 
@@ -29,45 +32,60 @@ def classify_regimes(daily: pl.DataFrame) -> pl.DataFrame:
     -------
     pl.DataFrame
         ``session``, ``as_of`` (UTC, when the session's bars were known), ``trend`` (the return
-        over 63 sessions in standard deviations) and ``regime``; sessions before the lookback is
-        met are neutral.
+        over 63 sessions in standard deviations), ``volatility`` (of a session's return, over 21
+        sessions), ``breadth`` (share of symbols above their close of 63 sessions ago) and
+        ``regime``; sessions before the lookback is met are neutral.
 
     Notes
     -----
     The market enters bull (bear) when the trend exceeds 0.6 (-0.6) standard deviations and
     leaves when it falls back through 0.1 (-0.1). Time-series momentum after Moskowitz, Ooi and
-    Pedersen (2012), scaled by volatility.
+    Pedersen (2012), scaled by volatility. ``docs/regimes.md`` compares it with other models.
+
+    Examples
+    --------
+    >>> from market.synthetic import SyntheticSpec, generate
+    >>> market = generate(SyntheticSpec(symbols=3, sessions=90, minute_sessions=0))
+    >>> classify_regimes(market.daily)["trend"].null_count()
+    62
     """
-    returns = daily.sort(Bar.SYMBOL, Bar.BAR_END).with_columns(
-        (pl.col(Bar.CLOSE) / pl.col(Bar.CLOSE).shift(1) - 1.0).over(Bar.SYMBOL).alias("_return")
-    )
-    market = (
-        returns.group_by(Bar.SESSION)
-        .agg(pl.col("_return").mean(), pl.col(Bar.KNOWN_AT).max().alias("as_of"))
-        .sort(Bar.SESSION)
-    )
-    log_return = pl.col("_return").fill_null(0.0).log1p()
-    market = market.with_columns(
-        trend=log_return.rolling_sum(TREND_SESSIONS)
-        / (log_return.rolling_std(TREND_SESSIONS) * TREND_SESSIONS**0.5)
-    )
-    return market.select(
-        Bar.SESSION,
-        "as_of",
-        "trend",
-        pl.Series("regime", _with_hysteresis(market["trend"].to_numpy()), dtype=pl.String),
+    state = market_state(daily)
+    labels = follow_trend(state[TREND].to_numpy())
+    return state.select(Bar.SESSION, "as_of", TREND, VOLATILITY, BREADTH).with_columns(
+        pl.Series("regime", labels, dtype=pl.String)
     )
 
 
-def _with_hysteresis(trend: np.ndarray) -> list[str]:
+def follow_trend(trend: Floats, breadth: Floats | None = None) -> list[str]:
+    """Return the regime after each value of the trend; NaN is neutral.
+
+    Parameters
+    ----------
+    trend : (T,) float64
+        In standard deviations.
+    breadth : (T,) float64, optional
+        Share of rising symbols: where given, a bull market begins only above one half and a bear
+        market only below.
+
+    Returns
+    -------
+    list of str
+        One word per value.
+
+    Examples
+    --------
+    >>> follow_trend(np.array([0.7, 0.2, 0.0, -0.7]))
+    ['bull', 'bull', 'neutral', 'bear']
+    """
     state = RegimeLabel.NEUTRAL
     out: list[str] = []
-    for value in trend:
+    lean = np.sign(trend) if breadth is None else breadth - 0.5
+    for value, side in zip(trend, lean, strict=True):
         if np.isnan(value):
             state = RegimeLabel.NEUTRAL
-        elif value > ENTER:
+        elif value > ENTER and side > 0.0:
             state = RegimeLabel.BULL
-        elif value < -ENTER:
+        elif value < -ENTER and side < 0.0:
             state = RegimeLabel.BEAR
         elif (state is RegimeLabel.BULL and value < LEAVE) or (
             state is RegimeLabel.BEAR and value > -LEAVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import polars as pl
 
@@ -11,14 +11,18 @@ from market.actions import forward_adjust, session_factors
 from market.errors import MarketError
 from market.identity import as_companies
 from market.lake import Lake
-from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Split, empty
-from market.timeframes import Timeframe, resample
+from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Identity, Split, empty
+from market.timeframes import Timeframe, regular_hours, resample
 
 _SESSIONS_AT_ONCE = 21
 
 
 def read_bars(
-    lake: Lake, timeframe: Timeframe, start: dt.date | None = None, end: dt.date | None = None
+    lake: Lake,
+    timeframe: Timeframe,
+    start: dt.date | None = None,
+    end: dt.date | None = None,
+    symbols: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Return raw bars of all symbols, resampled where the lake holds shorter ones.
 
@@ -30,6 +34,8 @@ def read_bars(
         The wanted length.
     start, end : date, optional
         Sessions, both included.
+    symbols : sequence of str, optional
+        Only these.
 
     Returns
     -------
@@ -37,9 +43,11 @@ def read_bars(
         ``BAR_SCHEMA``, sorted by symbol and time.
     """
     if timeframe in (Timeframe.D1, Timeframe.M1):
-        return lake.read_bars(f"bars_{timeframe.value}", start=start, end=end)
+        table = f"bars_{timeframe.value}"
+        return lake.read_bars(table, start=start, end=end, symbols=symbols)
     if not timeframe.is_intraday:
-        return resample(lake.read_bars("bars_1d", start=start, end=end), timeframe)
+        daily = lake.read_bars("bars_1d", start=start, end=end, symbols=symbols)
+        return resample(daily, timeframe)
     # Resampling stays inside a session, so a month at a time gives the same at less memory.
     sessions = sorted(
         s
@@ -49,7 +57,10 @@ def read_bars(
     parts = [
         resample(
             lake.read_bars(
-                "bars_1m", start=sessions[k], end=sessions[k : k + _SESSIONS_AT_ONCE][-1]
+                "bars_1m",
+                start=sessions[k],
+                end=sessions[k : k + _SESSIONS_AT_ONCE][-1],
+                symbols=symbols,
             ),
             timeframe,
         )
@@ -60,9 +71,15 @@ def read_bars(
 
 
 def read_adjusted(
-    lake: Lake, timeframe: Timeframe, start: dt.date | None = None, end: dt.date | None = None
+    lake: Lake,
+    timeframe: Timeframe,
+    start: dt.date | None = None,
+    end: dt.date | None = None,
+    symbols: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Return forward-adjusted bars of all symbols, what features and labels are computed on.
+    """Return forward-adjusted bars, of all symbols or some: what features are computed on.
+
+    Minutes outside regular hours are left out: the session grid of labels does not know them.
 
     The factors always come from the whole daily history up to ``end``, so that they do not depend
     on ``start``; they go on through a change of ticker.
@@ -74,7 +91,9 @@ def read_adjusted(
         as_companies(lake.scan("splits").collect(), known, date=Split.EX_DATE),
         as_companies(lake.scan("dividends").collect(), known, date=Split.EX_DATE),
     )
-    bars = read_bars(lake, timeframe, start, end)
+    bars = read_bars(lake, timeframe, start, end, symbols)
+    if timeframe is Timeframe.M1:
+        bars = regular_hours(bars)
     return by_company(lake, bars, lambda rows: forward_adjust(rows, factors))
 
 
@@ -117,6 +136,14 @@ def by_company(
         .select(columns)
         .sort(keys)
     )
+
+
+def symbols_of(lake: Lake, companies: Collection[str]) -> list[str]:
+    """Return every symbol that these companies, as :func:`by_company` names them, ever bore."""
+    known = _identities(lake)
+    borne = known.filter(pl.col(Identity.KEY).is_in(list(companies)))[Identity.SYMBOL]
+    # Of a symbol on days on which nobody is known to have borne it, the name begins with it.
+    return sorted({*borne, *(c.split(" ", 1)[0] for c in companies)})
 
 
 def _identities(lake: Lake) -> pl.DataFrame:

@@ -1,10 +1,17 @@
-"""What features of a session were made from, so that only what changed is computed again."""
+"""What features of a session were made from, so that only what changed is computed again.
+
+A feature of a session depends on its definition, and on the bars and actions of a window of
+sessions or, where it carries a state from bar to bar, of all of history. For each session are
+remembered a digest of either and which definitions its features were made by.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -14,29 +21,70 @@ from market.lake import Lake
 from market.timeframes import Timeframe
 
 LOG_TABLE = "feature_log"
-_SCHEMA = pl.Schema({"timeframe": pl.String(), "session": pl.Date(), "inputs": pl.String()})
+DEFINITIONS_TABLE = "feature_definitions"
+_SCHEMA = pl.Schema(
+    {
+        "timeframe": pl.String(),
+        "session": pl.Date(),
+        "window": pl.String(),
+        "history": pl.String(),
+        "definitions": pl.String(),
+    }
+)
+_DEFINITIONS_SCHEMA = pl.Schema(
+    {"definitions": pl.String(), "feature": pl.String(), "hash": pl.String()}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Digests of the bars and actions behind the features of a session.
+
+    ``window`` is over the sessions that a fixed lookback may reach, ``history`` over all.
+    """
+
+    window: str
+    history: str
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What features are computed by: name to digest.
+
+    Attributes
+    ----------
+    window : mapping
+        Features that look back a fixed number of bars.
+    history : mapping
+        Features that depend on all bars before.
+    """
+
+    window: Mapping[str, str] = field(default_factory=dict[str, str])
+    history: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stand for all of them."""
+        return _digest(repr(sorted(self.window.items())) + repr(sorted(self.history.items())))
+
+    def version(self, inputs: Inputs) -> str:
+        """Return the data version of features made by these from such inputs."""
+        return _digest(self.identity + inputs.window + (inputs.history if self.history else ""))
 
 
 def input_hashes(
-    lake: Lake, timeframe: Timeframe, *, code: str, warm_up_sessions: int
-) -> dict[dt.date, str]:
-    """Return, for each session with bars, a digest of all that its features depend on.
+    lake: Lake, timeframe: Timeframe, *, warm_up_sessions: int
+) -> dict[dt.date, Inputs]:
+    """Return, for each session with bars, digests of the data that its features depend on.
 
     Parameters
     ----------
     lake : Lake
-        Bars, corporate actions, and what is remembered of their ingest.
+        Bars, corporate actions, side tables, and what is remembered of their ingest.
     timeframe : Timeframe
         Of the features.
-    code : str
-        Digest of the features' definitions.
     warm_up_sessions : int
-        How many sessions before it a session's features read.
-
-    Returns
-    -------
-    dict
-        Session to digest over the code and the bars and actions of its window.
+        How many sessions before it the features of fixed lookback read.
     """
     wanted = [Timeframe.D1, *([Timeframe.M1] if timeframe.is_intraday else [])]
     logs = [read_log(lake, t) for t in wanted]
@@ -47,47 +95,101 @@ def input_hashes(
         s: "".join(log[s].content if s in log else "-" for log in logs) + actions.get(s, "")
         for s in sessions
     }
-    out: dict[dt.date, str] = {}
+    out: dict[dt.date, Inputs] = {}
+    history = ""
     for position, session in enumerate(sessions):
         window = sessions[max(0, position - warm_up_sessions) : position + 1]
-        text = code + "|".join(own[s] for s in window)
-        out[session] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        history = _digest(history + own[session])
+        out[session] = Inputs(_digest("|".join(own[s] for s in window)), history)
     return out
 
 
+def stale_features(
+    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, Inputs], definitions: Definitions
+) -> dict[dt.date, frozenset[str]]:
+    """Return, by session, the features that are missing or were made from something else.
+
+    Sessions of which nothing is stale are left out.
+    """
+    have, made_by = _read(lake, timeframe), _read_definitions(lake)
+    every = frozenset({*definitions.window, *definitions.history})
+    known: dict[tuple[str, bool, bool], frozenset[str]] = {}
+    out: dict[dt.date, frozenset[str]] = {}
+    for session, now in sorted(inputs.items()):
+        then = have.get(session)
+        if then is None:
+            out[session] = every
+            continue
+        case = (then[1], then[0].window == now.window, then[0].history == now.history)
+        if case not in known:
+            known[case] = _stale(definitions, made_by.get(case[0], {}), case[1], case[2])
+        if known[case]:
+            out[session] = known[case]
+    return out
+
+
+def _stale(
+    definitions: Definitions, made_by: Mapping[str, str], same_window: bool, same_history: bool
+) -> frozenset[str]:
+    parts = ((definitions.window, same_window), (definitions.history, same_history))
+    return frozenset(
+        name
+        for features, same in parts
+        for name, digest in features.items()
+        if not same or made_by.get(name) != digest
+    )
+
+
 def stale_sessions(
-    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, str]
+    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, Inputs], definitions: Definitions
 ) -> list[dt.date]:
-    """Return the sessions whose features are missing or were made from something else."""
+    """Return the sessions with a feature that is missing or was made from something else."""
+    return sorted(stale_features(lake, timeframe, inputs, definitions))
+
+
+def changed_sessions(
+    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, Inputs], definitions: Definitions
+) -> list[dt.date]:
+    """Return the sessions whose features exist and were made from something else than now."""
     have = _read(lake, timeframe)
-    return sorted(s for s, digest in inputs.items() if have.get(s) != digest)
+    return [s for s in stale_sessions(lake, timeframe, inputs, definitions) if s in have]
 
 
 def remember_inputs(
-    lake: Lake, timeframe: Timeframe, sessions: Sequence[dt.date], inputs: Mapping[dt.date, str]
+    lake: Lake,
+    timeframe: Timeframe,
+    sessions: Sequence[dt.date],
+    inputs: Mapping[dt.date, Inputs],
+    definitions: Definitions,
 ) -> None:
-    """Write down what the features of these sessions were made from."""
+    """Write down what the features of these sessions were made from, and by what."""
     rows = pl.DataFrame(
         [
-            {"timeframe": timeframe.value, "session": s, "inputs": inputs[s]}
+            (timeframe.value, s, inputs[s].window, inputs[s].history, definitions.identity)
             for s in sessions
             if s in inputs
         ],
         schema=_SCHEMA,
+        orient="row",
+    )
+    items = {**definitions.window, **definitions.history}.items()
+    named = pl.DataFrame(
+        [(definitions.identity, name, digest) for name, digest in sorted(items)],
+        schema=_DEFINITIONS_SCHEMA,
+        orient="row",
     )
     with lake.locked():
-        if lake.exists(LOG_TABLE):
-            stored = lake.scan(LOG_TABLE).select(_SCHEMA.names()).collect()
-            rows = pl.concat([stored.join(rows, on=["timeframe", "session"], how="anti"), rows])
-        lake.replace(LOG_TABLE, rows.sort("timeframe", "session"), None)
+        _add(lake, DEFINITIONS_TABLE, named, ["definitions", "feature"])
+        _add(lake, LOG_TABLE, rows, ["timeframe", "session"])
 
 
-def changed_sessions(
-    lake: Lake, timeframe: Timeframe, inputs: Mapping[dt.date, str]
-) -> list[dt.date]:
-    """Return the sessions whose features exist and were made from something else than now."""
-    have = _read(lake, timeframe)
-    return sorted(s for s, digest in inputs.items() if have.get(s, digest) != digest)
+def _add(lake: Lake, table: str, rows: pl.DataFrame, keys: list[str]) -> None:
+    if lake.exists(table):
+        stored = lake.scan(table).collect()
+        # A log of an earlier version says less than is asked of it: those features are stale.
+        if stored.schema == rows.schema:
+            rows = pl.concat([stored.join(rows, on=keys, how="anti"), rows])
+    lake.replace(table, rows.sort(keys), None)
 
 
 def dataset_digest(lake: Lake, timeframes: Sequence[Timeframe]) -> str:
@@ -112,8 +214,12 @@ def dataset_digest(lake: Lake, timeframes: Sequence[Timeframe]) -> str:
     for timeframe in timeframes:
         settled = settled_sessions(lake, Timeframe.M1 if timeframe.is_intraday else Timeframe.D1)
         made = sorted((s, d) for s, d in _read(lake, timeframe).items() if s in settled)
-        parts += [f"{timeframe.value} {session} {digest}" for session, digest in made]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        parts += [f"{timeframe.value} {s} {i.window} {i.history} {d}" for s, (i, d) in made]
+    return _digest("\n".join(parts))[:12]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def contiguous(sessions: Sequence[dt.date]) -> list[list[dt.date]]:
@@ -134,11 +240,20 @@ def contiguous(sessions: Sequence[dt.date]) -> list[list[dt.date]]:
     return runs
 
 
-def _read(lake: Lake, timeframe: Timeframe) -> dict[dt.date, str]:
-    if not lake.exists(LOG_TABLE):
+def _read(lake: Lake, timeframe: Timeframe) -> dict[dt.date, tuple[Inputs, str]]:
+    if not lake.exists(LOG_TABLE) or lake.scan(LOG_TABLE).collect_schema() != _SCHEMA:
         return {}
     rows = lake.scan(LOG_TABLE).filter(pl.col("timeframe") == timeframe.value)
-    return dict(rows.select("session", "inputs").collect().iter_rows())
+    columns = rows.select("session", "window", "history", "definitions").collect()
+    return {s: (Inputs(w, h), d) for s, w, h, d in columns.iter_rows()}
+
+
+def _read_definitions(lake: Lake) -> dict[str, dict[str, str]]:
+    out: dict[str, dict[str, str]] = {}
+    if lake.exists(DEFINITIONS_TABLE):
+        for identity, feature, digest in lake.scan(DEFINITIONS_TABLE).collect().iter_rows():
+            out.setdefault(identity, {})[feature] = digest
+    return out
 
 
 def _actions_by_session(lake: Lake) -> dict[dt.date, str]:

@@ -106,6 +106,25 @@ def resample(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     return _aggregate(_calendar_buckets(bars, timeframe))
 
 
+def regular_hours(minutes: pl.DataFrame) -> pl.DataFrame:
+    """Return the minutes of regular sessions: neither before the open nor from the close on.
+
+    Parameters
+    ----------
+    minutes : pl.DataFrame
+        ``BAR_SCHEMA`` of 1-minute bars, in any order; the order is kept.
+    """
+    times = calendar.schedule().select("session", "session_open", "session_close")
+    inside = (pl.col(Bar.BAR_START) >= pl.col("session_open")) & (
+        pl.col(Bar.BAR_START) < pl.col("session_close")
+    )
+    return (
+        minutes.join(times, on=Bar.SESSION, how="inner", maintain_order="left")
+        .filter(inside)
+        .select(minutes.columns)
+    )
+
+
 def _intraday_buckets(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     length = dt.timedelta(minutes=timeframe.minutes)
     offset = (pl.col(Bar.BAR_START) - pl.col("session_open")).dt.total_minutes()

@@ -17,8 +17,9 @@ from market.ingest_log import missing_sessions
 from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
-from pipelines.assets.features import feature_inputs, used_timeframes
+from pipelines.assets.features import kept_features, used_timeframes
 from pipelines.definitions import build_definitions
+from pipelines.feature_run import definitions_of, feature_inputs
 from pipelines.resources import NOW_TAG, Progress, Stores
 from pipelines.settings import Settings
 
@@ -166,7 +167,9 @@ class Launcher:
         found: dict[str, Metadata] = {}
         for timeframe in used_timeframes(self.settings):
             lake = self.stores.lake
-            behind = stale_sessions(lake, timeframe, feature_inputs(lake, timeframe))
+            features = kept_features(self.settings, timeframe)
+            inputs = feature_inputs(lake, timeframe, features)
+            behind = stale_sessions(lake, timeframe, inputs, definitions_of(features))
             for run in contiguous(behind):
                 found |= self.launch(jobs.features_job_name(timeframe), sessions=run)
         return found | self.launch(jobs.VERSION_JOB)

@@ -30,6 +30,7 @@ from pydantic import (
 
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
+from features.registry import FAMILIES, select_features
 from market.costs import CostModel
 from market.errors import SettingsError
 from market.flatfile_parse import BUCKET, ENDPOINT_URL
@@ -55,6 +56,7 @@ _NAMED = {
     "ISOBAR_LEDGER_URL": "ledger_url",
     "ISOBAR_MLFLOW_URL": "mlflow_url",
 }
+_LISTS = {"symbols", "horizons", "families", "indicators"}
 _NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
 
 
@@ -155,10 +157,28 @@ class UniverseSettings(_Frozen):
         return self
 
 
+class FeatureSettings(_Frozen):
+    """Which features are computed, and which of them models learn from."""
+
+    families: tuple[str, ...] = Field(tuple(FAMILIES), description="Families that are computed")
+
+    @field_validator("families")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            select_features(family=name)
+        if "core" not in names or len(set(names)) != len(names):
+            raise ValueError("name each family once, core among them: models scale by it")
+        return names
+
+
 class ModelSettings(_Frozen):
     """How models are trained."""
 
     horizons: tuple[str, ...] = Field(_DEFAULT_HORIZONS, description="Horizons that are on")
+    families: tuple[str, ...] = Field(
+        tuple(FAMILIES), description="Feature families that models learn from"
+    )
     seed: int = Field(7, description="Seed of every model")
     daily_min_train_sessions: int = Field(378, description="First training window, daily bars")
     daily_test_sessions: int = Field(63, description="Rhythm of retraining, daily bars")
@@ -204,6 +224,7 @@ class Settings(_Frozen):
     alpaca: AlpacaSettings = AlpacaSettings()
     history: HistorySettings = HistorySettings()
     universe: UniverseSettings = UniverseSettings()
+    features: FeatureSettings = FeatureSettings()
     models: ModelSettings = ModelSettings()
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()
@@ -350,7 +371,9 @@ def _place(values: dict[str, Any], path: str, value: str) -> None:
                 remedy="remove it from the environment",
             )
         values = inner
-    values[last] = value.split(",") if last in {"symbols", "horizons"} else value
+    values[last] = (
+        value.split(",") if last in {"symbols", "horizons", "families", "indicators"} else value
+    )
 
 
 def _canonical(value: object) -> object:

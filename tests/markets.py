@@ -58,7 +58,10 @@ def dataset_of(of: SyntheticMarket, horizon: str = "1d") -> Dataset:
     bars = adjusted_bars(of, horizon)
     labels = forward_returns(bars, find_horizon(horizon))
     return assemble(
-        compute_features(bars), labels, feature_names(), steps=find_horizon(horizon).steps
+        compute_features(bars),
+        labels,
+        feature_names(family="core"),
+        steps=find_horizon(horizon).steps,
     )
 
 

@@ -1,18 +1,25 @@
 """Features, regimes and the version of the dataset that models learn from."""
 
-import datetime as dt
+from collections.abc import Sequence
 
 import dagster as dg
 import polars as pl
 
-from features.compute import compute_features, definitions_hash, longest_lookback
+from features.definitions import definitions_hash
 from features.regime import classify_regimes
-from market import calendar
-from market.bars import by_company, read_adjusted
+from features.registry import select_features
+from features.spec import Feature
+from market.bars import read_adjusted
 from market.frame_hash import frame_hash
-from market.lake import Lake
-from market.lineage import changed_sessions, dataset_digest, input_hashes, remember_inputs
+from market.lineage import changed_sessions, dataset_digest
 from market.timeframes import Timeframe
+from pipelines.feature_run import (
+    FeatureRun,
+    definitions_of,
+    feature_inputs,
+    feature_table,
+    warm_up_sessions,
+)
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
 from pipelines.settings import Settings
@@ -21,9 +28,12 @@ GROUP = "features"
 OWNERS = ["team:research"]
 
 
-def feature_table(timeframe: Timeframe) -> str:
-    """Return the lake table of these features."""
-    return f"features_{timeframe.value}"
+def kept_features(settings: Settings, timeframe: Timeframe) -> tuple[Feature, ...]:
+    """Return the features that this installation keeps for bars of a length."""
+    wanted = settings.features
+    return tuple(
+        f for family in wanted.families for f in select_features(family=family, timeframe=timeframe)
+    )
 
 
 def used_timeframes(settings: Settings) -> list[Timeframe]:
@@ -36,7 +46,8 @@ def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Return one features asset per input bar in use, regimes, and the dataset version."""
     partitions = session_partitions(settings)
     frames = used_timeframes(settings)
-    return [*(_features_asset(t, partitions) for t in frames), regimes, _version_asset(frames)]
+    made = [_features_asset(t, kept_features(settings, t), partitions) for t in frames]
+    return [*made, regimes, _version_asset(frames)]
 
 
 def build_feature_inputs(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -50,14 +61,19 @@ def build_feature_inputs(settings: Settings) -> list[dg.AssetsDefinition]:
     partitions = session_partitions(settings)
     # Each by itself: specs that are given together must reach back equally far.
     return [
-        dg.AssetsDefinition(specs=[_inputs_spec(timeframe, partitions)])
+        dg.AssetsDefinition(
+            specs=[_inputs_spec(timeframe, kept_features(settings, timeframe), partitions)]
+        )
         for timeframe in used_timeframes(settings)
     ]
 
 
-def _inputs_spec(timeframe: Timeframe, partitions: dg.PartitionsDefinition) -> dg.AssetSpec:
+def _inputs_spec(
+    timeframe: Timeframe, features: Sequence[Feature], partitions: dg.PartitionsDefinition
+) -> dg.AssetSpec:
     back = dg.TimeWindowPartitionMapping(
-        start_offset=-_warm_up_sessions(timeframe), allow_nonexistent_upstream_partitions=True
+        start_offset=-warm_up_sessions(timeframe, features),
+        allow_nonexistent_upstream_partitions=True,
     )
     return dg.AssetSpec(
         inputs_name(timeframe),
@@ -84,15 +100,17 @@ def report_changed_inputs(context: dg.AssetExecutionContext, stores: Stores) -> 
     """Tell Dagster which existing features rest on something else by now; return how many."""
     count = 0
     for timeframe in used_timeframes(stores.settings):
-        inputs = feature_inputs(stores.lake, timeframe)
-        changed = changed_sessions(stores.lake, timeframe, inputs)
+        features = kept_features(stores.settings, timeframe)
+        definitions = definitions_of(features)
+        inputs = feature_inputs(stores.lake, timeframe, features)
+        changed = changed_sessions(stores.lake, timeframe, inputs, definitions)
         # The newest one always: Dagster holds later versions only against an earlier record.
         for session in {*changed, *sorted(inputs)[-1:]}:
             context.log_event(
                 dg.AssetObservation(
                     inputs_name(timeframe),
                     partition=session.isoformat(),
-                    tags={"dagster/data_version": inputs[session]},
+                    tags={"dagster/data_version": definitions.version(inputs[session])},
                 )
             )
         count += len(changed)
@@ -103,59 +121,35 @@ def _bars_under(timeframe: Timeframe) -> list[str]:
     return ["bars_1d"] if timeframe is Timeframe.D1 else ["bars_1d", "bars_1m"]
 
 
-def _warm_up_sessions(timeframe: Timeframe) -> int:
-    # Twice the lookback, so that a symbol that was halted for a while still has enough bars.
-    per_session = max(1, calendar.REGULAR_MINUTES // timeframe.minutes)
-    return 2 * -(-longest_lookback() // per_session) + 3
-
-
-def feature_inputs(lake: Lake, timeframe: Timeframe) -> dict[dt.date, str]:
-    """Return a digest of what the features of each session depend on, definitions included."""
-    return input_hashes(
-        lake,
-        timeframe,
-        code=definitions_hash(),
-        warm_up_sessions=_warm_up_sessions(timeframe),
-    )
-
-
 def _features_asset(
-    timeframe: Timeframe, partitions: dg.PartitionsDefinition
+    timeframe: Timeframe, kept: Sequence[Feature], partitions: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
-    table = feature_table(timeframe)
-
     @dg.asset(
-        name=table,
+        name=feature_table(timeframe),
         partitions_def=partitions,
         # Bars and actions set the order of work; what makes features stale are their inputs.
         deps=[*_bars_under(timeframe), "splits", "dividends", inputs_name(timeframe)],
-        code_version=definitions_hash(),
+        code_version=definitions_hash(kept),
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "deltalake"},
-        description=f"All registered features on {timeframe} bars, forward-adjusted.",
+        description=f"{len(kept)} features on {timeframe} bars, forward-adjusted. Only what is "
+        "missing, or was made from other bars or definitions, is computed.",
     )
     def features(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
         stores.refuse_adjusted()
-        sessions = sessions_of(context)
-        begin = sessions[0] - dt.timedelta(days=2 * _warm_up_sessions(timeframe))
-        bars = read_adjusted(stores.lake, timeframe, begin, sessions[-1])
-        inputs = feature_inputs(stores.lake, timeframe)
-        made = by_company(stores.lake, bars, compute_features).filter(
-            pl.col("session").is_in(sessions)
-        )
-        stores.lake.replace(table, made, sessions)
-        remember_inputs(stores.lake, timeframe, sessions, inputs)
+        made = FeatureRun(stores.lake, timeframe, kept).refresh(sessions_of(context))
         _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={
-                "rows": made.height,
-                "features": made.width - 4,
-                "sessions": len(sessions),
-                "null share": round(_null_share(made), 4),
+                "rows": made.rows,
+                "features": len(kept),
+                "values computed": made.values,
+                "sessions": made.sessions,
+                "null share": round(made.null_share, 4),
             }
         )
 

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from features.labels import forward_returns
-from features.registry import feature_names
+from features.spec import Memory
 from market import calendar
 from market.bars import by_company, read_adjusted
 from market.horizons import Horizon, find_horizon
@@ -19,10 +19,8 @@ from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
 from models.train import Training, train_horizon
-from pipelines.assets.features import (
-    feature_table,
-    used_timeframes,
-)
+from pipelines.assets.features import kept_features, used_timeframes
+from pipelines.feature_run import feature_table
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import ModelSettings, Settings
@@ -112,6 +110,18 @@ def _as_of(context: dg.AssetExecutionContext, config: PeriodConfig) -> dt.dateti
     return min(now, calendar.session_close(day) + dt.timedelta(hours=1))
 
 
+def learned_features(settings: Settings, timeframe: Timeframe) -> list[str]:
+    """Return the features that models learn from, in column order.
+
+    Not those that depend on where history starts: a level of them means nothing by itself.
+    """
+    return [
+        f.name
+        for f in kept_features(settings, timeframe)
+        if f.family in settings.models.families and f.memory is not Memory.CUMULATIVE
+    ]
+
+
 def _windows(settings: ModelSettings, horizon: Horizon) -> tuple[int, int]:
     if horizon.timeframe.is_intraday:
         return settings.intraday_min_train_sessions, settings.intraday_test_sessions
@@ -137,7 +147,7 @@ def _train(
         labels,
         horizon=horizon,
         families=families_of(horizon),
-        feature_names=feature_names(),
+        feature_names=learned_features(settings, horizon.timeframe),
         min_train_sessions=first,
         test_sessions=test,
         embargo_sessions=settings.models.embargo_sessions,

@@ -12,7 +12,7 @@ from market.bars import by_company, read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
-from pipelines.assets.features import feature_table
+from pipelines.feature_run import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from features.compute import compute_features
-from features.registry import REGISTRY, feature_names, select_features
-from features.spec import Feature, Stage
+from features.registry import CORE, REGISTRY, feature_names, select_features
+from features.spec import Feature, Stage, from_expression
 from market.errors import FeatureError
 from market.schema import Bar
 from tests.markets import adjusted_daily, bits, daily_bars, market
@@ -20,14 +20,15 @@ CLOSE = pl.col("close")
 
 
 def cross(expression: pl.Expr, *inputs: str, name: str = "x") -> Feature:
-    return Feature(name, expression, inputs, 1, Stage.CROSS_SECTION, "made up", "none")
+    compute = from_expression(expression)
+    return Feature(name, compute, inputs, 1, Stage.CROSS_SECTION, "made up", "none")
 
 
 def test_columns_types_and_order() -> None:
     bars = adjusted_daily(market())
     out = compute_features(bars)
-    assert out.columns == ["symbol", "session", "bar_end", "as_of", *feature_names()]
-    assert set(out.select(feature_names()).dtypes) == {pl.Float32()}
+    assert out.columns == ["symbol", "session", "bar_end", "as_of", *feature_names(family="core")]
+    assert set(out.select(feature_names(family="core")).dtypes) == {pl.Float32()}
     assert out.height == bars.height
     assert out.select("symbol", "bar_end").equals(
         bars.sort("symbol", "bar_end").select("symbol", "bar_end")
@@ -54,7 +55,7 @@ def test_time_series_features_equal_a_naive_loop() -> None:
             "close_location": (c[t] - low[t]) / (h[t] - low[t]),
             "volatility_20": vol,
             "volatility_ratio": np.std(r[t - 5 : t], ddof=1) / np.std(r[t - 40 : t], ddof=1),
-            "rsi_14": up / (up + down),
+            "rsi_14_cutler": up / (up + down),
             "volume_ratio": v[t] / v[t - 19 : t + 1].mean(),
             "drawdown_40": c[t] / c[t - 39 : t + 1].max() - 1,
             "efficiency_10": abs(c[t] / c[t - 10] - 1) / np.abs(r[t - 10 : t]).sum(),
@@ -92,7 +93,7 @@ def test_a_new_symbol_gets_nothing_from_the_others_before_its_own_lookback() -> 
 
 def test_no_bars_give_no_rows() -> None:
     out = compute_features(daily_bars({}, START))
-    assert out.shape == (0, 4 + len(REGISTRY))
+    assert out.shape == (0, 4 + len(CORE))
 
 
 def test_cross_section_of_something_unknown_is_refused() -> None:
@@ -100,15 +101,37 @@ def test_cross_section_of_something_unknown_is_refused() -> None:
         compute_features(daily_bars({"A": [1.0]}, START), [cross(CLOSE.mean(), "close")])
 
 
-def test_a_feature_declares_what_it_reads() -> None:
-    with pytest.raises(FeatureError, match="inputs that differ"):
-        cross(CLOSE.mean(), "open")
+@pytest.mark.parametrize("stage", [Stage.TIME_SERIES, Stage.CROSS_SECTION])
+def test_a_feature_declares_what_it_reads(stage: Stage) -> None:
+    read = "close" if stage is Stage.TIME_SERIES else "return_1"
+    declared = "open" if stage is Stage.TIME_SERIES else "return_2"
+    sly = Feature("x", lambda p: p[read] * 2.0, (declared,), 1, stage, "", "")
+    # Also where another feature has the column at hand.
+    beside = Feature("y", lambda p: p[read] * 1.0, (read,), 1, stage, "", "")
+    with pytest.raises(FeatureError, match=rf"does not declare.*{read}.*{declared}"):
+        compute_features(daily_bars({"A": [1.0, 2.0]}, START), [beside, sly])
+
+
+def test_senseless_declarations_are_refused() -> None:
     with pytest.raises(FeatureError, match="no lookback"):
-        Feature("x", CLOSE, ("close",), 0, Stage.TIME_SERIES, "", "")
+        Feature("x", lambda p: p["close"], ("close",), 0, Stage.TIME_SERIES, "", "")
+    bars = daily_bars({"A": [1.0, 2.0]}, START)
+    sly = Feature("x", lambda p: p["cloze"], ("cloze",), 1, Stage.TIME_SERIES, "", "")
+    with pytest.raises(FeatureError, match=r"reads something that bars do not have.*cloze"):
+        compute_features(bars, [sly])
+    short = Feature("x", lambda p: p["close"][:-1], ("close",), 1, Stage.TIME_SERIES, "", "")
+    with pytest.raises(FeatureError, match="not one value per row"):
+        compute_features(bars, [short])
+
+
+@pytest.mark.parametrize("column", ["forward_return", "excess_return", "label_known_at"])
+def test_a_label_cannot_be_registered_as_a_feature(column: str) -> None:
+    with pytest.raises(FeatureError, match="reads a label"):
+        Feature("x", lambda p: p[column], (column,), 1, Stage.TIME_SERIES, "", "")
 
 
 def test_names_are_unique_and_documented() -> None:
-    names = feature_names()
+    names = feature_names(family="core")
     assert len(set(names)) == len(names) >= 20
     assert all(f.meaning and f.source for f in REGISTRY)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.regime import ENTER, LEAVE, TREND_SESSIONS, classify_regimes
+from features.regime import ENTER, LEAVE, TREND_SESSIONS, classify_regimes, follow_trend
 from market.schema import Bar
 from tests.markets import adjusted_daily, bits, daily_bars, market
 
@@ -90,3 +90,22 @@ def test_known_when_the_last_symbol_is_known() -> None:
     )
     out = classify_regimes(late)
     assert out["as_of"].to_list() == late.filter(pl.col(Bar.SYMBOL) == "B")["known_at"].to_list()
+
+
+def test_the_label_comes_with_what_it_was_made_from() -> None:
+    out = classify_regimes(adjusted_daily(market(seed=2, symbols=4, sessions=120)))
+    assert out.columns == ["session", "as_of", "trend", "volatility", "breadth", "regime"]
+    assert out["breadth"].drop_nulls().is_between(0.0, 1.0).all()
+    assert (out["volatility"].drop_nulls() > 0.0).all()
+
+
+def test_no_bars_no_regimes() -> None:
+    out = classify_regimes(daily_bars({"A": [1.0]}, START).clear())
+    assert out.height == 0
+
+
+def test_breadth_can_veto_an_entry_but_not_hold_a_regime() -> None:
+    trend = np.array([0.7, 0.7, 0.3, 0.0, -0.7, -0.7, np.nan])
+    breadth = np.array([0.4, 0.6, 0.1, 0.9, 0.5, 0.4, 0.1])
+    wanted = ["neutral", "bull", "bull", "neutral", "neutral", "bear", "neutral"]
+    assert follow_trend(trend, breadth) == wanted

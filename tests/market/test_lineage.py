@@ -12,11 +12,14 @@ from market.ingest import ingest
 from market.ingest_log import RefetchPolicy
 from market.lake import Lake
 from market.lineage import (
+    Definitions,
+    Inputs,
     changed_sessions,
     contiguous,
     dataset_digest,
     input_hashes,
     remember_inputs,
+    stale_features,
     stale_sessions,
 )
 from market.schema import SPLIT_SCHEMA, Bar, Split
@@ -34,42 +37,85 @@ def lake(tmp_path) -> Lake:
     return made
 
 
-def inputs(lake: Lake, code: str = "v1") -> dict[dt.date, str]:
-    return input_hashes(lake, D1, code=code, warm_up_sessions=WARM_UP)
+WINDOW = Definitions(window={"a": "v1"})
+
+
+def inputs(lake: Lake) -> dict[dt.date, Inputs]:
+    return input_hashes(lake, D1, warm_up_sessions=WARM_UP)
+
+
+def stale(lake: Lake, timeframe: Timeframe = D1, definitions: Definitions = WINDOW):
+    return stale_sessions(lake, timeframe, inputs(lake), definitions)
+
+
+def changed_since(lake: Lake, definitions: Definitions = WINDOW):
+    return changed_sessions(lake, D1, inputs(lake), definitions)
+
+
+def remember(lake: Lake, sessions, definitions: Definitions = WINDOW) -> None:
+    remember_inputs(lake, D1, sessions, inputs(lake), definitions)
 
 
 def test_all_is_stale_at_first_and_nothing_once_remembered(lake: Lake) -> None:
-    assert stale_sessions(lake, D1, inputs(lake)) == DAYS
-    remember_inputs(lake, D1, DAYS, inputs(lake))
-    assert stale_sessions(lake, D1, inputs(lake)) == []
-    assert stale_sessions(lake, Timeframe.M15, inputs(lake)) == DAYS
+    assert stale(lake) == DAYS
+    remember(lake, DAYS)
+    assert stale(lake) == []
+    assert stale(lake, Timeframe.M15) == DAYS
 
 
 def test_a_revision_touches_its_window_alone(lake: Lake) -> None:
-    remember_inputs(lake, D1, DAYS, inputs(lake))
+    remember(lake, DAYS)
     source = MemorySource(changed(DAYS[3], 55.0))
     weekly = RefetchPolicy(day_after=False, every_weeks=1)
     later = LATER + dt.timedelta(days=8)
     assert ingest(lake, source, D1, DAYS, "ABC", now=later, policy=weekly).revised == (DAYS[3],)
-    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
-    assert changed_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
+    assert stale(lake) == DAYS[3 : 3 + WARM_UP + 1]
+    assert changed_since(lake) == DAYS[3 : 3 + WARM_UP + 1]
 
 
 def test_a_new_session_is_stale_alone(tmp_path) -> None:
     lake = Lake(tmp_path)
     ingest(lake, MemorySource(), D1, DAYS[:-1], "ABC", now=LATER)
-    remember_inputs(lake, D1, DAYS[:-1], inputs(lake))
+    remember(lake, DAYS[:-1])
     ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
-    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[-1:]
+    assert stale(lake) == DAYS[-1:]
 
 
 def test_a_changed_definition_makes_all_stale(lake: Lake) -> None:
-    remember_inputs(lake, D1, DAYS, inputs(lake))
-    assert stale_sessions(lake, D1, inputs(lake, "v2")) == DAYS
+    remember(lake, DAYS)
+    assert stale(lake, definitions=Definitions(window={"a": "v2"})) == DAYS
+
+
+def test_a_changed_definition_makes_its_own_feature_stale_alone(lake: Lake) -> None:
+    made = Definitions(window={"a": "v1", "b": "v1"}, history={"c": "v1"})
+    remember(lake, DAYS, made)
+    now = Definitions(window={"a": "v1", "b": "v2", "d": "v1"}, history={"c": "v1"})
+    found = stale_features(lake, D1, inputs(lake), now)
+    assert found == dict.fromkeys(DAYS, frozenset({"b", "d"}))
+    assert now.version(inputs(lake)[DAYS[0]]) != made.version(inputs(lake)[DAYS[0]])
+
+
+def test_what_carries_a_state_rests_on_all_sessions_before(lake: Lake) -> None:
+    both = Definitions(window={"a": "v1"}, history={"c": "v1"})
+    remember(lake, DAYS, both)
+    source = MemorySource(changed(DAYS[3], 55.0))
+    weekly = RefetchPolicy(day_after=False, every_weeks=1)
+    ingest(lake, source, D1, DAYS, "ABC", now=LATER + dt.timedelta(days=8), policy=weekly)
+    found = stale_features(lake, D1, inputs(lake), both)
+    assert [s for s, names in found.items() if "a" in names] == DAYS[3 : 3 + WARM_UP + 1]
+    assert [s for s, names in found.items() if "c" in names] == DAYS[3:]
+
+
+def test_a_log_of_an_earlier_version_counts_for_nothing(lake: Lake) -> None:
+    old = pl.DataFrame({"timeframe": ["1d"], "session": DAYS[:1], "inputs": ["digest"]})
+    lake.replace("feature_log", old, None)
+    assert stale(lake) == DAYS
+    remember(lake, DAYS)
+    assert stale(lake) == []
 
 
 def test_a_corporate_action_touches_the_windows_that_hold_its_ex_date(lake: Lake) -> None:
-    remember_inputs(lake, D1, DAYS, inputs(lake))
+    remember(lake, DAYS)
     split = pl.DataFrame(
         {
             Split.SYMBOL: ["A"],
@@ -80,7 +126,7 @@ def test_a_corporate_action_touches_the_windows_that_hold_its_ex_date(lake: Lake
         schema=SPLIT_SCHEMA,
     )
     lake.replace("splits", split, None)
-    assert stale_sessions(lake, D1, inputs(lake)) == DAYS[4 : 4 + WARM_UP + 1]
+    assert stale(lake) == DAYS[4 : 4 + WARM_UP + 1]
 
 
 def test_runs_end_where_a_session_is_missing() -> None:
@@ -93,10 +139,10 @@ def test_the_dataset_is_another_when_a_settled_session_is(tmp_path) -> None:
     lake = Lake(tmp_path)
     midday = calendar.session_close(DAYS[-1]) - dt.timedelta(hours=2)
     ingest(lake, MemorySource(), D1, DAYS, "ABC", now=midday)
-    remember_inputs(lake, D1, DAYS[:-1], inputs(lake))
+    remember(lake, DAYS[:-1])
     without = dataset_digest(lake, [D1])
-    assert changed_sessions(lake, D1, inputs(lake)) == []
-    remember_inputs(lake, D1, DAYS, inputs(lake))
+    assert changed_since(lake) == []
+    remember(lake, DAYS)
     # The last one is not over: nothing is learned from it yet.
     assert dataset_digest(lake, [D1]) == without
     ingest(lake, MemorySource(), D1, DAYS, "ABC", now=LATER)
@@ -104,10 +150,10 @@ def test_the_dataset_is_another_when_a_settled_session_is(tmp_path) -> None:
 
 
 def test_a_change_of_ticker_touches_its_window_alone(lake: Lake) -> None:
-    remember_inputs(lake, D1, DAYS, inputs(lake))
+    remember(lake, DAYS)
     table = identities(
         ("ONE", "ONE", "A", None, DAYS[3], False, None),
         ("ONE", "ONE", "NEW", DAYS[3], None, True, None),
     )
     lake.replace("identities", table, None)
-    assert changed_sessions(lake, D1, inputs(lake)) == DAYS[3 : 3 + WARM_UP + 1]
+    assert changed_since(lake) == DAYS[3 : 3 + WARM_UP + 1]

@@ -21,14 +21,14 @@ def test_rows_are_sorted_by_time_and_carry_what_the_tables_say() -> None:
     assert data.keys.select("bar_end", "symbol").equals(
         data.keys.select("bar_end", "symbol").sort("bar_end", "symbol")
     )
-    assert data.x.shape == (len(data), len(feature_names()))
+    assert data.x.shape == (len(data), len(feature_names(family="core")))
     assert data.x.dtype == np.float32
     features = compute_features(adjusted_daily(of))
     row = len(data) // 2
     at = (pl.col("symbol") == data.keys["symbol"][row]) & (
         pl.col("bar_end") == data.keys["bar_end"][row]
     )
-    wanted = features.filter(at).select(feature_names()).row(0)
+    wanted = features.filter(at).select(feature_names(family="core")).row(0)
     assert data.x[row].tolist() == pytest.approx(list(wanted))
     label = labels_of(of).filter(at)
     assert data.excess_return[row] == label["excess_return"].item()

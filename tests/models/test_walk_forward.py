@@ -58,7 +58,10 @@ def test_labels_were_known_before_the_first_forecast_that_used_them(horizon) -> 
     of = market(seed=5, symbols=4, sessions=80, minute_sessions=12)
     bars = adjusted_bars(of, horizon.name)
     data = assemble(
-        compute_features(bars), forward_returns(bars, horizon), feature_names(), steps=1
+        compute_features(bars),
+        forward_returns(bars, horizon),
+        feature_names(family="core"),
+        steps=1,
     )
     gap = horizon.sessions + 1
     first = gap + (2 if horizon.timeframe.is_intraday else 10)
@@ -83,7 +86,10 @@ def test_what_comes_later_changes_no_earlier_forecast() -> None:
         pl.when(late).then(shuffled).otherwise(pl.col(Bar.CLOSE)).alias(Bar.CLOSE)
     )
     data = assemble(
-        compute_features(spoiled), forward_returns(spoiled, DAILY), feature_names(), steps=1
+        compute_features(spoiled),
+        forward_returns(spoiled, DAILY),
+        feature_names(family="core"),
+        steps=1,
     )
     other = walk(data).predictions
     upto = pl.col("session") <= cut
@@ -96,7 +102,9 @@ def test_history_that_ends_earlier_gives_the_same_forecasts() -> None:
     whole = walk(dataset_of(of)).predictions
     cut = whole["session"].unique().sort()[29]
     bars = adjusted_daily(of).filter(pl.col(Bar.SESSION) <= cut)
-    data = assemble(compute_features(bars), forward_returns(bars, DAILY), feature_names(), steps=1)
+    data = assemble(
+        compute_features(bars), forward_returns(bars, DAILY), feature_names(family="core"), steps=1
+    )
     assert bits(walk(data).predictions) == bits(whole.filter(pl.col("session") <= cut))
 
 
@@ -165,7 +173,9 @@ def test_a_dataset_without_any_label_is_refused() -> None:
         pl.lit(None, pl.Datetime("us", "UTC")).alias("label_known_at"),
         pl.lit(None, pl.Float64).alias("excess_return"),
     )
-    data = assemble(compute_features(adjusted_daily(of)), unknown, feature_names(), steps=1)
+    data = assemble(
+        compute_features(adjusted_daily(of)), unknown, feature_names(family="core"), steps=1
+    )
     with pytest.raises(ModelError, match="cannot train linear"):
         walk(data)
 

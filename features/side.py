@@ -1,0 +1,42 @@
+"""Tables beside the bars that features may look at, each row with the time it became known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from market.timeframes import Timeframe
+
+
+@dataclass(frozen=True)
+class SideTables:
+    """What is known besides the bars of one timeframe; ``None`` where there is no such table.
+
+    Attributes
+    ----------
+    longer : mapping
+        Forward-adjusted bars (``BAR_SCHEMA``) of longer timeframes.
+    indices : pl.DataFrame, optional
+        ``INDEX_SCHEMA``: daily values of the VIX and its like.
+    yields : pl.DataFrame, optional
+        ``TREASURY_YIELD_SCHEMA``.
+    news : pl.DataFrame, optional
+        ``NEWS_SCHEMA``.
+    events : pl.DataFrame, optional
+        ``symbol``, ``date``, ``known_at``: days of earnings or the like, and when each date was
+        announced.
+    premarket : pl.DataFrame, optional
+        ``BAR_SCHEMA``, forward-adjusted 1-minute bars before the open.
+    sectors : pl.DataFrame, optional
+        ``symbol``, ``sector``: names of sectors.
+    """
+
+    longer: Mapping[Timeframe, pl.DataFrame] = field(default_factory=dict[Timeframe, pl.DataFrame])
+    indices: pl.DataFrame | None = None
+    yields: pl.DataFrame | None = None
+    news: pl.DataFrame | None = None
+    events: pl.DataFrame | None = None
+    premarket: pl.DataFrame | None = None
+    sectors: pl.DataFrame | None = None

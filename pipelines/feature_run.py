@@ -1,0 +1,290 @@
+"""Bring the features of some sessions up to date: only what is stale, in parts that fit memory."""
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from features.compute import longest_lookback
+from features.definitions import definition_hashes, definitions_hash
+from features.incremental import (
+    Checkpoint,
+    compute_increment,
+    out_of_reach,
+    session_to_keep,
+    short_of_bars,
+)
+from features.side import SideTables
+from features.spec import PANEL_KEYS, Feature
+from market import calendar
+from market.bars import by_company, read_adjusted, symbols_of
+from market.ingest_log import read_log
+from market.lake import Lake
+from market.lineage import (
+    Definitions,
+    Inputs,
+    contiguous,
+    input_hashes,
+    remember_inputs,
+    stale_features,
+)
+from market.schema import Bar
+from market.timeframes import Timeframe
+
+# Values computed at once: four bytes each, beside the bars that they come from.
+_CELLS_AT_ONCE = 250_000_000
+_CHECKPOINTS_KEPT = 8
+
+
+def feature_table(timeframe: Timeframe) -> str:
+    """Return the lake table of these features."""
+    return f"features_{timeframe.value}"
+
+
+def definitions_of(features: Sequence[Feature]) -> Definitions:
+    """Return what features are computed by, apart by how far back they reach."""
+    hashes = definition_hashes(features)
+    recursive = {f.name for f in features if f.memory.is_recursive}
+    return Definitions(
+        {n: h for n, h in hashes.items() if n not in recursive},
+        {n: h for n, h in hashes.items() if n in recursive},
+    )
+
+
+def warm_up_sessions(timeframe: Timeframe, features: Sequence[Feature]) -> int:
+    """Return how many sessions before it the features of a session read.
+
+    Twice the lookback, so that a symbol that was halted for a while still has enough bars.
+    """
+    per_session = max(1, calendar.REGULAR_MINUTES // timeframe.minutes)
+    return 2 * -(-longest_lookback(features) // per_session) + 3
+
+
+def feature_inputs(
+    lake: Lake, timeframe: Timeframe, features: Sequence[Feature]
+) -> dict[dt.date, Inputs]:
+    """Return digests of the data that the features of each session depend on."""
+    reach = warm_up_sessions(timeframe, features)
+    return input_hashes(lake, timeframe, warm_up_sessions=reach)
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did: rows written, values computed, sessions that were stale."""
+
+    rows: int
+    values: int
+    sessions: int
+    null_share: float
+
+
+class FeatureRun:
+    """One refresh of the features of a timeframe.
+
+    Parameters
+    ----------
+    lake : Lake
+        Bars in, features out.
+    timeframe : Timeframe
+        Of the bars.
+    features : sequence of Feature
+        All that are kept in the table.
+    side : SideTables, optional
+        What as-of features are read from.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        timeframe: Timeframe,
+        features: Sequence[Feature],
+        side: SideTables | None = None,
+    ) -> None:
+        self.side = side
+        self.lake = lake
+        self.timeframe = timeframe
+        self.features = tuple(features)
+        self.definitions = definitions_of(features)
+        self.inputs = feature_inputs(lake, timeframe, features)
+        self._states = f"feature_states_{timeframe.value}"
+        self._table = feature_table(timeframe)
+
+    def refresh(self, sessions: Sequence[dt.date]) -> Refreshed:
+        """Compute what is stale of these sessions, write it and remember from what it was made."""
+        stale = stale_features(self.lake, self.timeframe, self.inputs, self.definitions)
+        # A session without bars has no features, but it may have had some.
+        gone = [s for s in sessions if s not in self.inputs]
+        if gone and self.lake.exists(self._table):
+            self.lake.replace(self._table, self._empty(), gone)
+        rows = values = 0
+        nulls = 0.0
+        wanted = [s for s in sessions if s in stale]
+        for run in _alike(wanted, stale):
+            names = stale[run[0]]
+            for part in self._compute([f for f in self.features if f.name in names], run):
+                days = part[Bar.SESSION].unique().sort().to_list()
+                whole = self._with_the_rest(part, days)
+                self.lake.replace(self._table, whole, days)
+                remember_inputs(self.lake, self.timeframe, days, self.inputs, self.definitions)
+                rows += whole.height
+                values += part.height * len(names)
+                nulls += sum(part.null_count().row(0))
+        return Refreshed(rows, values, len(wanted), nulls / values if values else 0.0)
+
+    def _empty(self) -> pl.DataFrame:
+        return self.lake.scan(self._table).head(0).collect()
+
+    def _with_the_rest(self, made: pl.DataFrame, days: Sequence[dt.date]) -> pl.DataFrame:
+        """Return new columns beside those that are kept, in the order of the registry."""
+        names = [f.name for f in self.features]
+        kept = [n for n in names if n not in made.columns]
+        if kept:
+            keys = [Bar.SYMBOL.value, Bar.BAR_END.value]
+            stored = self.lake.scan(self._table).filter(pl.col(Bar.SESSION).is_in(days))
+            there = [n for n in kept if n in stored.collect_schema().names()]
+            made = made.join(stored.select(*keys, *there).collect(), on=keys, how="left")
+        return made.select(*PANEL_KEYS, *(n for n in names if n in made.columns))
+
+    def _compute(self, features: list[Feature], run: Sequence[dt.date]) -> Iterator[pl.DataFrame]:
+        """Yield the features of consecutive sessions, a part at a time."""
+        every = sorted(self.inputs)
+        begin, checkpoint = run[0], None
+        if any(f.memory.is_recursive for f in features):
+            checkpoint = self._latest_before(run[0])
+            begin = run[0] if checkpoint else every[0]
+        days = [s for s in every if begin <= s <= run[-1]]
+        size = self._sessions_at_once(len(features))
+        for k in range(0, len(days), size):
+            made, checkpoint = self._step(features, days[k : k + size], checkpoint)
+            wanted = made.filter(pl.col(Bar.SESSION) >= run[0])
+            if wanted.height:
+                yield wanted
+        names = {f.name for f in features}
+        if checkpoint is not None and checkpoint.bars and names >= set(self.definitions.history):
+            self._keep(checkpoint)
+
+    def _sessions_at_once(self, columns: int) -> int:
+        log = read_log(self.lake, Timeframe.M1 if self.timeframe.is_intraday else Timeframe.D1)
+        symbols = max(len(entry.symbols) for entry in log.values())
+        per_session = max(1, calendar.REGULAR_MINUTES // self.timeframe.minutes)
+        return max(1, _CELLS_AT_ONCE // (symbols * per_session * columns))
+
+    def _step(
+        self, features: list[Feature], days: Sequence[dt.date], checkpoint: Checkpoint | None
+    ) -> tuple[pl.DataFrame, Checkpoint | None]:
+        """Compute one part; return it with the checkpoint for the next one."""
+        recursive = any(f.memory.is_recursive for f in features)
+        every = sorted(self.inputs)
+        anchor = every.index(days[0])
+        if checkpoint is not None:
+            anchor = max(k for k, s in enumerate(every) if s <= checkpoint.session)
+        back = warm_up_sessions(self.timeframe, features) // 2
+        first = 0 if recursive and checkpoint is None else max(0, anchor - back)
+        kept: list[Checkpoint] = []
+
+        def compute(bars: pl.DataFrame) -> pl.DataFrame:
+            bars, whole = self._with_enough(bars, features, every[first], days[0], checkpoint)
+            made = compute_increment(
+                bars,
+                features,
+                start=days[0],
+                keep=self._session_to_keep(bars, features, checkpoint),
+                checkpoint=checkpoint,
+                whole=whole,
+                side=self.side,
+            )
+            kept.append(made.checkpoint)
+            return made.features
+
+        bars = read_adjusted(self.lake, self.timeframe, every[first], days[-1])
+        made = by_company(self.lake, bars, compute)
+        return made, kept[0] if recursive else None
+
+    def _session_to_keep(
+        self, bars: pl.DataFrame, features: list[Feature], checkpoint: Checkpoint | None
+    ) -> dt.date:
+        nothing = bars[Bar.SESSION].min() - dt.timedelta(days=1)  # type: ignore[operator]
+        found = session_to_keep(bars, features) or nothing
+        return found if checkpoint is None else max(found, checkpoint.session)
+
+    def _with_enough(
+        self,
+        bars: pl.DataFrame,
+        features: list[Feature],
+        first: dt.date,
+        start: dt.date,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[pl.DataFrame, list[str]]:
+        """Add all earlier bars of symbols that lack some, and for all symbols of their window."""
+        if first == min(self.inputs):
+            return bars, []
+        short = (
+            short_of_bars(bars, features, start)
+            if checkpoint is None
+            else out_of_reach(bars, features, start=start, checkpoint=checkpoint)
+        )
+        if not short:
+            return bars, []
+        before = calendar.previous_session(first)
+        names = symbols_of(self.lake, short)
+        own = self._companies(None, before, names).filter(pl.col(Bar.SYMBOL).is_in(short))
+        if own.is_empty():
+            return bars, [] if checkpoint is None else short
+        # What is measured against all symbols needs all of them as far back as its window goes.
+        lookback = longest_lookback(features)
+        window = own.group_by(Bar.SYMBOL).agg(pl.col(Bar.SESSION).tail(lookback).first())
+        begin = window[Bar.SESSION].min()
+        others = self._companies(begin, before, None).filter(~pl.col(Bar.SYMBOL).is_in(short))
+        return pl.concat([own, others, bars]), short
+
+    def _companies(
+        self, start: dt.date | None, end: dt.date, symbols: Sequence[str] | None
+    ) -> pl.DataFrame:
+        bars = read_adjusted(self.lake, self.timeframe, start, end, symbols)
+        made: list[pl.DataFrame] = []
+
+        def keep(rows: pl.DataFrame) -> pl.DataFrame:
+            made.append(rows)
+            return rows
+
+        by_company(self.lake, bars, keep)
+        return made[0]
+
+    def _made_from(self, session: dt.date) -> str:
+        recursive = [f for f in self.features if f.memory.is_recursive]
+        return self.inputs[session].history + definitions_hash(recursive)
+
+    def _latest_before(self, session: dt.date) -> Checkpoint | None:
+        """Return the newest stored state before a session that rests on what is there now."""
+        for kept in sorted(self.lake.sessions(self._states), reverse=True):
+            if kept < session and kept in self.inputs:
+                rows = self.lake.scan(self._states).filter(pl.col(Bar.SESSION) == kept).collect()
+                if rows["made_from"][0] == self._made_from(kept):
+                    return Checkpoint.from_frame(rows.drop("made_from"))
+        return None
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.session not in self.inputs:
+            return
+        made_from = pl.lit(self._made_from(checkpoint.session)).alias("made_from")
+        rows = checkpoint.to_frame().with_columns(made_from)
+        self.lake.replace(self._states, rows, [checkpoint.session])
+        old = sorted(self.lake.sessions(self._states))[:-_CHECKPOINTS_KEPT]
+        if old:
+            self.lake.replace(self._states, rows.head(0), old)
+
+
+def _alike(
+    sessions: Sequence[dt.date], stale: Mapping[dt.date, frozenset[str]]
+) -> list[list[dt.date]]:
+    """Return runs of consecutive sessions of which the same features are stale."""
+    out: list[list[dt.date]] = []
+    for run in contiguous(sessions):
+        for session in run:
+            joins = out and out[-1][-1] in run and stale[out[-1][-1]] == stale[session]
+            if joins:
+                out[-1].append(session)
+            else:
+                out.append([session])
+    return out
