@@ -39,7 +39,7 @@ from market.synthetic_reference import generate_reference
 from market.timeframes import Timeframe
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.audited import scalers_subject
-from pipelines.assets.features import kept_features, used_timeframes
+from pipelines.feature_run import kept_features, used_timeframes
 from pipelines.settings import Settings
 
 Progress = Callable[[str, int, int], None]
