@@ -14,6 +14,7 @@ BENCHMARKS = (
     "simulate_backtest",
     "technical_vs_pandas_ta",
     "feature_scaling",
+    "leak_audit",
 )
 
 
