@@ -1,4 +1,4 @@
-"""The leak audit's score: how many planted leaks it catches, and how many clean things it accuses."""
+"""The leak audit's score: planted leaks that it catches, clean columns that it accuses."""
 
 from features.audited import barriers_subject, features_subject, labels_subject, regimes_subject
 from features.leakage import Subject, audit, choose_cuts

@@ -43,6 +43,8 @@ from pipelines.feature_run import kept_features, used_timeframes
 from pipelines.settings import Settings
 
 Progress = Callable[[str, int, int], None]
+# A third to learn from, and cut-offs in the last fifth; the longest core lookback is 41 bars.
+_SESSIONS_FOR_SCALERS = 90
 _SIDE = ("indices", "treasury_yields", "news")
 
 
@@ -94,15 +96,19 @@ def load_features(place: str) -> list[Feature]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = getattr(module, name, None)
-    made = [found] if isinstance(found, Feature) else list(found or ())
-    if not made or not all(isinstance(f, Feature) for f in made):
+    made = [found] if isinstance(found, Feature) else found
+    if (
+        not isinstance(made, list | tuple)
+        or not made
+        or not all(isinstance(f, Feature) for f in made)
+    ):
         raise UsageError(
             "this is no feature",
             got=place,
             allowed="a features.spec.Feature, or a sequence of them",
             remedy=f"define {name} in {path.name}",
         )
-    return made
+    return list(made)
 
 
 def run_audit(
@@ -144,7 +150,8 @@ def run_audit(
     else:
         lake = Lake(settings.lake_root)
         tables = _from_lake(lake, sessions, minute_sessions if _any_intraday(wanted) else 0)
-    subjects = _subjects(settings, wanted, features)
+    days = tables["bars_1d"][Bar.SESSION].n_unique()
+    subjects = _subjects(settings, wanted, features, days)
     audited: list[Audited] = []
     findings: list[Finding] = []
     chosen = choose_cuts(tables, cuts, seed=seed)
@@ -168,7 +175,10 @@ def _of(
 
 
 def _subjects(
-    settings: Settings, timeframes: Sequence[Timeframe], features: Sequence[Feature] | None
+    settings: Settings,
+    timeframes: Sequence[Timeframe],
+    features: Sequence[Feature] | None,
+    sessions: int,
 ) -> list[tuple[Subject, int, bool]]:
     """Return what to audit, with its number of columns, and whether it needs a long history."""
     made: list[tuple[Subject, int, bool]] = []
@@ -183,14 +193,14 @@ def _subjects(
     made.append((regimes_subject(), 4, False))
     if settings.universe.kind != "fixed":
         made.append((_universe_subject(settings), 1, False))
-    daily = [h for h in horizons if h.timeframe is Timeframe.D1]
-    if daily:
-        made.append((_scalers(daily[0]), 5, True))
+    daily = [h for h in horizons if h.timeframe is Timeframe.D1 and h.steps == 1]
+    if daily and sessions >= _SESSIONS_FOR_SCALERS:
+        made.append((_scalers(daily[0], sessions // 3), 5, True))
     return made
 
 
-def _scalers(horizon: Horizon) -> Subject:
-    return scalers_subject(horizon, CORE, min_train_sessions=120, test_sessions=60)
+def _scalers(horizon: Horizon, window: int) -> Subject:
+    return scalers_subject(horizon, CORE, min_train_sessions=window, test_sessions=window // 2)
 
 
 def _universe_subject(settings: Settings) -> Subject:
