@@ -15,6 +15,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long examples take depends on what else the machine does: no verdict rests on it.
+settings.register_profile("isobar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("isobar")
 
 if TYPE_CHECKING:
     from tests.pipelines.installation import Installation

@@ -352,7 +352,6 @@ class TestWorkspace:
                 lambda: workspace.bars("ZZAA", start="2025-06-03", end="2025-06-02"),
             ),
             (FeatureError, "volatility_20", lambda: workspace.features(names=["volatility_2"])),
-            (LakeError, "features_5m", lambda: workspace.features(timeframe="5m")),
             (UsageError, "SQL", lambda: workspace.sql("selec 1")),
         ]
         for kind, text, call in wrong:
@@ -361,6 +360,8 @@ class TestWorkspace:
         with environment_of({"ISOBAR_HOME": str(tmp_path)}):
             empty = Workspace(tmp_path)
         assert "empty" in repr(empty)
+        with pytest.raises(LakeError, match="no table 'bars_1d' yet"):
+            empty.features()
         with pytest.raises(LakeError, match="isobar bootstrap"):
             empty.bars("ZZAA")
 
