@@ -1,0 +1,104 @@
+"""On real bars every feature is finite where its lookback is met, but for what has no value."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features.audited import adjusted_bars
+from features.compute import compute_features
+from features.registry import select_features
+from features.spec import Feature, Memory, Stage
+from market.replay_data import load_bars_file
+from market.schema import BAR_SCHEMA, Bar, empty
+from market.timeframes import Timeframe
+
+SAMPLES = os.environ.get("ISOBAR_SAMPLE_BARS", "")
+pytestmark = [
+    pytest.mark.real_bars,
+    pytest.mark.skipif(not SAMPLES, reason="ISOBAR_SAMPLE_BARS names no folder of real bars"),
+]
+EVERY = bool(os.environ.get("ISOBAR_RELIABILITY"))
+CASES = {
+    "daily": ("daily_us504_raw_1999_2014", Timeframe.D1),
+    "five minutes": ("minute_142_2018_02_04", Timeframe.M5),
+    "minutes": ("minute_99_extended_2025_01_02", Timeframe.M1),
+}
+
+
+@lru_cache(maxsize=4)
+def bars_of(case: str) -> pl.DataFrame:
+    name, timeframe = CASES[case]
+    loaded = load_bars_file(
+        Path(SAMPLES) / f"{name}.parquet", as_of=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    )
+    tables = {
+        "bars_1d": empty(BAR_SCHEMA) if loaded.daily is None else loaded.daily,
+        "bars_1m": empty(BAR_SCHEMA) if loaded.minute is None else loaded.minute,
+        "splits": loaded.splits,
+        "dividends": loaded.dividends,
+    }
+    bars = adjusted_bars(tables, timeframe).sort(Bar.SYMBOL, Bar.BAR_END)
+    if EVERY:
+        return bars
+    few = bars[Bar.SYMBOL].unique().sort().gather_every(12)
+    return bars.filter(pl.col(Bar.SYMBOL).is_in(few.implode()))
+
+
+def from_bars(timeframe: Timeframe) -> list[Feature]:
+    return [f for f in select_features(timeframe=timeframe) if f.stage is not Stage.AS_OF]
+
+
+@lru_cache(maxsize=4)
+def made(case: str) -> pl.DataFrame:
+    return compute_features(bars_of(case), from_bars(CASES[case][1]))
+
+
+def degenerate() -> pl.Expr:
+    """A bar in which something that features divide by is nothing."""
+    middle = pl.col(Bar.HIGH) + pl.col(Bar.LOW)
+    unchanged = (
+        x == x.shift(1).over(Bar.SYMBOL) for x in (pl.col(Bar.CLOSE), pl.col(Bar.VOLUME), middle)
+    )
+    flat, idle = pl.col(Bar.HIGH) == pl.col(Bar.LOW), pl.col(Bar.VOLUME) <= 0
+    return pl.any_horizontal(flat, idle, *unchanged)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_value_is_infinite(case: str) -> None:
+    frame = made(case)
+    bad = frame.select((~pl.col(pl.Float32).is_finite()).sum())
+    assert bad.row(0) == (0,) * bad.width
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_null_after_the_lookback_has_nothing_to_divide_by(case: str) -> None:
+    bars, frame = bars_of(case), made(case)
+    marks = bars.select(
+        pl.int_range(1, pl.len() + 1).over(Bar.SYMBOL).alias("age"),
+        # How many bars ago the last degenerate one was.
+        (pl.int_range(pl.len()) - pl.when(degenerate()).then(pl.int_range(pl.len())).forward_fill())
+        .over(Bar.SYMBOL)
+        .alias("ago"),
+    )
+    for feature in from_bars(CASES[case][1]):
+        if feature.memory is Memory.SESSION:
+            continue
+        found = marks.filter(frame[feature.name].is_null() & (marks["age"] >= feature.lookback))
+        unexplained = found.filter(~(pl.col("ago") < feature.lookback).fill_null(value=False))
+        assert unexplained.is_empty(), f"{feature.name}: {unexplained.height} of {bars.height}"
+        # A tenth of one-minute bars have no range; of nothing else is there as little.
+        assert found.height <= 0.15 * bars.height, feature.name
+
+
+def test_the_range_of_a_bar_is_null_exactly_where_there_is_none() -> None:
+    bars, frame = bars_of("minutes"), made("minutes")
+    flat = bars[Bar.HIGH] == bars[Bar.LOW]
+    assert 0.01 < flat.mean() < 0.5
+    for name in ("KMID2", "KUP2", "KLOW2", "KSFT2", "close_location"):
+        assert (frame[name].is_null() == flat).all(), name
