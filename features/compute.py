@@ -341,9 +341,15 @@ def _from_side(feature: Feature, keys: pl.DataFrame, side: SideTables) -> pl.Ser
     by = [Bar.SYMBOL.value] if Bar.SYMBOL in table.columns else []
     newest = table.select(*by, Bar.KNOWN_AT, "value").sort(Bar.KNOWN_AT, maintain_order=True)
     value = pl.col("value").cast(pl.Float32)
+    symbol = pl.col(Bar.SYMBOL)
+    if by:
+        # Rows of no symbol are about every symbol that has no rows of its own.
+        named = table[Bar.SYMBOL].unique().drop_nulls().implode()
+        newest = newest.with_columns(symbol.fill_null(""))
+        symbol = pl.when(symbol.is_in(named)).then(symbol).otherwise(pl.lit("")).alias(Bar.SYMBOL)
     return (
         keys.lazy()
-        .select(Bar.SYMBOL, "as_of")
+        .select(symbol, "as_of")
         .with_row_index("_row")
         .sort("as_of")
         .join_asof(

@@ -9,7 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from features import alpha158, core, cross_section
+from features import (
+    alpha158,
+    calendar_features,
+    core,
+    cross_section,
+    longer_bars,
+    macro_features,
+    microstructure,
+    sentiment,
+)
 from features.spec import Feature
 from market.errors import FeatureError
 from market.timeframes import Timeframe
@@ -17,7 +26,16 @@ from market.timeframes import Timeframe
 CORE: tuple[Feature, ...] = (*core.FEATURES, *cross_section.CORE)
 """The plain set that :func:`features.compute.compute_features` computes unless told otherwise."""
 
-FAMILIES: dict[str, tuple[Feature, ...]] = {"core": CORE, "alpha158": alpha158.FEATURES}
+FAMILIES: dict[str, tuple[Feature, ...]] = {
+    "core": CORE,
+    "alpha158": alpha158.FEATURES,
+    "microstructure": microstructure.FEATURES,
+    "cross_section": cross_section.FEATURES,
+    "calendar": calendar_features.FEATURES,
+    "macro": macro_features.FEATURES,
+    "sentiment": sentiment.FEATURES,
+    "longer_bars": longer_bars.FEATURES,
+}
 
 REGISTRY: tuple[Feature, ...] = tuple(f for family in FAMILIES.values() for f in family)
 _BY_NAME = {f.name: f for f in REGISTRY}
