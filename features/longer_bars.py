@@ -23,7 +23,9 @@ _NAMES = (
     *("return_1", "return_5", "volatility_20", "close_location"),
     *("volume_ratio", "rsi_14_cutler"),
 )
-_INNER = tuple(f for f in core.FEATURES if f.name in _NAMES)
+INNER = tuple(f for f in core.FEATURES if f.name in _NAMES)
+"""What is computed on the longer bars."""
+
 _AS_OF = PANEL_KEYS[-1]
 
 
@@ -39,7 +41,7 @@ def _of_longer(
         # The engine knows the registry, and so this family: it can be imported only when it runs.
         from features.compute import compute_features
 
-        return compute_features(bars, _INNER)
+        return compute_features(bars, INNER)
 
     made = side.shared((FAMILY, timeframe), make)
     return made.select(Bar.SYMBOL, pl.col(_AS_OF).alias(Bar.KNOWN_AT), pl.col(name).alias("value"))
@@ -58,5 +60,5 @@ FEATURES: tuple[Feature, ...] = tuple(
         scope=Scope.INTRADAY,
     )
     for timeframe in TIMEFRAMES
-    for inner in _INNER
+    for inner in INNER
 )
