@@ -71,8 +71,10 @@ def _days_since(days: Integers, moments: Integers, dates: Integers, known: Integ
 
 
 def _of_events(side: SideTables, ahead: bool) -> pl.DataFrame | None:
-    events = side.events
-    if events is None or events.is_empty():
+    if side.events is None:
+        return None
+    events = side.events.drop_nulls([Bar.SYMBOL, DATE, Bar.KNOWN_AT])
+    if events.is_empty():
         return None
     moments = side.shared("event_moments", lambda: _moments(events))
     days = moments["day"].to_physical().cast(pl.Int64).to_numpy()

@@ -11,6 +11,7 @@ import polars as pl
 
 from features.as_of import before, in_order, padded, series, windows
 from features.kernels import Values
+from features.panel import ratio
 from features.side import SideTables
 from features.spec import Feature, Stage
 from market.schema import Bar, IndexBar, Yield
@@ -49,7 +50,7 @@ def _level(closes: Values) -> Values:
 
 
 def _change(closes: Values, sessions: int) -> Values:
-    return closes / before(closes, sessions) - 1.0
+    return ratio(closes, before(closes, sessions)) - 1.0
 
 
 def _percentile(closes: Values) -> Values:
@@ -61,7 +62,8 @@ def _percentile(closes: Values) -> Values:
 
 
 def _over_quarter(closes: Values) -> Values:
-    return closes / padded(windows(closes, _QUARTER).mean(axis=1), len(closes)) - 1.0
+    mean = padded(windows(closes, _QUARTER).mean(axis=1), len(closes))
+    return ratio(closes, mean) - 1.0
 
 
 def _term(side: SideTables) -> pl.DataFrame | None:

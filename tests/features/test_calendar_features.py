@@ -233,6 +233,9 @@ def test_an_event_long_ago_is_forgotten_also_when_none_follows() -> None:
 def test_without_a_table_of_events_there_is_nothing() -> None:
     daily = market(seed=3, symbols=4, sessions=110).daily
     empty = events_of(daily).head(0)
-    a, b = (compute_features(daily, EVENTS, SideTables(events=e)) for e in (None, empty))
-    assert bits(a) == bits(b)
+    undated = events_of(daily).with_columns(pl.lit(None, pl.Date).alias("date"))
+    a, b, c = (
+        compute_features(daily, EVENTS, SideTables(events=e)) for e in (None, empty, undated)
+    )
+    assert bits(a) == bits(b) == bits(c)
     assert a["days_to_event"].null_count() == daily.height

@@ -159,3 +159,16 @@ def test_without_tables_there_is_nothing() -> None:
     for side in (SideTables(), SideTables(indices=indices.head(0), yields=yields.head(0))):
         out = compute_features(bars, MACRO, side)
         assert all(out[f.name].null_count() == 3 for f in MACRO)
+
+
+def test_values_that_cannot_be_are_null_and_not_infinite() -> None:
+    daily, indices, yields = long_market()
+    n = pl.int_range(pl.len())
+    for bad in (0.0, float("nan"), float("inf"), None):
+        hostile = pl.when(n % 9 == 0).then(bad).otherwise("close").alias("close")
+        curve = pl.when(n % 9 == 0).then(bad).otherwise(Yield.YEAR_10).alias(Yield.YEAR_10)
+        side = SideTables(indices=indices.with_columns(hostile), yields=yields.with_columns(curve))
+        out = compute_features(daily, MACRO, side)
+        for feature in MACRO:
+            column = out[feature.name].drop_nulls()
+            assert column.is_finite().all(), feature.name
