@@ -22,6 +22,7 @@ SILENCE = dt.timedelta(days=7)
 
 _EVERYBODY = pl.lit(None, dtype=pl.String).alias(Bar.SYMBOL)
 _COVERED = "covered"
+_ARTICLES, _TONE, _LABELLED = _MARKS = ("articles", "tone", "labelled")
 
 
 def _articles(side: SideTables) -> pl.DataFrame | None:
@@ -39,10 +40,12 @@ def _articles(side: SideTables) -> pl.DataFrame | None:
                 News.ARTICLE_ID,
                 News.SYMBOL,
                 News.KNOWN_AT,
-                articles=pl.lit(1.0),
-                tone=(label == "positive").fill_null(value=False).cast(pl.Float64)
-                - (label == "negative").fill_null(value=False).cast(pl.Float64),
-                labelled=label.is_not_null().cast(pl.Float64),
+                pl.lit(1.0).alias(_ARTICLES),
+                (
+                    (label == "positive").fill_null(value=False).cast(pl.Float64)
+                    - (label == "negative").fill_null(value=False).cast(pl.Float64)
+                ).alias(_TONE),
+                label.is_not_null().cast(pl.Float64).alias(_LABELLED),
             )
         ),
     )
@@ -65,109 +68,95 @@ def _coverage(articles: pl.DataFrame) -> pl.DataFrame:
     ).sort(Bar.KNOWN_AT)
 
 
-def _in_window(
-    articles: pl.DataFrame, coverage: pl.DataFrame, mark: str, days: int
-) -> pl.DataFrame:
-    """Return the sum of a mark over the last days: ``symbol`` (null: all others), steps in time."""
-    window = dt.timedelta(days=days)
+def _in_window(articles: pl.DataFrame, coverage: pl.DataFrame, days: int) -> pl.DataFrame:
+    """Return sums of the marks over the last days: ``symbol`` (null: all others), steps in time."""
+    window, marks = dt.timedelta(days=days), pl.col(_MARKS)
     begin = pl.lit(coverage[Bar.KNOWN_AT][0])
     names = pl.concat([articles.select(Bar.SYMBOL).unique(), pl.select(_EVERYBODY)])
+    # Where the answer changes without an article.
     moments = pl.concat(
         [coverage.select(Bar.KNOWN_AT), coverage.head(1).select(pl.col(Bar.KNOWN_AT) + window)]
     ).unique()
-    rise = articles.select(Bar.SYMBOL, Bar.KNOWN_AT, pl.col(mark).alias(VALUE))
-    fall = rise.with_columns(pl.col(Bar.KNOWN_AT) + window, -pl.col(VALUE))
-    still = names.join(moments, how="cross").with_columns(pl.lit(0.0).alias(VALUE))
+    rise = articles.select(Bar.SYMBOL, Bar.KNOWN_AT, *_MARKS)
+    fall = rise.with_columns(pl.col(Bar.KNOWN_AT) + window, -marks)
+    still = names.join(moments, how="cross").with_columns(pl.lit(0.0).alias(m) for m in _MARKS)
     return (
-        pl.concat([rise, fall, still.select(rise.columns)])
+        pl.concat([rise, fall, still])
         .group_by(Bar.SYMBOL, Bar.KNOWN_AT)
-        .agg(pl.col(VALUE).sum())
+        .agg(marks.sum())
         .sort(Bar.SYMBOL, Bar.KNOWN_AT)
-        .with_columns(pl.col(VALUE).cum_sum().over(Bar.SYMBOL))
+        .with_columns(marks.cum_sum().over(Bar.SYMBOL))
         .sort(Bar.KNOWN_AT, maintain_order=True)
         .join_asof(coverage, on=Bar.KNOWN_AT, strategy="backward")
         .with_columns(
-            pl.when(pl.col(_COVERED) & (pl.col(Bar.KNOWN_AT) >= begin + window)).then(VALUE)
+            pl.when(pl.col(_COVERED) & (pl.col(Bar.KNOWN_AT) >= begin + window)).then(marks)
         )
         .drop(_COVERED)
     )
 
 
-def _sums(side: SideTables, mark: str, days: int) -> pl.DataFrame | None:
+def _sums(side: SideTables, days: int, *, market: bool = False) -> pl.DataFrame | None:
     articles = _articles(side)
     if articles is None:
         return None
     coverage = side.shared("coverage", lambda: _coverage(articles))
-    return side.shared((mark, days), lambda: _in_window(articles, coverage, mark, days))
+    if not market:
+        return side.shared(("news", days), lambda: _in_window(articles, coverage, days))
+    once = articles.unique(News.ARTICLE_ID, keep="first", maintain_order=True)
+    once = once.with_columns(pl.lit("*").alias(Bar.SYMBOL))
+    made = side.shared(("market news", days), lambda: _in_window(once, coverage, days))
+    return made.filter(pl.col(Bar.SYMBOL).is_not_null())
 
 
-def _together(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
-    """Return two sets of steps as one, ``value`` and ``other``, at every step of either."""
+def _count(side: SideTables, days: int) -> pl.DataFrame | None:
+    sums = _sums(side, days)
+    return None if sums is None else sums.rename({_ARTICLES: VALUE})
+
+
+def _balance(side: SideTables, days: int) -> pl.DataFrame | None:
+    sums = _sums(side, days)
+    if sums is None:
+        return None
+    labelled = pl.col(_LABELLED)
+    return sums.with_columns(pl.when(labelled > 0).then(pl.col(_TONE) / labelled).alias(VALUE))
+
+
+def _attention(side: SideTables, days: int, *, market: bool = False) -> pl.DataFrame | None:
+    now, base = (_sums(side, n, market=market) for n in (days, BASE_DAYS))
+    if now is None or base is None:
+        return None
+    usual = pl.col("usual") * (days / BASE_DAYS)
+    out = _together(now, base).with_columns(
+        pl.when(usual > 0).then(pl.col(VALUE) / usual).alias(VALUE)
+    )
+    return out.drop(Bar.SYMBOL) if market else out
+
+
+def _together(now: pl.DataFrame, base: pl.DataFrame) -> pl.DataFrame:
+    """Return ``value`` and ``usual``, articles of two windows, at every step of either."""
+    steps = pl.concat(
+        frame.select(Bar.SYMBOL, Bar.KNOWN_AT, _ARTICLES, own=pl.lit(own))
+        for frame, own in ((now, True), (base, False))
+    )
+    own = pl.col("own")
     return (
-        pl.concat(
-            [
-                a.with_columns(pl.lit(value=True).alias("own")),
-                b.with_columns(pl.lit(value=False).alias("own")),
-            ]
-        )
-        .sort(Bar.KNOWN_AT, "own", maintain_order=True)
+        steps.sort(Bar.KNOWN_AT, "own", maintain_order=True)
         .select(
             Bar.SYMBOL,
             Bar.KNOWN_AT,
             *(
                 # A step to nothing is a step too, so it is carried on by its place, not its value.
                 pl.when(mine)
-                .then(pl.struct(VALUE))
+                .then(pl.struct(_ARTICLES))
                 .forward_fill()
                 .over(Bar.SYMBOL)
-                .struct.field(VALUE)
+                .struct.field(_ARTICLES)
                 .alias(name)
-                for name, mine in (("value", pl.col("own")), ("other", ~pl.col("own")))
+                for name, mine in ((VALUE, own), ("usual", ~own))
             ),
         )
         .unique([Bar.SYMBOL, Bar.KNOWN_AT], keep="last", maintain_order=True)
     )
-
-
-def _count(side: SideTables, days: int) -> pl.DataFrame | None:
-    return _sums(side, "articles", days)
-
-
-def _over_usual(now: pl.DataFrame, usual: pl.DataFrame, days: int) -> pl.DataFrame:
-    mean = pl.col("other") * (days / BASE_DAYS)
-    return _together(now, usual).with_columns(
-        pl.when(pl.col("other") > 0).then(pl.col(VALUE) / mean).alias(VALUE)
-    )
-
-
-def _relative_count(side: SideTables, days: int) -> pl.DataFrame | None:
-    now, usual = _sums(side, "articles", days), _sums(side, "articles", BASE_DAYS)
-    return None if now is None or usual is None else _over_usual(now, usual, days)
-
-
-def _balance(side: SideTables, days: int) -> pl.DataFrame | None:
-    tone, labelled = _sums(side, "tone", days), _sums(side, "labelled", days)
-    if tone is None or labelled is None:
-        return None
-    return _together(tone, labelled).with_columns(
-        pl.when(pl.col("other") > 0).then(pl.col(VALUE) / pl.col("other")).alias(VALUE)
-    )
-
-
-def _of_market(side: SideTables, days: int) -> pl.DataFrame | None:
-    articles = _articles(side)
-    if articles is None:
-        return None
-    coverage = side.shared("coverage", lambda: _coverage(articles))
-    once = articles.unique(News.ARTICLE_ID, keep="first", maintain_order=True).with_columns(
-        pl.lit("*").alias(Bar.SYMBOL)
-    )
-
-    def sums(days: int) -> pl.DataFrame:
-        made = side.shared(("market", days), lambda: _in_window(once, coverage, "articles", days))
-        return made.filter(pl.col(Bar.SYMBOL).is_not_null())
-
-    return _over_usual(sums(days), sums(BASE_DAYS), days).select(Bar.KNOWN_AT, VALUE)
 
 
 def _news(
@@ -190,7 +179,7 @@ FEATURES: tuple[Feature, ...] = tuple(
         ),
         _news(
             f"news_attention_{n}d",
-            partial(_relative_count, days=n),
+            partial(_attention, days=n),
             f"The same over its mean of {BASE_DAYS} days",
             _ATTENTION,
         ),
@@ -202,7 +191,7 @@ FEATURES: tuple[Feature, ...] = tuple(
         ),
         _news(
             f"market_news_{n}d",
-            partial(_of_market, days=n),
+            partial(_attention, days=n, market=True),
             f"Articles about anybody in the last {n} days over their mean of {BASE_DAYS} days",
             _ATTENTION,
         ),
