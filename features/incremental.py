@@ -242,7 +242,8 @@ def session_to_keep(bars: pl.DataFrame, features: Sequence[Feature]) -> dt.date 
 
 
 def _states_of(checkpoint: Checkpoint | None, symbols: Sequence[str]) -> dict[str, State]:
-    if checkpoint is None:
+    # Taken before any bar, it knows no symbol.
+    if checkpoint is None or not checkpoint.bars:
         return {}
     place = {symbol: k for k, symbol in enumerate(checkpoint.bars)}
     there = np.array([place.get(s, -1) for s in symbols])

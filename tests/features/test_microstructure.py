@@ -371,7 +371,8 @@ def test_premarket_trades_count_from_when_their_last_minute_is_known() -> None:
         market(seed=3, symbols=2, sessions=60, minute_sessions=28).daily,
         before_open(minutes()),
     )
-    late = early.with_columns(pl.col(Bar.KNOWN_AT) + dt.timedelta(hours=2))
+    # Half an hour ends between the first minute of some and the last of all.
+    late = early.with_columns(pl.col(Bar.KNOWN_AT) + dt.timedelta(minutes=115))
     out = premarket_values(daily, late).with_columns(
         minute=(
             pl.col("as_of") - pl.col("as_of").min().over(Bar.SYMBOL, Bar.SESSION)
