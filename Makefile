@@ -5,9 +5,12 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
+PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test reliability check format lint types layers ui bench clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench bench-peers clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Isobar needs CPython 3.11 or later: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m features.warm
 	@touch $(READY)
 
 demo: $(READY) ## Run the whole pipeline offline on a synthetic market
@@ -49,5 +53,14 @@ ui: $(READY) ## Open Dagster's UI (ISOBAR_HOME=var/demo shows the demo)
 bench: $(READY) ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run
 
-clean: ## Remove the virtual environment and caches; data in var/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+bench-peers: $(READY) $(PEERS_READY) ## Compare Alpha158 with pyqlib, in an environment of its own
+	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
+
+$(PEERS_READY): benchmarks/peers/requirements.txt
+	@test -n "$(PEERS_PYTHON)" || { echo "pyqlib needs CPython 3.11 or 3.12: make bench-peers PEERS_PYTHON=python3.12"; exit 1; }
+	test -x $(PEERS)/bin/python || $(PEERS_PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+clean: ## Remove the virtual environments and caches; data in var/ stays
+	rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

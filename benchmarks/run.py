@@ -1,9 +1,21 @@
-"""`make bench`: every benchmark, printed as ratios, each in a process of its own."""
+"""`make bench`: every benchmark, printed as ratios, each in a process of its own.
+
+`make bench-peers` runs the one whose peer needs an environment of its own.
+"""
 
 import subprocess
 import sys
 
-BENCHMARKS = ("flat_files", "ingest_rest", "ingest_again", "lake_reads", "simulate_backtest")
+BENCHMARKS = (
+    "flat_files",
+    "ingest_rest",
+    "ingest_again",
+    "lake_reads",
+    "simulate_backtest",
+    "technical_vs_pandas_ta",
+    "feature_scaling",
+    "leak_audit",
+)
 
 
 def main() -> None:

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 import polars as pl
 
 from features.compute import compute_features
-from features.labels import forward_returns
+from features.labels import LABEL_COLUMNS, label_frame
 from features.leakage import Subject, Tables
 from features.regime import classify_regimes
 from features.side import SideTables
 from features.spec import Feature
+from features.triple_barrier import BARRIER_COLUMNS
 from market.actions import forward_adjust, session_factors
 from market.horizons import Horizon
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from market.timeframes import Timeframe, before_open, regular_hours, resample
+
+_BAND_BPS = 6.0
 
 
 def adjusted_bars(tables: Tables, timeframe: Timeframe) -> pl.DataFrame:
@@ -78,9 +81,23 @@ def labels_subject(horizon: Horizon) -> Subject:
     """Return the audit of a horizon's labels: null before their end is known, the same after."""
 
     def compute(tables: Tables) -> pl.DataFrame:
-        return forward_returns(adjusted_bars(tables, horizon.timeframe), horizon)
+        bars = adjusted_bars(tables, horizon.timeframe)
+        return label_frame(bars, horizon, band_bps=_BAND_BPS).drop(BARRIER_COLUMNS)
 
-    return Subject(f"labels of {horizon.name}", compute, known="label_known_at")
+    ahead = tuple(c for c in LABEL_COLUMNS if c != "label_volatility" and c not in BARRIER_COLUMNS)
+    return Subject(f"labels of {horizon.name}", compute, known="label_known_at", ahead=ahead)
+
+
+def barriers_subject(horizon: Horizon) -> Subject:
+    """Return the audit of a horizon's triple barriers, known when one is touched."""
+
+    def compute(tables: Tables) -> pl.DataFrame:
+        bars = adjusted_bars(tables, horizon.timeframe)
+        made = label_frame(bars, horizon, band_bps=_BAND_BPS)
+        return made.select(Bar.SYMBOL, Bar.BAR_END, "as_of", *BARRIER_COLUMNS)
+
+    name = f"barriers of {horizon.name}"
+    return Subject(name, compute, known="barrier_known_at", ahead=tuple(BARRIER_COLUMNS))
 
 
 def regimes_subject() -> Subject:

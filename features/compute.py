@@ -228,11 +228,9 @@ def _through_time(
         begin, end = part
         a, b = panels.offsets[begin], panels.offsets[end]
         own = None if recursion is None else _slice(recursion, begin, end, a)
-        panel = Panel(
-            {n: panels.columns[n][a:b] for n in panels.wanted},
-            panels.offsets[begin : end + 1] - a,
-            own,
-        )
+        # Copies: a kernel is compiled once more for memory that it may not write to.
+        columns = {n: panels.columns[n][a:b].copy() for n in panels.wanted}
+        panel = Panel(columns, panels.offsets[begin : end + 1] - a, own)
         _evaluate(features, panel, out[:, a:b])
         if own is not None:
             for name, state in own.after.items():

@@ -133,6 +133,7 @@ def _is_ours(value: Any) -> bool:
 def _code(code: types.CodeType, seen: set[int]) -> Iterator[str]:
     yield code.co_code.hex()
     yield repr(code.co_names)
-    docstring = code.co_consts[:1] if code.co_consts and isinstance(code.co_consts[0], str) else ()
-    for constant in code.co_consts[len(docstring) :]:
+    # The first constant of a function is its docstring, or nothing; a comprehension has none.
+    first = 0 if code.co_name.startswith("<") and code.co_name != "<lambda>" else 1
+    for constant in code.co_consts[first:]:
         yield from _parts(constant, seen)

@@ -143,8 +143,8 @@ def compute_increment(
     Equal to a computation over all of history within one unit in the last place of float32:
     windows are summed in other pieces, everything else is the same arithmetic.
     """
-    if checkpoint is not None:
-        checkpoint = checkpoint.without(whole)
+    # One that no symbol is in yet says nothing: bars begin where history does.
+    checkpoint = checkpoint.without(whole) if checkpoint and checkpoint.bars else None
     short = out_of_reach(bars, features, start=start, checkpoint=checkpoint)
     short = sorted({*short} - {*whole})
     if short:

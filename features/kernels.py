@@ -468,23 +468,36 @@ def group_moments(x: Values, offsets: Offsets, mean: Values, deviation: Values) 
 def group_ranks(x: Values, offsets: Offsets, out: Values) -> None:
     """Write each value's average rank in its group, from 0 for the lowest to 1; missing is NaN.
 
-    In a group of one there is nothing to rank: NaN.
+    In a group of one there is nothing to rank: NaN. Shell's sort (1959), with gaps of Ciura (2001):
+    NumPy's own takes seconds to compile.
     """
+    largest = 0
     for g in range(len(offsets) - 1):
-        a, b = offsets[g], offsets[g + 1]
-        order = np.argsort(x[a:b])  # Missing values come last.
+        largest = max(largest, offsets[g + 1] - offsets[g])
+    value, place = np.empty(largest), np.empty(largest, np.int64)
+    for g in range(len(offsets) - 1):
         n = 0
-        for i in range(a, b):
+        for i in range(offsets[g], offsets[g + 1]):
+            out[i] = NAN
             if x[i] == x[i]:
+                value[n] = x[i]
+                place[n] = i
                 n += 1
+        for gap in (1750, 701, 301, 132, 57, 23, 10, 4, 1):
+            for i in range(gap, n):
+                v, p = value[i], place[i]
+                k = i
+                while k >= gap and value[k - gap] > v:
+                    value[k] = value[k - gap]
+                    place[k] = place[k - gap]
+                    k -= gap
+                value[k] = v
+                place[k] = p
         k = 0
-        while k < n:
+        while k < n and n > 1:
             last = k
-            while last + 1 < n and x[a + order[last + 1]] == x[a + order[k]]:
+            while last + 1 < n and value[last + 1] == value[k]:
                 last += 1
-            rank = 0.5 * (k + last) / (n - 1) if n > 1 else NAN
             for m in range(k, last + 1):
-                out[a + order[m]] = rank
+                out[place[m]] = 0.5 * (k + last) / (n - 1)
             k = last + 1
-        for m in range(n, b - a):
-            out[a + order[m]] = NAN

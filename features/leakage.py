@@ -41,8 +41,9 @@ class Subject:
     dated : str
         Column with the moment (aware) from which on a row may be used.
     known : str, optional
-        For labels: column with the moment at which a row's values became known. Until then they
-        must be null, and the same ever after.
+        For labels: column with the moment at which a row's values became known.
+    ahead : tuple of str
+        The columns for which that holds: null until then, and the same ever after.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     keys: tuple[str, ...] = (Bar.SYMBOL.value, Bar.BAR_END.value)
     dated: str = "as_of"
     known: str | None = None
+    ahead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,41 +146,57 @@ def truncate(tables: Tables, cut: dt.datetime) -> dict[str, pl.DataFrame]:
 
 
 def choose_cuts(
-    tables: Tables, count: int, *, seed: int, burn_in: float = 0.3
+    tables: Tables, count: int, *, seed: int, main: str = "bars_1d", burn_in: float = 0.3
 ) -> list[dt.datetime]:
-    """Return cut-offs spread over the data, ascending: half of them beside the arrival of a row.
+    """Return cut-offs spread over the data, ascending, some of them for each table.
 
     Parameters
     ----------
     tables : mapping
         Name to frame; those with ``known_at`` count.
     count : int
-        How many.
+        How many for each table; of few rows, as many as they become known at.
     seed : int
         Of the choice.
+    main : str
+        The table whose period is audited.
     burn_in : float
-        Share of the period left out at its start, where features are null anyway.
+        Share of it left out at its start, where features are null anyway.
 
     Notes
     -----
     A cut-off exactly when a row becomes known shows what looks a row ahead; one a microsecond
-    before shows what takes a bar for known too early; one in the middle of longer bars shows what
-    looks into a bar that is not over.
+    before, what takes a row for known too early (a split, an article, a yield); one inside longer
+    bars, what looks into a bar that is not over; one where a half-hour ends, what takes the newest
+    bar for the last one.
     """
-    moments = pl.concat(
-        frame.select(pl.col(Bar.KNOWN_AT).cast(pl.Datetime("us", "UTC")))
-        for frame in tables.values()
-        if Bar.KNOWN_AT in frame.columns and frame.height
-    )[Bar.KNOWN_AT]
-    distinct = moments.unique().sort()
-    first = int(len(distinct) * burn_in)
     rng = np.random.default_rng(seed)
-    places = np.unique(np.linspace(first, len(distinct) - 2, count).astype(int))
-    jitter = rng.integers(-2, 3, len(places))
-    chosen = [int(p) for p in np.clip(places + jitter, first, len(distinct) - 2)]
-    early = dt.timedelta(microseconds=1)
-    picked = [distinct[p] - (early if k % 4 == 3 else early * 0) for k, p in enumerate(chosen)]
-    return sorted(set(picked))
+    period = tables[main][Bar.KNOWN_AT].unique().sort()
+    first: dt.datetime = period[int(len(period) * burn_in)]
+    arrivals = pl.concat(f.select(Bar.KNOWN_AT) for f in tables.values() if _is_dated(f))
+    last: dt.datetime = arrivals[Bar.KNOWN_AT].sort()[-1]
+    picked: set[dt.datetime] = set()
+    for frame in tables.values():
+        if not _is_dated(frame):
+            continue
+        moments = frame[Bar.KNOWN_AT].unique().sort()
+        moments = moments.filter((moments > first) & (moments < last))
+        places = np.unique(np.linspace(0, max(0, len(moments) - 1), count).astype(int))
+        for k, place in enumerate(places[: len(moments)]):
+            # Where rows are few, each has its own.
+            shift = 0 if len(moments) <= count else rng.integers(-2, 3)
+            near = int(np.clip(place + shift, 0, len(moments) - 1))
+            moment: dt.datetime = moments[near]
+            if k % 4 == 1:
+                moment = moment.replace(minute=moment.minute // 30 * 30, second=0, microsecond=0)
+            # A rare row is most telling just before it is known.
+            early = k % 4 == 3 or len(moments) <= count
+            picked.add(moment - dt.timedelta(microseconds=1) if early else moment)
+    return sorted(picked)
+
+
+def _is_dated(frame: pl.DataFrame) -> bool:
+    return Bar.KNOWN_AT in frame.columns and frame.height > 0
 
 
 def _dated(subject: Subject, frame: pl.DataFrame) -> pl.DataFrame:
@@ -201,24 +219,26 @@ def _differences(
     if not wanted.select(keys).equals(got.select(keys)):
         return [_rows_differ(subject, wanted, got, cut)]
     out: list[Finding] = []
-    not_yet = None
-    if subject.known is not None:
-        not_yet = ~(wanted[subject.known] <= cut).fill_null(value=False)
     for column in wanted.columns:
         if column in keys:
             continue
-        before = wanted[column]
-        if not_yet is not None and column != subject.dated:
-            nothing = pl.Series(column, [None], dtype=before.dtype).new_from_index(0, len(before))
-            before = before.zip_with(~not_yet, nothing)
-        unlike = _unlike(before, got[column])
+        before, after = wanted[column], got[column]
+        if column in subject.ahead and subject.known is not None:
+            before = _if_known(before, wanted[subject.known], cut)
+            after = _if_known(after, got[subject.known], cut)
+        unlike = _unlike(before, after)
         if unlike.any():
             place = int(unlike.arg_true()[-1])
             key = ", ".join(str(wanted[k][place]) for k in keys)
-            with_it, without = _show(before[place]), _show(got[column][place])
+            with_it, without = _show(before[place]), _show(after[place])
             text = f"{key}: {with_it} with the future, {without} without"
             out.append(Finding(subject.name, column, cut, int(unlike.sum()), text))
     return out
+
+
+def _if_known(values: pl.Series, known: pl.Series, cut: dt.datetime) -> pl.Series:
+    nothing = pl.Series(values.name, [None], dtype=values.dtype).new_from_index(0, len(values))
+    return values.zip_with((known <= cut).fill_null(value=False), nothing)
 
 
 def _rows_differ(

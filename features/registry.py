@@ -18,6 +18,7 @@ from features import (
     macro_features,
     microstructure,
     sentiment,
+    technical,
 )
 from features.spec import Feature
 from market.errors import FeatureError
@@ -29,6 +30,7 @@ CORE: tuple[Feature, ...] = (*core.FEATURES, *cross_section.CORE)
 FAMILIES: dict[str, tuple[Feature, ...]] = {
     "core": CORE,
     "alpha158": alpha158.FEATURES,
+    "technical": technical.FEATURES,
     "microstructure": microstructure.FEATURES,
     "cross_section": cross_section.FEATURES,
     "calendar": calendar_features.FEATURES,

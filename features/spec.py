@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from features.labels import LABEL_COLUMNS
 from features.panel import Panel
 from market.errors import FeatureError
 from market.schema import Bar
@@ -16,8 +17,6 @@ from market.timeframes import Timeframe
 
 PANEL_KEYS = (Bar.SYMBOL.value, Bar.SESSION.value, Bar.BAR_END.value, "as_of")
 """Key columns of every feature frame; ``as_of`` is the ``known_at`` of the bar."""
-
-_TELLTALE = ("label", "forward_return", "excess_return", "overnight_return", "barrier")
 
 
 class Stage(StrEnum):
@@ -118,7 +117,7 @@ class Feature:
 
     def __post_init__(self) -> None:
         for column in self.inputs:
-            if any(mark in column for mark in _TELLTALE):
+            if column in LABEL_COLUMNS:
                 raise FeatureError(
                     f"feature {self.name!r} reads a label",
                     got=column,

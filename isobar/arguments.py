@@ -73,7 +73,7 @@ def read_horizons(names: list[str] | None, settings: Settings) -> list[Horizon]:
     if not names:
         return list(settings.enabled_horizons)
     on = set(settings.models.horizons)
-    found = [_usage(find_horizon, n) for n in names]
+    found = [usage(lambda n=n: find_horizon(n)) for n in names]
     off = [h.name for h in found if h.name not in on]
     if off:
         raise UsageError(
@@ -87,7 +87,7 @@ def read_horizons(names: list[str] | None, settings: Settings) -> list[Horizon]:
 
 def read_timeframe(name: str) -> Timeframe:
     """Return the timeframe, or refuse it."""
-    return _usage(parse_timeframe, name)
+    return usage(lambda: parse_timeframe(name))
 
 
 def read_run(name: str) -> Run:
@@ -111,9 +111,10 @@ def due_session(run: Run, now: dt.datetime) -> dt.date:
     return calendar.previous_session(day)
 
 
-def _usage(parse: Callable[[str], T], name: str) -> T:
+def usage(parse: Callable[[], T]) -> T:
+    """Return what ``parse`` returns; what it refuses is a wrong use of the command."""
     try:
-        return parse(name)
+        return parse()
     except IsobarError as error:
         raise UsageError(
             error.problem, got=error.got, allowed=error.allowed, remedy=error.remedy

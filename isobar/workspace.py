@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 
 from features.registry import select_features
-from features.spec import PANEL_KEYS
+from features.spec import PANEL_KEYS, Feature
 from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
 from market.errors import MarketError, UsageError
@@ -23,6 +23,7 @@ from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
 from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
+from pipelines.feature_run import compute_now, feature_table, kept_features
 from pipelines.settings import Settings, load_settings
 from signals.publish import read_signals
 
@@ -178,26 +179,68 @@ class Workspace:
         *,
         names: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return features from the lake, sorted by symbol and time.
+        """Return features, sorted by symbol and time.
+
+        They come from the lake where they are kept there. Others (of a timeframe that no horizon
+        in use needs, say) are computed now from the lake's bars, of all symbols, since some are
+        measured against the others.
+
+        Parameters
+        ----------
+        symbols : str or sequence of str, optional
+            One or several, or all.
+        timeframe : str
+            ``1m 5m 15m 30m 1h 4h 1d 1w 1M``.
+        start, end : date or str, optional
+            Sessions, both included.
+        names : sequence of str, optional
+            Registered features, or outputs of the indicators in the settings; all by default.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``symbol``, ``session``, ``bar_end``, ``as_of`` (UTC) and a float32 column per feature.
 
         Raises
         ------
         FeatureError
             On an unknown feature name, with near ones.
         LakeError
-            When features of this timeframe were never computed.
+            When there are no bars.
+
+        Examples
+        --------
+        >>> ws = Workspace("var/demo")  # doctest: +SKIP
+        >>> ws.features("ZZAA", "1d", names=["rsi_14", "MA20"]).columns[4:]  # doctest: +SKIP
+        ['MA20', 'rsi_14']
         """
-        columns = [f.name for f in select_features(names)]
-        rows = self.lake.scan(f"features_{parse_timeframe(timeframe).value}")
+        frame = parse_timeframe(timeframe)
+        features = self._named_features(names, frame)
+        first, last = _date(start), _date(end)
+        table = feature_table(frame)
+        columns = [f.name for f in features]
+        if self.lake.exists(table) and set(columns) <= set(
+            self.lake.scan(table).collect_schema().names()
+        ):
+            rows = self.lake.scan(table)
+        else:
+            rows = compute_now(self.lake, frame, features, first, last).lazy()
         if symbols is not None:
             wanted = [symbols] if isinstance(symbols, str) else list(symbols)
             rows = rows.filter(pl.col(Bar.SYMBOL).is_in(wanted))
-        first, last = _date(start), _date(end)
         if first:
             rows = rows.filter(pl.col(Bar.SESSION) >= first)
         if last:
             rows = rows.filter(pl.col(Bar.SESSION) <= last)
         return rows.select(*PANEL_KEYS, *columns).sort(Bar.SYMBOL, Bar.BAR_END).collect()
+
+    def _named_features(self, names: Sequence[str] | None, timeframe: Timeframe) -> list[Feature]:
+        kept = {f.name: f for f in kept_features(self.settings, timeframe)}
+        if names is None:
+            return list(kept.values())
+        others = [n for n in names if n not in kept]
+        registered = {f.name: f for f in select_features(others)}
+        return [f for n, f in (kept | registered).items() if n in set(names)]
 
     def signals(
         self,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from features.compute import longest_lookback
+from features.bridge import indicator_features
+from features.compute import compute_features, longest_lookback
 from features.definitions import definition_hashes, definitions_hash
 from features.incremental import (
     Checkpoint,
@@ -15,6 +16,7 @@ from features.incremental import (
     session_to_keep,
     short_of_bars,
 )
+from features.registry import select_features
 from features.side import SideTables
 from features.spec import PANEL_KEYS, Feature
 from market import calendar
@@ -31,6 +33,7 @@ from market.lineage import (
 )
 from market.schema import Bar
 from market.timeframes import Timeframe
+from pipelines.settings import Settings
 
 # Values computed at once: four bytes each, beside the bars that they come from.
 _CELLS_AT_ONCE = 250_000_000
@@ -40,6 +43,20 @@ _CHECKPOINTS_KEPT = 8
 def feature_table(timeframe: Timeframe) -> str:
     """Return the lake table of these features."""
     return f"features_{timeframe.value}"
+
+
+def kept_features(settings: Settings, timeframe: Timeframe) -> tuple[Feature, ...]:
+    """Return the features that this installation keeps for bars of a length."""
+    wanted = settings.features
+    registered = (f for n in wanted.families for f in select_features(family=n))
+    named = indicator_features(wanted.indicators) if wanted.indicators else ()
+    return tuple(f for f in (*registered, *named) if f.scope.covers(timeframe))
+
+
+def used_timeframes(settings: Settings) -> list[Timeframe]:
+    """Return the input bars of the horizons that are on."""
+    wanted = {h.timeframe for h in settings.enabled_horizons}
+    return [t for t in Timeframe if t in wanted]
 
 
 def definitions_of(features: Sequence[Feature]) -> Definitions:
@@ -67,6 +84,25 @@ def feature_inputs(
     """Return digests of the data that the features of each session depend on."""
     reach = warm_up_sessions(timeframe, features)
     return input_hashes(lake, timeframe, warm_up_sessions=reach)
+
+
+def compute_now(
+    lake: Lake,
+    timeframe: Timeframe,
+    features: Sequence[Feature],
+    start: dt.date | None,
+    end: dt.date | None,
+    side: SideTables | None = None,
+) -> pl.DataFrame:
+    """Return features of a period that are not kept in the lake, from the bars that are.
+
+    Of features that look back a fixed number of bars, only those bars are read.
+    """
+    begin = None
+    if start is not None and not any(f.memory.is_recursive for f in features):
+        begin = start - dt.timedelta(days=2 * warm_up_sessions(timeframe, features))
+    bars = read_adjusted(lake, timeframe, begin, end)
+    return by_company(lake, bars, lambda rows: compute_features(rows, features, side))
 
 
 @dataclass(frozen=True)
@@ -148,6 +184,29 @@ class FeatureRun:
 
     def _compute(self, features: list[Feature], run: Sequence[dt.date]) -> Iterator[pl.DataFrame]:
         """Yield the features of consecutive sessions, a part at a time."""
+        going_on = [f for f in features if f.resumable]
+        anew = self._from_the_start([f for f in features if not f.resumable], run)
+        if not going_on and anew is not None:
+            yield anew
+            return
+        for part in self._in_parts(going_on, run):
+            if anew is None:
+                yield part
+            else:
+                keys = list(PANEL_KEYS)
+                yield part.join(anew, on=keys, how="left", maintain_order="left")
+
+    def _from_the_start(
+        self, features: list[Feature], run: Sequence[dt.date]
+    ) -> pl.DataFrame | None:
+        """Return features that no checkpoint serves, from all of history."""
+        if not features:
+            return None
+        bars = read_adjusted(self.lake, self.timeframe, None, run[-1])
+        made = by_company(self.lake, bars, lambda rows: compute_features(rows, features, self.side))
+        return made.filter(pl.col(Bar.SESSION) >= run[0])
+
+    def _in_parts(self, features: list[Feature], run: Sequence[dt.date]) -> Iterator[pl.DataFrame]:
         every = sorted(self.inputs)
         begin, checkpoint = run[0], None
         if any(f.memory.is_recursive for f in features):
@@ -161,7 +220,8 @@ class FeatureRun:
             if wanted.height:
                 yield wanted
         names = {f.name for f in features}
-        if checkpoint is not None and checkpoint.bars and names >= set(self.definitions.history):
+        kept = {f.name for f in self.features if f.memory.is_recursive and f.resumable}
+        if checkpoint is not None and checkpoint.bars and names >= kept:
             self._keep(checkpoint)
 
     def _sessions_at_once(self, columns: int) -> int:
@@ -178,7 +238,7 @@ class FeatureRun:
         every = sorted(self.inputs)
         anchor = every.index(days[0])
         if checkpoint is not None:
-            anchor = max(k for k, s in enumerate(every) if s <= checkpoint.session)
+            anchor = sum(s <= checkpoint.session for s in every) - 1
         back = warm_up_sessions(self.timeframe, features) // 2
         first = 0 if recursive and checkpoint is None else max(0, anchor - back)
         kept: list[Checkpoint] = []
@@ -252,7 +312,7 @@ class FeatureRun:
         return made[0]
 
     def _made_from(self, session: dt.date) -> str:
-        recursive = [f for f in self.features if f.memory.is_recursive]
+        recursive = [f for f in self.features if f.memory.is_recursive and f.resumable]
         return self.inputs[session].history + definitions_hash(recursive)
 
     def _latest_before(self, session: dt.date) -> Checkpoint | None:

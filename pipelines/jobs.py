@@ -11,11 +11,10 @@ from market.horizons import Run
 from market.ingest import bars_table
 from market.layouts import BY_SYMBOL_TABLE
 from market.timeframes import Timeframe
-from pipelines.assets.features import used_timeframes
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
-from pipelines.feature_run import feature_table
+from pipelines.feature_run import feature_table, used_timeframes
 from pipelines.settings import Settings
 
 # What define_asset_job returns has no public name in Dagster 1.13.

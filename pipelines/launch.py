@@ -17,9 +17,8 @@ from market.ingest_log import missing_sessions
 from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
-from pipelines.assets.features import kept_features, used_timeframes
 from pipelines.definitions import build_definitions
-from pipelines.feature_run import definitions_of, feature_inputs
+from pipelines.feature_run import definitions_of, feature_inputs, kept_features, used_timeframes
 from pipelines.resources import NOW_TAG, Progress, Stores
 from pipelines.settings import Settings
 

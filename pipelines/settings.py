@@ -30,6 +30,7 @@ from pydantic import (
 
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
+from features.bridge import parse_indicator
 from features.registry import FAMILIES, select_features
 from market.costs import CostModel
 from market.errors import SettingsError
@@ -161,6 +162,18 @@ class FeatureSettings(_Frozen):
     """Which features are computed, and which of them models learn from."""
 
     families: tuple[str, ...] = Field(tuple(FAMILIES), description="Families that are computed")
+    indicators: tuple[str, ...] = Field(
+        (),
+        description="Indicators of pandas-ta-classic to compute besides, like fisher(length=9);"
+        " each is audited first",
+    )
+
+    @field_validator("indicators")
+    @classmethod
+    def _written_well(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if len({parse_indicator(text) for text in texts}) < len(texts):
+            raise ValueError("name each indicator once")
+        return texts
 
     @field_validator("families")
     @classmethod
@@ -177,7 +190,7 @@ class ModelSettings(_Frozen):
 
     horizons: tuple[str, ...] = Field(_DEFAULT_HORIZONS, description="Horizons that are on")
     families: tuple[str, ...] = Field(
-        tuple(FAMILIES), description="Feature families that models learn from"
+        (*FAMILIES, "bridge"), description="Feature families that models learn from"
     )
     seed: int = Field(7, description="Seed of every model")
     daily_min_train_sessions: int = Field(378, description="First training window, daily bars")

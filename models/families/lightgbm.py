@@ -9,13 +9,15 @@ import numpy as np
 
 from models.spec import Family, Matrix, Params, Vector, not_fitted
 
-# Returns are almost all noise: few leaves, large leaves, small steps.
+# Returns are almost all noise: few leaves, large leaves, small steps. Hundreds of features are
+# alike: a tree is given half of few, and no more than 64 of many.
 DEFAULTS: Params = {
     "trees": 150,
     "learning_rate": 0.03,
     "num_leaves": 8,
     "min_data_in_leaf": 400,
     "feature_fraction": 0.5,
+    "features_per_tree": 64,
     "bagging_fraction": 0.6,
     "lambda_l2": 50.0,
 }
@@ -27,6 +29,7 @@ class LightGBMForecaster:
     def __init__(self, params: Params, seed: int, native: Any = None) -> None:
         given = dict(params)
         self._trees = int(given.pop("trees"))
+        self._features = int(given.pop("features_per_tree"))
         self._params: dict[str, Any] = {
             "objective": "regression",
             "bagging_freq": 1,
@@ -42,8 +45,13 @@ class LightGBMForecaster:
         """See :class:`models.spec.Forecaster`."""
         # A leaf may not need more rows than a small training set can give to several of them.
         leaf = min(int(self._params["min_data_in_leaf"]), max(1, len(y) // 20))
-        data = lgb.Dataset(x, y, weight=weight, params={"verbosity": -1})
-        self._booster = lgb.train({**self._params, "min_data_in_leaf": leaf}, data, self._trees)
+        share = min(float(self._params["feature_fraction"]), self._features / x.shape[1])
+        used = {**self._params, "min_data_in_leaf": leaf, "feature_fraction": share}
+        # Where the values of a feature are split shows in a part of the rows as well.
+        data = lgb.Dataset(
+            x, y, weight=weight, params={"verbosity": -1, "bin_construct_sample_cnt": 20_000}
+        )
+        self._booster = lgb.train(used, data, self._trees)
 
     def predict(self, x: Matrix) -> Vector:
         """See :class:`models.spec.Forecaster`."""

@@ -9,7 +9,8 @@ import xgboost as xgb
 
 from models.spec import Family, Matrix, Params, Vector, not_fitted
 
-# Returns are almost all noise: shallow trees, heavy leaves, small steps.
+# Returns are almost all noise: shallow trees, heavy leaves, small steps. Hundreds of features are
+# alike: a tree is given half of few, and no more than 64 of many.
 DEFAULTS: Params = {
     "trees": 150,
     "eta": 0.03,
@@ -17,6 +18,7 @@ DEFAULTS: Params = {
     "min_child_weight": 400,
     "subsample": 0.6,
     "colsample_bytree": 0.5,
+    "features_per_tree": 64,
     "lambda": 50.0,
 }
 
@@ -27,6 +29,7 @@ class XGBoostForecaster:
     def __init__(self, params: Params, seed: int, native: Any = None) -> None:
         given = dict(params)
         self._trees = int(given.pop("trees"))
+        self._features = int(given.pop("features_per_tree"))
         self._params: dict[str, Any] = {
             "objective": "reg:squarederror",
             "tree_method": "hist",
@@ -39,8 +42,10 @@ class XGBoostForecaster:
     def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
         """See :class:`models.spec.Forecaster`."""
         leaf = min(float(self._params["min_child_weight"]), max(1.0, len(y) / 20))
+        share = min(float(self._params["colsample_bytree"]), self._features / x.shape[1])
+        used = {**self._params, "min_child_weight": leaf, "colsample_bytree": share}
         data = xgb.QuantileDMatrix(x, y, weight=weight)
-        self._booster = xgb.train({**self._params, "min_child_weight": leaf}, data, self._trees)
+        self._booster = xgb.train(used, data, self._trees)
 
     def predict(self, x: Matrix) -> Vector:
         """See :class:`models.spec.Forecaster`."""

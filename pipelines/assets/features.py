@@ -7,7 +7,6 @@ import polars as pl
 
 from features.definitions import definitions_hash
 from features.regime import classify_regimes
-from features.registry import select_features
 from features.spec import Feature
 from market.bars import read_adjusted
 from market.frame_hash import frame_hash
@@ -18,6 +17,8 @@ from pipelines.feature_run import (
     definitions_of,
     feature_inputs,
     feature_table,
+    kept_features,
+    used_timeframes,
     warm_up_sessions,
 )
 from pipelines.partitions import session_partitions
@@ -26,20 +27,6 @@ from pipelines.settings import Settings
 
 GROUP = "features"
 OWNERS = ["team:research"]
-
-
-def kept_features(settings: Settings, timeframe: Timeframe) -> tuple[Feature, ...]:
-    """Return the features that this installation keeps for bars of a length."""
-    wanted = settings.features
-    return tuple(
-        f for family in wanted.families for f in select_features(family=family, timeframe=timeframe)
-    )
-
-
-def used_timeframes(settings: Settings) -> list[Timeframe]:
-    """Return the input bars of the horizons that are on."""
-    wanted = {h.timeframe for h in settings.enabled_horizons}
-    return [t for t in Timeframe if t in wanted]
 
 
 def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:

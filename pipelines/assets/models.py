@@ -19,8 +19,7 @@ from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
 from models.train import Training, train_horizon
-from pipelines.assets.features import kept_features, used_timeframes
-from pipelines.feature_run import feature_table
+from pipelines.feature_run import feature_table, kept_features, used_timeframes
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import ModelSettings, Settings

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from features.compute import compute_features
+from features.labels import LABEL_COLUMNS
 from features.registry import CORE, REGISTRY, feature_names, select_features
 from features.spec import Feature, Stage, from_expression
 from market.errors import FeatureError
@@ -124,7 +125,7 @@ def test_senseless_declarations_are_refused() -> None:
         compute_features(bars, [short])
 
 
-@pytest.mark.parametrize("column", ["forward_return", "excess_return", "label_known_at"])
+@pytest.mark.parametrize("column", LABEL_COLUMNS)
 def test_a_label_cannot_be_registered_as_a_feature(column: str) -> None:
     with pytest.raises(FeatureError, match="reads a label"):
         Feature("x", lambda p: p[column], (column,), 1, Stage.TIME_SERIES, "", "")

@@ -34,6 +34,11 @@ COMMANDS = (
     "serve polygon",
     "serve alpaca",
     "ui",
+    "features",
+    "features list",
+    "features describe",
+    "audit",
+    "audit leaks",
 )
 WITH_JSON = ("demo", "bootstrap", "ingest", "train", "backtest", "run", "trade", "signals")
 

@@ -1,0 +1,173 @@
+"""Alpha158 of 800 symbols over 3,393 sessions, against pyqlib 0.9.7, after every cell agrees.
+
+Both sides begin with files of the same bars and end with a frame of 158 features: pyqlib with its
+own binary files (writing them is a row of its own), ours with one Parquet file. Each run is a
+process of its own with cold caches; ours is also repeated inside one process, and begun once with
+no compiled code on disk. pyqlib's seconds leave out its interpreter and imports unless a line says
+otherwise; ours leave out nothing but in the line that says "again".
+
+Run by ``make bench-peers``, which builds pyqlib's environment first.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import peak_bytes, run, run_module
+
+SYMBOLS, SESSIONS = 800, 3_393
+ROUNDS = 3
+MOST_OF_PEAK = 0.5
+SCRIPT = Path(__file__).parent / "peers" / "alpha158_pyqlib.py"
+MODULE = "benchmarks.alpha158_vs_pyqlib"
+
+
+def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
+    """Run both sides on the same bars; raise ``SystemExit`` where their values differ."""
+    bars = folder / "bars.parquet"
+    run_module(MODULE, "write", str(bars), str(symbols), str(sessions))
+    theirs = _pyqlib(peer, bars, folder)
+    compiled = {"NUMBA_CACHE_DIR": str(folder / "compiled")}
+    ours = folder / "ours.parquet"
+    first = run_module(MODULE, "once", str(bars), environment=compiled)
+    run_module(MODULE, "once", str(bars), str(ours), environment=compiled)
+    agreed = _agree(bars, ours, folder / "theirs.parquet")
+    cold = [run_module(MODULE, "once", str(bars), environment=compiled) for _ in range(ROUNDS)]
+    again = run_module(MODULE, "again", str(bars), environment=compiled)
+    return [*agreed, *_report(theirs, first, cold, again, symbols * sessions)]
+
+
+def _pyqlib(peer: Path, bars: Path, folder: Path) -> dict:
+    files = str(folder / "qlib")
+    dumped = run([str(peer), str(SCRIPT), "dump", str(bars), files])
+    two = [str(peer), str(SCRIPT), "features", files, "--kernels", "2"]
+    # One more for the values: writing them is part of the seconds of its process.
+    run([*two, "--values", str(folder / "theirs.parquet")])
+    rounds = [run(two) for _ in range(ROUNDS)]
+    one = run([str(peer), str(SCRIPT), "features", files, "--kernels", "1"])
+    return {"dumped": dumped, "two": rounds, "one": one}
+
+
+def _report(theirs: dict, first: dict, cold: list[dict], again: dict, rows: int) -> list[str]:
+    two = statistics.median(r["features_seconds"] for r in theirs["two"])
+    whole = statistics.median(r["process_seconds"] for r in theirs["two"])
+    one = theirs["one"]["features_seconds"]
+    # The least that pyqlib needed: its own process, without its workers, of either run.
+    peak = min(r["peak_bytes"] for r in [*theirs["two"], theirs["one"]])
+    with_workers = max(r["peak_bytes_with_workers"] for r in theirs["two"])
+    ours = statistics.median(r["process_seconds"] for r in cold)
+    most = max(r["peak_bytes"] for r in [*cold, first])
+    warm = statistics.median(again["seconds"])
+    share = most / peak
+    return [
+        f"{rows:,} bars, 158 features; medians of {ROUNDS} rounds",
+        f"pyqlib {theirs['one']['versions']['qlib']}, two kernels     {two:9.2f} s"
+        f"   ({whole:.2f} s with its interpreter and imports)",
+        f"pyqlib, one kernel             {one:9.2f} s   (one round)",
+        f"pyqlib, writing its files      {theirs['dumped']['dump_seconds']:9.2f} s",
+        f"ours, a new process            {ours:9.2f} s   (interpreter, imports, reading)",
+        f"ours, again in one process     {warm:9.2f} s   (reading)",
+        f"ours, nothing compiled yet     {first['process_seconds']:9.2f} s   (one round)",
+        f"ratio, two kernels to a new process     {two / ours:9.1f}",
+        f"ratio, two kernels to again             {two / warm:9.1f}",
+        f"ratio, two kernels to nothing compiled  {two / first['process_seconds']:9.1f}",
+        f"ratio, one kernel to a new process      {one / ours:9.1f}",
+        f"peak memory: pyqlib {peak / 1e9:.2f} GB ({with_workers / 1e9:.2f} with its workers),"
+        f" ours {most / 1e9:.2f} GB, {share:.2f} of it (at most {MOST_OF_PEAK:g})",
+    ]
+
+
+def _agree(bars: Path, ours: Path, theirs: Path) -> list[str]:
+    """Compare every cell from the first full windows on; the least agreeing come first."""
+    import polars as pl
+
+    from tests.oracles import alpha158_parity as parity
+
+    table = pl.read_parquet(bars)
+    names = pl.read_parquet_schema(theirs).names()[2:]
+    if (mine := pl.read_parquet_schema(ours).names()[4:]) != names:
+        raise SystemExit(f"names differ: ours {mine}, pyqlib's {names}")
+    keys = ["symbol", "session"]
+    for path in (ours, theirs):
+        if not pl.read_parquet(path, columns=keys).equals(table.select(keys)):
+            raise SystemExit(f"{path.name} has other rows than the bars")
+    full = parity.row_numbers(table["symbol"]) >= parity.FULL_ROW
+    found = []
+    for name in names:
+        nothing = parity.flags(table, parity.zero_denominator(name))
+        mine, their = (pl.read_parquet(p, columns=[name])[name].to_numpy() for p in (ours, theirs))
+        found.append(parity.deviation(name, mine, their, full & ~nothing))
+    found.sort(key=lambda d: (d.agrees, -d.of_tolerance))
+    lines = [str(d) for d in found]
+    if not all(d.agrees for d in found):
+        raise SystemExit("\n".join([*lines, "the two disagree: nothing to compare"]))
+    cells = sum(d.cells for d in found)
+    return [
+        f"{cells:,} cells agree, from row {parity.FULL_ROW} of each symbol on; the least agreeing:",
+        *(f"  {line}" for line in lines[:8]),
+    ]
+
+
+def _compute(bars: Path) -> Any:
+    import polars as pl
+
+    from benchmarks.feature_bars import daily_bars
+    from features.compute import compute_features
+    from features.registry import select_features
+
+    return compute_features(daily_bars(pl.read_parquet(bars)), select_features(family="alpha158"))
+
+
+def _once(bars: Path, values: Path | None = None) -> dict:
+    began = time.perf_counter()
+    frame = _compute(bars)
+    spent = time.perf_counter() - began
+    taken = {"seconds": spent, "peak_bytes": peak_bytes(), "rows": frame.height}
+    if values is not None:
+        frame.write_parquet(values, compression="uncompressed")
+    return taken
+
+
+def _again(bars: Path) -> dict:
+    _compute(bars)
+    taken = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        frame = _compute(bars)
+        taken.append(time.perf_counter() - began)
+        del frame
+    return {"seconds": taken}
+
+
+def _child(what: str, bars: str, *more: str) -> dict:
+    if what == "write":
+        from benchmarks.feature_bars import daily_table
+
+        daily_table(*map(int, more)).write_parquet(bars)
+        return {}
+    return _again(Path(bars)) if what == "again" else _once(Path(bars), *map(Path, more))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", type=Path, default=Path(".venv-peers/bin/python"))
+    parser.add_argument("--symbols", type=int, default=SYMBOLS)
+    parser.add_argument("--sessions", type=int, default=SESSIONS)
+    given = parser.parse_args()
+    if not given.peer.exists():
+        sys.exit(f"pyqlib's Python is not at {given.peer}: run `make bench-peers`, it builds it")
+    with tempfile.TemporaryDirectory() as name:
+        lines = measure(given.peer, Path(name), given.symbols, given.sessions)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in ("write", "once", "again"):
+        print(json.dumps(_child(*sys.argv[1:])))
+    else:
+        main()

@@ -1,0 +1,1 @@
+"""What runs in, or is made with, the peers' own environment."""
