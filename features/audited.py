@@ -16,7 +16,7 @@ from features.triple_barrier import BARRIER_COLUMNS
 from market.actions import forward_adjust, session_factors
 from market.horizons import Horizon
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, empty
-from market.timeframes import Timeframe, regular_hours, resample
+from market.timeframes import Timeframe, before_open, regular_hours, resample
 
 _BAND_BPS = 6.0
 
@@ -30,35 +30,38 @@ def adjusted_bars(tables: Tables, timeframe: Timeframe) -> pl.DataFrame:
         ``bars_1d``, for intraday lengths ``bars_1m``; ``splits`` and ``dividends`` where there
         are any.
     """
-    daily = tables["bars_1d"]
     if timeframe is Timeframe.D1:
-        raw = daily
+        raw = tables["bars_1d"]
     elif timeframe is Timeframe.M1:
         raw = regular_hours(tables["bars_1m"])
     else:
-        raw = resample(tables["bars_1m"] if timeframe.is_intraday else daily, timeframe)
+        finer = tables["bars_1m"] if timeframe.is_intraday else tables["bars_1d"]
+        raw = resample(finer, timeframe)
+    return _adjusted(raw, tables)
+
+
+def _adjusted(raw: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+    daily = tables["bars_1d"]
     splits = tables.get("splits", empty(SPLIT_SCHEMA))
     dividends = tables.get("dividends", empty(DIVIDEND_SCHEMA))
     factors = session_factors(daily.sort(Bar.SYMBOL, Bar.BAR_START), splits, dividends)
     return forward_adjust(raw, factors)
 
 
+def _premarket(tables: Tables) -> pl.DataFrame:
+    return _adjusted(before_open(tables["bars_1m"]), tables)
+
+
 def side_tables(tables: Tables, timeframe: Timeframe) -> SideTables:
     """Return what features of a timeframe may look at besides its bars."""
     longer = [Timeframe.H1, Timeframe.D1] if timeframe.is_intraday else []
-    premarket = None
-    if timeframe.is_intraday:
-        every = tables["bars_1m"]
-        premarket = every.join(
-            regular_hours(every).select(Bar.SYMBOL, Bar.BAR_START),
-            on=[Bar.SYMBOL, Bar.BAR_START],
-            how="anti",
-        )
+    premarket = _premarket(tables) if timeframe.is_intraday else None
     return SideTables(
         longer={t: adjusted_bars(tables, t) for t in longer if t.minutes > timeframe.minutes},
         indices=tables.get("indices"),
         yields=tables.get("treasury_yields"),
         news=tables.get("news"),
+        events=tables.get("events"),
         sectors=tables.get("sectors"),
         premarket=premarket,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ SECTOR = "sector"
 
 # A part's columns then fit the cache of one core, and its results are written once.
 _ROWS_AT_ONCE = 32_768
+
+_PLACES = {Bar.SYMBOL.value: pl.String(), "_code": pl.Int64()}
 
 Matrix = npt.NDArray[np.float32]
 Columns = dict[str, npt.NDArray[Any]]
@@ -107,7 +110,7 @@ def compute_features(
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         columns = pool.map(
             lambda f: (
-                _from_side(f, panels.keys, side)
+                _from_side(f, panels, side)
                 if f.stage is Stage.AS_OF
                 else _series(f.name, made[f.name])
             ),
@@ -331,31 +334,57 @@ def _sector_codes(panels: Panels, side: SideTables) -> npt.NDArray[np.int64]:
     return np.repeat(codes, np.diff(panels.offsets)).astype(np.int64)
 
 
-def _from_side(feature: Feature, keys: pl.DataFrame, side: SideTables) -> pl.Series:
+def _from_side(feature: Feature, panels: Panels, side: SideTables) -> pl.Series:
     """Return for each bar the newest value that was known by then."""
+    as_of = _to_array(panels.keys["as_of"])
+    out = np.full(len(as_of), np.nan, np.float32)
     table = feature.compute(side)
     if table is None or table.is_empty():
-        return pl.Series(feature.name, [None], dtype=pl.Float32).new_from_index(0, keys.height)
-    by = [Bar.SYMBOL.value] if Bar.SYMBOL in table.columns else []
-    newest = table.select(*by, Bar.KNOWN_AT, "value").sort(Bar.KNOWN_AT, maintain_order=True)
-    value = pl.col("value").cast(pl.Float32)
-    return (
-        keys.lazy()
-        .select(Bar.SYMBOL, "as_of")
-        .with_row_index("_row")
-        .sort("as_of")
-        .join_asof(
-            newest.lazy(),
-            left_on="as_of",
-            right_on=Bar.KNOWN_AT,
-            by=by or None,
-            strategy="backward",
-            check_sortedness=False,
+        return _series(feature.name, out)
+    times, values, codes = _steps(table, panels.symbols)
+    everybody = len(panels.symbols)
+    begins = np.searchsorted(codes, np.arange(everybody + 2))
+    # Symbols side by side that have no rows of their own read the same ones.
+    own = np.flatnonzero(np.diff(begins[:-1]))
+    edges = np.unique(np.concatenate([[0], own, own + 1, [everybody]]))
+    for first, last in pairwise(edges):
+        code = first if begins[first] < begins[first + 1] else everybody
+        known = slice(begins[code], begins[code + 1])
+        rows = slice(panels.offsets[first], panels.offsets[last])
+        newest = np.searchsorted(times[known], as_of[rows], side="right")
+        out[rows] = np.append(np.float32(np.nan), values[known])[newest]
+    return _series(feature.name, out)
+
+
+def _steps(
+    table: pl.DataFrame, symbols: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], Matrix, npt.NDArray[np.int64]]:
+    """Return times, values and places of symbols, sorted by place and time.
+
+    Rows of no symbol have the place after the last: they are about every symbol that has no rows
+    of its own. Rows of other symbols are left out.
+    """
+    table = table.drop_nulls(Bar.KNOWN_AT)
+    codes = np.full(table.height, len(symbols))
+    if Bar.SYMBOL in table.columns:
+        places = pl.DataFrame(
+            {Bar.SYMBOL: symbols, "_code": np.arange(len(symbols))}, schema_overrides=_PLACES
         )
-        .sort("_row")
-        .select(pl.when(value.is_finite()).then(value).alias(feature.name))
-        .collect()[feature.name]
-    )
+        found = table.select(Bar.SYMBOL).join(
+            places, on=Bar.SYMBOL, how="left", maintain_order="left"
+        )
+        other = pl.when(pl.col(Bar.SYMBOL).is_null()).then(len(symbols)).otherwise(-1)
+        codes = found.select(pl.coalesce("_code", other))["_code"].to_numpy()
+    times = _to_array(table[Bar.KNOWN_AT])
+    with np.errstate(over="ignore"):
+        values = _to_array(table["value"]).astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
+    if (times[1:] < times[:-1]).any():
+        order = np.argsort(times, kind="stable")
+        times, values, codes = times[order], values[order], codes[order]
+    order = np.argsort(codes, kind="stable")
+    order = order[np.searchsorted(codes[order], 0) :]
+    return times[order], values[order], codes[order]
 
 
 def _series(name: str, values: npt.NDArray[np.float32]) -> pl.Series:

@@ -56,7 +56,9 @@ def definition_hashes(features: Sequence[Feature]) -> dict[str, str]:
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     """Yield texts that together identify a function or a constant."""
-    if isinstance(value, partial):
+    if hasattr(value, "cache_info"):  # A table that is made once and kept.
+        yield from _parts(value.__wrapped__, seen)
+    elif isinstance(value, partial):
         yield from _parts(value.func, seen)
         yield from _parts(value.args, seen)
         yield from _parts(sorted(value.keywords.items()), seen)
@@ -116,6 +118,8 @@ def _of_module(function: types.FunctionType, name: str) -> Any:
 
 
 def _is_ours(value: Any) -> bool:
+    if hasattr(value, "cache_info"):
+        return value.__module__.startswith(_OURS)
     if isinstance(value, types.FunctionType | partial) or hasattr(value, "py_func"):
         inner = getattr(value, "py_func", value)
         inner = inner.func if isinstance(inner, partial) else inner

@@ -242,6 +242,7 @@ def session_to_keep(bars: pl.DataFrame, features: Sequence[Feature]) -> dt.date 
 
 
 def _states_of(checkpoint: Checkpoint | None, symbols: Sequence[str]) -> dict[str, State]:
+    # Taken before any bar, it knows no symbol.
     if checkpoint is None or not checkpoint.bars:
         return {}
     place = {symbol: k for k, symbol in enumerate(checkpoint.bars)}

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from features import kernels
+from features import group_kernels, kernels
 from features.kernels import Offsets, Values
 from market.errors import FeatureError
 from market.schema import Bar
@@ -315,6 +315,20 @@ class Panel:
             return out
 
         return self.shared(("group_rank", id(x)), make, keep=x)
+
+    def sector_moments(self, x: Values, sector: Values) -> tuple[Values, Values]:
+        """Return mean and standard deviation of each row's sector within its group.
+
+        NaN where a row has no sector (a negative code), or is alone in it.
+        """
+
+        def make() -> tuple[Values, Values]:
+            mean, deviation = empty(self.rows), empty(self.rows)
+            codes = sector.astype(np.int64)
+            group_kernels.sector_moments(x, codes, self.offsets, mean, deviation)
+            return mean, deviation
+
+        return self.shared(("sector_moments", id(x), id(sector)), make, keep=(x, sector))
 
     def group_sizes(self) -> Integers:
         """Return the number of rows of each group."""

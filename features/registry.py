@@ -9,7 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from features import alpha158, core, cross_section, technical
+from features import (
+    alpha158,
+    calendar_features,
+    core,
+    cross_section,
+    longer_bars,
+    macro_features,
+    microstructure,
+    sentiment,
+    technical,
+)
 from features.spec import Feature
 from market.errors import FeatureError
 from market.timeframes import Timeframe
@@ -21,6 +31,12 @@ FAMILIES: dict[str, tuple[Feature, ...]] = {
     "core": CORE,
     "alpha158": alpha158.FEATURES,
     "technical": technical.FEATURES,
+    "microstructure": microstructure.FEATURES,
+    "cross_section": cross_section.FEATURES,
+    "calendar": calendar_features.FEATURES,
+    "macro": macro_features.FEATURES,
+    "sentiment": sentiment.FEATURES,
+    "longer_bars": longer_bars.FEATURES,
 }
 
 REGISTRY: tuple[Feature, ...] = tuple(f for family in FAMILIES.values() for f in family)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import polars as pl
 
 from market.timeframes import Timeframe
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,17 @@ class SideTables:
     events: pl.DataFrame | None = None
     premarket: pl.DataFrame | None = None
     sectors: pl.DataFrame | None = None
+    _made: dict[Hashable, Any] = field(
+        default_factory=dict[Hashable, Any], init=False, repr=False, compare=False
+    )
+    # Features of this stage are computed in threads of their own.
+    _lock: threading.RLock = field(
+        default_factory=threading.RLock, init=False, repr=False, compare=False
+    )
+
+    def shared(self, key: Hashable, make: Callable[[], R]) -> R:
+        """Return what ``make`` returns, made once for this key and these tables."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]

@@ -72,8 +72,9 @@ class Feature:
         From a :class:`features.panel.Panel` to one float per row. In the first two stages the
         engine gives it whole symbols (or whole moments), so it cannot reach across by mistake.
         In the third it gets :class:`features.side.SideTables` and returns a frame of
-        ``known_at``, ``value`` and, where it differs by symbol, ``symbol`` (or ``None`` where
-        its table is not there); the engine takes for each bar the newest row known by then.
+        ``known_at``, ``value`` and, where it differs by symbol, ``symbol`` (null: all that have no
+        rows of their own), or ``None`` where its table is not there; the engine takes for each
+        bar the newest row known by then.
     inputs : tuple of str
         Columns of bars (time series), time-series features or ``sector`` (cross-section), or
         names of side tables (as-of) that it reads.

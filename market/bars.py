@@ -12,7 +12,7 @@ from market.errors import MarketError
 from market.identity import as_companies
 from market.lake import Lake
 from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Identity, Split, empty
-from market.timeframes import Timeframe, regular_hours, resample
+from market.timeframes import Timeframe, before_open, regular_hours, resample
 
 _SESSIONS_AT_ONCE = 21
 
@@ -84,6 +84,31 @@ def read_adjusted(
     The factors always come from the whole daily history up to ``end``, so that they do not depend
     on ``start``; they go on through a change of ticker.
     """
+    bars = read_bars(lake, timeframe, start, end, symbols)
+    if timeframe is Timeframe.M1:
+        bars = regular_hours(bars)
+    return _adjusted(lake, bars, end)
+
+
+def read_premarket(
+    lake: Lake, start: dt.date | None = None, end: dt.date | None = None
+) -> pl.DataFrame:
+    """Return the forward-adjusted minutes before the open of some sessions, both included."""
+    sessions = sorted(
+        s
+        for s in lake.sessions("bars_1m")
+        if (start is None or s >= start) and (end is None or s <= end)
+    )
+    parts = [
+        before_open(lake.read_bars("bars_1m", start=some[0], end=some[-1]))
+        for k in range(0, len(sessions), _SESSIONS_AT_ONCE)
+        if (some := sessions[k : k + _SESSIONS_AT_ONCE])
+    ]
+    minutes = pl.concat(parts) if parts else empty(BAR_SCHEMA)
+    return _adjusted(lake, minutes.sort(Bar.SYMBOL, Bar.BAR_START), end)
+
+
+def _adjusted(lake: Lake, bars: pl.DataFrame, end: dt.date | None) -> pl.DataFrame:
     known = _identities(lake)
     daily = as_companies(lake.read_bars("bars_1d", end=end), known, date=Bar.SESSION)
     factors = session_factors(
@@ -91,9 +116,6 @@ def read_adjusted(
         as_companies(lake.scan("splits").collect(), known, date=Split.EX_DATE),
         as_companies(lake.scan("dividends").collect(), known, date=Split.EX_DATE),
     )
-    bars = read_bars(lake, timeframe, start, end, symbols)
-    if timeframe is Timeframe.M1:
-        bars = regular_hours(bars)
     return by_company(lake, bars, lambda rows: forward_adjust(rows, factors))
 
 
@@ -136,6 +158,14 @@ def by_company(
         .select(columns)
         .sort(keys)
     )
+
+
+def name_companies(lake: Lake, rows: pl.DataFrame, *, date: str) -> pl.DataFrame:
+    """Return rows under the names that :func:`by_company` gives; ``date`` is as of when they are.
+
+    See :func:`market.identity.as_companies`.
+    """
+    return as_companies(rows, _identities(lake), date=date)
 
 
 def symbols_of(lake: Lake, companies: Collection[str]) -> list[str]:

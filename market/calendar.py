@@ -66,6 +66,21 @@ def schedule() -> pl.DataFrame:
 
 
 @lru_cache(maxsize=1)
+def unplanned_closures() -> list[dt.date]:
+    """Return the days of no session that no rule foretold: attacks, storms, days of mourning.
+
+    What looks ahead in the calendar must count them as sessions: nobody knew long before.
+
+    Examples
+    --------
+    >>> dt.date(2012, 10, 29) in unplanned_closures()
+    True
+    """
+    days = {day.date() for day in _calendar().adhoc_holidays}
+    return sorted(d for d in days if FIRST_DATE <= d <= LAST_DATE and d not in _by_session())
+
+
+@lru_cache(maxsize=1)
 def _by_session() -> dict[dt.date, tuple[dt.datetime, dt.datetime, int]]:
     rows = schedule().select("session", "session_open", "session_close", "session_index").rows()
     return {r[0]: (r[1], r[2], r[3]) for r in rows}

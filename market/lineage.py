@@ -18,6 +18,7 @@ import polars as pl
 from market import calendar
 from market.ingest_log import read_log, settled_sessions
 from market.lake import Lake
+from market.reference_lineage import in_reach, reference_digests
 from market.timeframes import Timeframe
 
 LOG_TABLE = "feature_log"
@@ -40,7 +41,8 @@ _DEFINITIONS_SCHEMA = pl.Schema(
 class Inputs:
     """Digests of the bars and actions behind the features of a session.
 
-    ``window`` is over the sessions that a fixed lookback may reach, ``history`` over all.
+    ``window`` is over the sessions that a fixed lookback may reach, and over the macro values and
+    news known by then; ``history`` over all sessions.
     """
 
     window: str
@@ -90,7 +92,7 @@ def input_hashes(
     logs = [read_log(lake, t) for t in wanted]
     # Features need minutes; daily bars only carry the adjustment, and lie further back.
     sessions = sorted(logs[-1])
-    actions = _actions_by_session(lake)
+    actions, reference = _actions_by_session(lake), reference_digests(lake)
     own = {
         s: "".join(log[s].content if s in log else "-" for log in logs) + actions.get(s, "")
         for s in sessions
@@ -100,7 +102,9 @@ def input_hashes(
     for position, session in enumerate(sessions):
         window = sessions[max(0, position - warm_up_sessions) : position + 1]
         history = _digest(history + own[session])
-        out[session] = Inputs(_digest("|".join(own[s] for s in window)), history)
+        # What carries a state carries one of bars: macro values and news do not reach it.
+        beside = in_reach(reference, session)
+        out[session] = Inputs(_digest("|".join([*(own[s] for s in window), beside])), history)
     return out
 
 

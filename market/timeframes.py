@@ -114,13 +114,22 @@ def regular_hours(minutes: pl.DataFrame) -> pl.DataFrame:
     minutes : pl.DataFrame
         ``BAR_SCHEMA`` of 1-minute bars, in any order; the order is kept.
     """
-    times = calendar.schedule().select("session", "session_open", "session_close")
     inside = (pl.col(Bar.BAR_START) >= pl.col("session_open")) & (
         pl.col(Bar.BAR_START) < pl.col("session_close")
     )
+    return _of_sessions(minutes, inside)
+
+
+def before_open(minutes: pl.DataFrame) -> pl.DataFrame:
+    """Return the minutes of each session's date that are over by its open, as they are ordered."""
+    return _of_sessions(minutes, pl.col(Bar.BAR_END) <= pl.col("session_open"))
+
+
+def _of_sessions(minutes: pl.DataFrame, wanted: pl.Expr) -> pl.DataFrame:
+    times = calendar.schedule().select("session", "session_open", "session_close")
     return (
         minutes.join(times, on=Bar.SESSION, how="inner", maintain_order="left")
-        .filter(inside)
+        .filter(wanted)
         .select(minutes.columns)
     )
 

@@ -170,6 +170,20 @@ def test_a_checkpoint_that_starts_from_nothing_is_not_the_whole() -> None:
         assert_equal_within_one_ulp(made.features, wanted)
 
 
+def test_a_checkpoint_taken_before_any_bar_is_a_start_from_nothing() -> None:
+    bars, days = daily(), sessions_of(daily())
+    early = bars.filter(pl.col(Bar.SESSION) <= days[3])
+    before = days[0] - dt.timedelta(days=1)
+    first = compute_increment(early, [total()], start=days[0], keep=before, checkpoint=None)
+    assert first.checkpoint.bars == {}
+    seen = bars.filter(pl.col(Bar.SESSION) <= days[20])
+    made = compute_increment(
+        seen, [total()], start=days[4], keep=days[10], checkpoint=first.checkpoint
+    )
+    wanted = compute_features(seen, [total()]).filter(pl.col(Bar.SESSION) >= days[4])
+    assert_equal_within_one_ulp(made.features, wanted)
+
+
 def test_a_panel_that_looks_ahead_is_refused() -> None:
     panel = Panel({"close": np.ones(3)}, np.array([0, 3]))
     with pytest.raises(FeatureError, match="look ahead"):

@@ -25,7 +25,7 @@ from market.lineage import (
 from market.schema import SPLIT_SCHEMA, Bar, Split
 from market.timeframes import Timeframe
 from tests.market.test_ingest import BARS, D1, DAYS, LATER, MemorySource, changed
-from tests.reference_tables import identities
+from tests.reference_tables import NEWS, identities, vix, yields
 
 WARM_UP = 2
 
@@ -157,3 +157,72 @@ def test_a_change_of_ticker_touches_its_window_alone(lake: Lake) -> None:
     )
     lake.replace("identities", table, None)
     assert changed_since(lake) == DAYS[3 : 3 + WARM_UP + 1]
+
+
+# ---------------------------------------------------------------------- macro values and news
+
+
+def reference_tables(lake: Lake) -> None:
+    first, last = DAYS[0] - dt.timedelta(days=10), DAYS[-1]
+    rates = yields(first, last)
+    lake.replace("treasury_yields", rates, None)
+    lake.replace("indices", vix(calendar.sessions_between(first, last)), None)
+    lake.replace("news", about(DAYS[1]), [DAYS[1].replace(day=1)])
+
+
+def about(day: dt.date, label: str = "positive") -> pl.DataFrame:
+    """One article that becomes known an hour after the close of a session."""
+    known = calendar.session_close(day) + dt.timedelta(hours=1)
+    return NEWS.head(1).with_columns(
+        pl.lit(day.replace(day=1)).alias("month"),
+        pl.lit(known - dt.timedelta(hours=1)).cast(NEWS.schema["known_at"]).alias("published_at"),
+        pl.lit(known).cast(NEWS.schema["known_at"]).alias("known_at"),
+        pl.lit(label).alias("sentiment"),
+    )
+
+
+def test_a_changed_macro_value_touches_the_sessions_from_which_on_it_is_known(lake: Lake) -> None:
+    reference_tables(lake)
+    remember(lake, DAYS)
+    assert stale(lake) == []
+    indices = lake.scan("indices").collect()
+    revised = pl.when(pl.col("session") == DAYS[3]).then(99.0).otherwise("close").alias("close")
+    lake.replace("indices", indices.with_columns(revised), None)
+    # Known a quarter of an hour after the close: the last bar of a delayed plan sees it.
+    assert stale(lake) == DAYS[3:]
+    lake.replace("indices", indices, None)
+    assert stale(lake) == []
+    rates = lake.scan("treasury_yields").collect()
+    revised = pl.when(pl.col("date") == DAYS[2]).then(9.0).otherwise("yield_2_year_percent")
+    lake.replace("treasury_yields", rates.with_columns(revised.alias("yield_2_year_percent")), None)
+    # Known in the evening of the day after: the session after that sees it.
+    assert stale(lake) == DAYS[4:]
+
+
+def test_another_label_of_an_article_touches_the_sessions_that_see_it(lake: Lake) -> None:
+    reference_tables(lake)
+    remember(lake, DAYS)
+    month = [DAYS[1].replace(day=1)]
+    lake.replace("news", about(DAYS[1], "negative"), month)
+    assert stale(lake) == DAYS[2:]
+    lake.replace("news", about(DAYS[1]).with_columns(pl.lit("Reworded").alias("title")), month)
+    assert stale(lake) == []
+
+
+def test_a_new_macro_value_touches_the_session_that_sees_it_alone(lake: Lake) -> None:
+    reference_tables(lake)
+    indices = lake.scan("indices").collect()
+    lake.replace("indices", indices.filter(pl.col("session") < DAYS[-1]), None)
+    remember(lake, DAYS)
+    lake.replace("indices", indices, None)
+    assert stale(lake) == DAYS[-1:]
+
+
+def test_macro_values_do_not_reach_what_carries_a_state_of_bars(lake: Lake) -> None:
+    both = Definitions(window={"a": "v1"}, history={"c": "v1"})
+    reference_tables(lake)
+    remember(lake, DAYS, both)
+    indices = lake.scan("indices").collect()
+    lake.replace("indices", indices.with_columns(pl.col("close") + 1.0), None)
+    found = stale_features(lake, D1, inputs(lake), both)
+    assert found == dict.fromkeys(DAYS, frozenset({"a"}))

@@ -34,7 +34,8 @@ KEYS = (POLYGON_KEY, ALPACA_KEY, ALPACA_SECRET)
 TODAY = dt.date(2025, 6, 30)
 YESTERDAY = dt.date(2025, 6, 27)
 HORIZONS = ("1h", "1d")
-# Strong alpha and low costs, so that there is something to trade within two days.
+# Strong alpha, low costs and models that see few features besides those of a symbol's own prices
+# (there are six symbols and fifty sessions), so that there is something to trade within two days.
 SPEC = SyntheticSpec(
     symbols=6,
     sessions=100,
@@ -53,6 +54,7 @@ end = {end}
 minute_sessions = 12
 [models]
 horizons = ["1h", "1d"]
+families = ["core", "alpha158", "technical"]
 daily_min_train_sessions = 50
 daily_test_sessions = 25
 intraday_min_train_sessions = 6

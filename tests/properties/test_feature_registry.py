@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from features.compute import MARKET_RETURN, compute_features, longest_lookback
 from features.panel import Panel
 from features.registry import CORE, FAMILIES, REGISTRY, select_features
+from features.side import SideTables
 from features.spec import PANEL_KEYS, Feature, Memory, Scope, Stage, from_expression
 from market.errors import FeatureError
 from market.schema import Bar
@@ -285,6 +286,14 @@ def registered(family: str, scope: Scope) -> list[Feature]:
     return [f for f in found if f.stage is not Stage.AS_OF]
 
 
+def with_sectors(bars: pl.DataFrame, features: list[Feature]) -> pl.DataFrame:
+    """Compute with three symbols in one sector and the rest in another."""
+    symbols = clean_bars()[Bar.SYMBOL].unique().sort()
+    names = ["banks" if k < 3 else "mines" for k in range(len(symbols))]
+    sectors = pl.DataFrame({"symbol": symbols, "sector": names})
+    return compute_features(bars, features, SideTables(sectors=sectors))
+
+
 def reads_clock(feature: Feature) -> bool:
     return bool({*TIMES, Bar.SESSION} & set(feature.inputs))
 
@@ -297,7 +306,7 @@ def test_family_holds(family: str, scope: Scope, check: str) -> None:
     if check == "clock":
         features = [f for f in features if not reads_clock(f)]
     bars = clean_bars(320) if scope is Scope.DAILY else intraday_bars()
-    CHECKS[check](features, bars)
+    CHECKS[check](features, bars, compute=with_sectors)
 
 
 @pytest.mark.parametrize("check", ["future", "clock", "scale", "finite", "order"])
@@ -307,7 +316,7 @@ def test_family_holds_on_awkward_bars(family: str, check: str) -> None:
     if check == "scale":
         # Where there is no volume, log(volume + 1) has a scale.
         features = [f for f in features if not f.name.startswith("CORR")]
-    CHECKS[check](features, awkward_bars())
+    CHECKS[check](features, awkward_bars(), compute=with_sectors)
 
 
 @pytest.mark.parametrize("bars", [clean_bars, awkward_bars], ids=["clean", "awkward"])
