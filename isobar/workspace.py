@@ -25,6 +25,7 @@ from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
 from pipelines.feature_run import compute_now, feature_table, kept_features
 from pipelines.settings import Settings, load_settings
+from pipelines.side_tables import side_reader
 from signals.publish import read_signals
 
 
@@ -224,7 +225,8 @@ class Workspace:
         ):
             rows = self.lake.scan(table)
         else:
-            rows = compute_now(self.lake, frame, features, first, last).lazy()
+            side = side_reader(self.settings, self.lake, frame)
+            rows = compute_now(self.lake, frame, features, first, last, side).lazy()
         if symbols is not None:
             wanted = [symbols] if isinstance(symbols, str) else list(symbols)
             rows = rows.filter(pl.col(Bar.SYMBOL).is_in(wanted))

@@ -1,8 +1,8 @@
 """What features of a session were made from, so that only what changed is computed again.
 
 A feature of a session depends on its definition, and on the bars and actions of a window of
-sessions or, where it carries a state from bar to bar, of all of history. For each session are
-remembered a digest of either and which definitions its features were made by.
+sessions or, where it carries a state from bar to bar, of all of history; or on tables beside the
+bars. For each session are remembered a digest of each and which definitions made its features.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _SCHEMA = pl.Schema(
         "session": pl.Date(),
         "window": pl.String(),
         "history": pl.String(),
+        "beside": pl.String(),
         "definitions": pl.String(),
     }
 )
@@ -41,12 +42,13 @@ _DEFINITIONS_SCHEMA = pl.Schema(
 class Inputs:
     """Digests of the bars and actions behind the features of a session.
 
-    ``window`` is over the sessions that a fixed lookback may reach, and over the macro values and
-    news known by then; ``history`` over all sessions.
+    ``window`` is over the sessions that a fixed lookback may reach, ``history`` over all,
+    ``beside`` over the window and the macro values and news known by then.
     """
 
     window: str
     history: str
+    beside: str
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,41 @@ class Definitions:
         Features that look back a fixed number of bars.
     history : mapping
         Features that depend on all bars before.
+    beside : mapping
+        Features that are read from tables beside the bars.
     """
 
     window: Mapping[str, str] = field(default_factory=dict[str, str])
     history: Mapping[str, str] = field(default_factory=dict[str, str])
+    beside: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def every(self) -> dict[str, str]:
+        """All of them."""
+        return {**self.window, **self.history, **self.beside}
 
     @cached_property
     def identity(self) -> str:
         """16 hexadecimal digits that stand for all of them."""
-        return _digest(repr(sorted(self.window.items())) + repr(sorted(self.history.items())))
+        return _digest("".join(repr(sorted(d.items())) for d in self._parts()))
 
     def version(self, inputs: Inputs) -> str:
         """Return the data version of features made by these from such inputs."""
-        return _digest(self.identity + inputs.window + (inputs.history if self.history else ""))
+        digests = (inputs.window, inputs.history, inputs.beside)
+        used = (d for d, part in zip(digests, self._parts(), strict=True) if part)
+        return _digest(self.identity + "".join(used))
+
+    def _parts(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
+        return self.window, self.history, self.beside
+
+    def stale(self, made_by: Mapping[str, str], same: tuple[bool, bool, bool]) -> frozenset[str]:
+        """Return the features whose inputs are not the same, or that other definitions made."""
+        return frozenset(
+            name
+            for part, unchanged in zip(self._parts(), same, strict=True)
+            for name, digest in part.items()
+            if not unchanged or made_by.get(name) != digest
+        )
 
 
 def input_hashes(
@@ -102,9 +126,8 @@ def input_hashes(
     for position, session in enumerate(sessions):
         window = sessions[max(0, position - warm_up_sessions) : position + 1]
         history = _digest(history + own[session])
-        # What carries a state carries one of bars: macro values and news do not reach it.
-        beside = in_reach(reference, session)
-        out[session] = Inputs(_digest("|".join([*(own[s] for s in window), beside])), history)
+        within = _digest("|".join(own[s] for s in window))
+        out[session] = Inputs(within, history, _digest(within + in_reach(reference, session)))
     return out
 
 
@@ -116,32 +139,21 @@ def stale_features(
     Sessions of which nothing is stale are left out.
     """
     have, made_by = _read(lake, timeframe), _read_definitions(lake)
-    every = frozenset({*definitions.window, *definitions.history})
-    known: dict[tuple[str, bool, bool], frozenset[str]] = {}
+    every = frozenset(definitions.every)
+    known: dict[tuple[str, tuple[bool, bool, bool]], frozenset[str]] = {}
     out: dict[dt.date, frozenset[str]] = {}
     for session, now in sorted(inputs.items()):
         then = have.get(session)
         if then is None:
             out[session] = every
             continue
-        case = (then[1], then[0].window == now.window, then[0].history == now.history)
-        if case not in known:
-            known[case] = _stale(definitions, made_by.get(case[0], {}), case[1], case[2])
-        if known[case]:
-            out[session] = known[case]
+        old, maker = then
+        same = (old.window == now.window, old.history == now.history, old.beside == now.beside)
+        if (maker, same) not in known:
+            known[maker, same] = definitions.stale(made_by.get(maker, {}), same)
+        if known[maker, same]:
+            out[session] = known[maker, same]
     return out
-
-
-def _stale(
-    definitions: Definitions, made_by: Mapping[str, str], same_window: bool, same_history: bool
-) -> frozenset[str]:
-    parts = ((definitions.window, same_window), (definitions.history, same_history))
-    return frozenset(
-        name
-        for features, same in parts
-        for name, digest in features.items()
-        if not same or made_by.get(name) != digest
-    )
 
 
 def stale_sessions(
@@ -169,14 +181,14 @@ def remember_inputs(
     """Write down what the features of these sessions were made from, and by what."""
     rows = pl.DataFrame(
         [
-            (timeframe.value, s, inputs[s].window, inputs[s].history, definitions.identity)
-            for s in sessions
-            if s in inputs
+            (timeframe.value, s, i.window, i.history, i.beside, definitions.identity)
+            for s, i in ((s, inputs.get(s)) for s in sessions)
+            if i is not None
         ],
         schema=_SCHEMA,
         orient="row",
     )
-    items = {**definitions.window, **definitions.history}.items()
+    items = definitions.every.items()
     named = pl.DataFrame(
         [(definitions.identity, name, digest) for name, digest in sorted(items)],
         schema=_DEFINITIONS_SCHEMA,
@@ -218,7 +230,9 @@ def dataset_digest(lake: Lake, timeframes: Sequence[Timeframe]) -> str:
     for timeframe in timeframes:
         settled = settled_sessions(lake, Timeframe.M1 if timeframe.is_intraday else Timeframe.D1)
         made = sorted((s, d) for s, d in _read(lake, timeframe).items() if s in settled)
-        parts += [f"{timeframe.value} {s} {i.window} {i.history} {d}" for s, (i, d) in made]
+        parts += [
+            f"{timeframe.value} {s} {i.window} {i.history} {i.beside} {d}" for s, (i, d) in made
+        ]
     return _digest("\n".join(parts))[:12]
 
 
@@ -248,8 +262,8 @@ def _read(lake: Lake, timeframe: Timeframe) -> dict[dt.date, tuple[Inputs, str]]
     if not lake.exists(LOG_TABLE) or lake.scan(LOG_TABLE).collect_schema() != _SCHEMA:
         return {}
     rows = lake.scan(LOG_TABLE).filter(pl.col("timeframe") == timeframe.value)
-    columns = rows.select("session", "window", "history", "definitions").collect()
-    return {s: (Inputs(w, h), d) for s, w, h, d in columns.iter_rows()}
+    columns = rows.select("session", "window", "history", "beside", "definitions").collect()
+    return {s: (Inputs(w, h, b), d) for s, w, h, b, d in columns.iter_rows()}
 
 
 def _read_definitions(lake: Lake) -> dict[str, dict[str, str]]:

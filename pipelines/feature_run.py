@@ -1,13 +1,13 @@
 """Bring the features of some sessions up to date: only what is stale, in parts that fit memory."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from features.bridge import indicator_features
-from features.compute import compute_features, longest_lookback
+from features.compute import SECTOR, compute_features, longest_lookback
 from features.definitions import definition_hashes, definitions_hash
 from features.incremental import (
     Checkpoint,
@@ -18,7 +18,7 @@ from features.incremental import (
 )
 from features.registry import select_features
 from features.side import SideTables
-from features.spec import PANEL_KEYS, Feature
+from features.spec import PANEL_KEYS, Feature, Stage
 from market import calendar
 from market.bars import by_company, read_adjusted, symbols_of
 from market.ingest_log import read_log
@@ -34,6 +34,8 @@ from market.lineage import (
 from market.schema import Bar
 from market.timeframes import Timeframe
 from pipelines.settings import Settings
+
+SideReader = Callable[[dt.date, dt.date], SideTables]
 
 # Values computed at once: four bytes each, beside the bars that they come from.
 _CELLS_AT_ONCE = 250_000_000
@@ -60,12 +62,14 @@ def used_timeframes(settings: Settings) -> list[Timeframe]:
 
 
 def definitions_of(features: Sequence[Feature]) -> Definitions:
-    """Return what features are computed by, apart by how far back they reach."""
+    """Return what features are computed by, apart by what they depend on."""
     hashes = definition_hashes(features)
-    recursive = {f.name for f in features if f.memory.is_recursive}
+    beside = {f.name for f in features if f.stage is Stage.AS_OF or SECTOR in f.inputs}
+    recursive = {f.name for f in features if f.memory.is_recursive} - beside
     return Definitions(
-        {n: h for n, h in hashes.items() if n not in recursive},
+        {n: h for n, h in hashes.items() if n not in recursive | beside},
         {n: h for n, h in hashes.items() if n in recursive},
+        {n: h for n, h in hashes.items() if n in beside},
     )
 
 
@@ -92,7 +96,7 @@ def compute_now(
     features: Sequence[Feature],
     start: dt.date | None,
     end: dt.date | None,
-    side: SideTables | None = None,
+    side: SideReader | None = None,
 ) -> pl.DataFrame:
     """Return features of a period that are not kept in the lake, from the bars that are.
 
@@ -102,7 +106,9 @@ def compute_now(
     if start is not None and not any(f.memory.is_recursive for f in features):
         begin = start - dt.timedelta(days=2 * warm_up_sessions(timeframe, features))
     bars = read_adjusted(lake, timeframe, begin, end)
-    return by_company(lake, bars, lambda rows: compute_features(rows, features, side))
+    days = bars[Bar.SESSION].unique().sort()
+    beside = side(start or days[0], days[-1]) if side and len(days) else None
+    return by_company(lake, bars, lambda rows: compute_features(rows, features, beside))
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,8 @@ class FeatureRun:
         Of the bars.
     features : sequence of Feature
         All that are kept in the table.
-    side : SideTables, optional
-        What as-of features are read from.
+    side : callable, optional
+        From first and last session to what as-of features and sectors are read from.
     """
 
     def __init__(
@@ -135,9 +141,9 @@ class FeatureRun:
         lake: Lake,
         timeframe: Timeframe,
         features: Sequence[Feature],
-        side: SideTables | None = None,
+        side: SideReader | None = None,
     ) -> None:
-        self.side = side
+        self._read_side = side
         self.lake = lake
         self.timeframe = timeframe
         self.features = tuple(features)
@@ -203,7 +209,7 @@ class FeatureRun:
         if not features:
             return None
         bars = read_adjusted(self.lake, self.timeframe, None, run[-1])
-        made = by_company(self.lake, bars, lambda rows: compute_features(rows, features, self.side))
+        made = by_company(self.lake, bars, lambda rows: compute_features(rows, features))
         return made.filter(pl.col(Bar.SESSION) >= run[0])
 
     def _in_parts(self, features: list[Feature], run: Sequence[dt.date]) -> Iterator[pl.DataFrame]:
@@ -223,6 +229,10 @@ class FeatureRun:
         kept = {f.name for f in self.features if f.memory.is_recursive and f.resumable}
         if checkpoint is not None and checkpoint.bars and names >= kept:
             self._keep(checkpoint)
+
+    def _side(self, features: Sequence[Feature], days: Sequence[dt.date]) -> SideTables | None:
+        wanted = any(f.name in self.definitions.beside for f in features)
+        return self._read_side(days[0], days[-1]) if wanted and self._read_side else None
 
     def _sessions_at_once(self, columns: int) -> int:
         log = read_log(self.lake, Timeframe.M1 if self.timeframe.is_intraday else Timeframe.D1)
@@ -252,7 +262,7 @@ class FeatureRun:
                 keep=self._session_to_keep(bars, features, checkpoint),
                 checkpoint=checkpoint,
                 whole=whole,
-                side=self.side,
+                side=self._side(features, days),
             )
             kept.append(made.checkpoint)
             return made.features

@@ -168,6 +168,11 @@ class FeatureSettings(_Frozen):
         " each is audited first",
     )
 
+    sectors_file: Path | None = Field(
+        None,
+        description="CSV of symbol, sector for sector-neutral features; they are null without",
+    )
+
     @field_validator("indicators")
     @classmethod
     def _written_well(cls, texts: tuple[str, ...]) -> tuple[str, ...]:

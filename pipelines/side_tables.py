@@ -1,6 +1,7 @@
 """Read from the lake what features may look at besides their own bars."""
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,8 @@ from market.lake import Lake
 from market.reference_ingest import INDICES_TABLE, NEWS_TABLE, YIELDS_TABLE
 from market.schema import Bar, IndexBar, News, Ticker, Yield
 from market.timeframes import Timeframe
-from pipelines.feature_run import warm_up_sessions
+from pipelines.feature_run import SideReader, warm_up_sessions
+from pipelines.settings import Settings
 
 _SECTOR = "sector"
 
@@ -80,6 +82,17 @@ def read_side_tables(
         premarket=premarket,
         sectors=None if sectors is None else _sectors(lake, sectors, end),
     )
+
+
+def side_reader(settings: Settings, lake: Lake, timeframe: Timeframe) -> SideReader:
+    """Return what reads the side tables of an installation for some sessions."""
+    return partial(_read, lake, timeframe, settings.features.sectors_file)
+
+
+def _read(
+    lake: Lake, timeframe: Timeframe, sectors: Path | None, start: dt.date, end: dt.date
+) -> SideTables:
+    return read_side_tables(lake, timeframe, start, end, sectors)
 
 
 def _back(session: dt.date, sessions: int) -> dt.date:

@@ -24,6 +24,7 @@ from pipelines.feature_run import (
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
 from pipelines.settings import Settings
+from pipelines.side_tables import side_reader
 
 GROUP = "features"
 OWNERS = ["team:research"]
@@ -67,14 +68,14 @@ def _inputs_spec(
         partitions_def=partitions,
         deps=[
             *(dg.AssetDep(name, partition_mapping=back) for name in _bars_under(timeframe)),
-            "splits",
-            "dividends",
+            *("splits", "dividends", "treasury_yields", "indices", "news"),
         ],
         group_name=GROUP,
         owners=OWNERS,
         kinds={"deltalake"},
-        description=f"Digest of the bars, actions and definitions that {timeframe} features of a "
-        "session rest on. Its data version is reported when it changes; not materialised by hand.",
+        description=f"Digest of the bars, actions, macro values, news and definitions that "
+        f"{timeframe} features of a session rest on. Its data version is reported when it changes; "
+        "not materialised by hand.",
     )
 
 
@@ -128,7 +129,8 @@ def _features_asset(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
         stores.refuse_adjusted()
-        made = FeatureRun(stores.lake, timeframe, kept).refresh(sessions_of(context))
+        side = side_reader(stores.settings, stores.lake, timeframe)
+        made = FeatureRun(stores.lake, timeframe, kept, side).refresh(sessions_of(context))
         _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={

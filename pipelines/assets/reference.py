@@ -29,6 +29,7 @@ from market.reference_quality import (
     inspect_news,
     inspect_yields,
 )
+from pipelines.assets.features import report_changed_inputs
 from pipelines.assets.ingest import GROUP, OWNERS, IngestConfig
 from pipelines.resources import Stores, moment_of
 
@@ -43,10 +44,13 @@ class NewsConfig(IngestConfig):
     start: str = Field("", description="First date, YYYY-MM-DD, for a longer history")
 
 
-def _result(fetch: Callable[[], ReferenceResult]) -> dg.MaterializeResult:
-    """Return what a fetch did; a plan without this data is a fact to report, not a failure.
+def _result(
+    fetch: Callable[[], ReferenceResult], context: dg.AssetExecutionContext, stores: Stores
+) -> dg.MaterializeResult:
+    """Return what a fetch did, and how many features became stale by it.
 
-    The table stays as it is, and its check says that it is not fresh.
+    A plan without this data is a fact to report, not a failure: the table stays as it is, and its
+    check says that it is not fresh.
     """
     try:
         done = fetch()
@@ -58,6 +62,9 @@ def _result(fetch: Callable[[], ReferenceResult]) -> dg.MaterializeResult:
             "rows": done.rows,
             "rows added": done.added,
             "changed": done.changed,
+            "features that became stale": (
+                report_changed_inputs(context, stores) if done.changed else 0
+            ),
         }
     )
 
@@ -81,7 +88,11 @@ def treasury_yields(
 ) -> dg.MaterializeResult:
     """Treasury par yields by maturity, in percent, with the time they became known."""
     start, now = stores.settings.history.start, moment_of(context)
-    return _result(lambda: ingest_treasury_yields(stores.lake, stores.reference, start, now=now))
+    return _result(
+        lambda: ingest_treasury_yields(stores.lake, stores.reference, start, now=now),
+        context,
+        stores,
+    )
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
@@ -90,7 +101,9 @@ def indices(
 ) -> dg.MaterializeResult:
     """Daily values of the VIX, with the time they became known."""
     start, now = stores.settings.history.start, moment_of(context)
-    return _result(lambda: ingest_index(stores.lake, stores.reference, VIX, start, now=now))
+    return _result(
+        lambda: ingest_index(stores.lake, stores.reference, VIX, start, now=now), context, stores
+    )
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
@@ -101,7 +114,11 @@ def news(
     now = moment_of(context)
     start = _date(config.start) if config.start else news_start(stores.lake, now)
     names = _symbols(stores, config)
-    return _result(lambda: ingest_news(stores.lake, stores.reference, names, start, now.date()))
+    return _result(
+        lambda: ingest_news(stores.lake, stores.reference, names, start, now.date()),
+        context,
+        stores,
+    )
 
 
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
@@ -110,7 +127,9 @@ def identities(
 ) -> dg.MaterializeResult:
     """Companies and the symbols that they bore: ticker changes and delistings."""
     names = _symbols(stores, config)
-    result = _result(lambda: ingest_identities(stores.lake, stores.reference, names))
+    result = _result(
+        lambda: ingest_identities(stores.lake, stores.reference, names), context, stores
+    )
     former: list[str] = []
     if stores.lake.exists(IDENTITIES_TABLE):
         known = former_symbols(stores.lake.scan(IDENTITIES_TABLE).collect(), names)

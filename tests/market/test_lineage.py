@@ -37,22 +37,22 @@ def lake(tmp_path) -> Lake:
     return made
 
 
-WINDOW = Definitions(window={"a": "v1"})
+MADE_BY = Definitions(window={"a": "v1"}, beside={"m": "v1"})
 
 
 def inputs(lake: Lake) -> dict[dt.date, Inputs]:
     return input_hashes(lake, D1, warm_up_sessions=WARM_UP)
 
 
-def stale(lake: Lake, timeframe: Timeframe = D1, definitions: Definitions = WINDOW):
+def stale(lake: Lake, timeframe: Timeframe = D1, definitions: Definitions = MADE_BY):
     return stale_sessions(lake, timeframe, inputs(lake), definitions)
 
 
-def changed_since(lake: Lake, definitions: Definitions = WINDOW):
+def changed_since(lake: Lake, definitions: Definitions = MADE_BY):
     return changed_sessions(lake, D1, inputs(lake), definitions)
 
 
-def remember(lake: Lake, sessions, definitions: Definitions = WINDOW) -> None:
+def remember(lake: Lake, sessions, definitions: Definitions = MADE_BY) -> None:
     remember_inputs(lake, D1, sessions, inputs(lake), definitions)
 
 
@@ -218,11 +218,11 @@ def test_a_new_macro_value_touches_the_session_that_sees_it_alone(lake: Lake) ->
     assert stale(lake) == DAYS[-1:]
 
 
-def test_macro_values_do_not_reach_what_carries_a_state_of_bars(lake: Lake) -> None:
-    both = Definitions(window={"a": "v1"}, history={"c": "v1"})
+def test_macro_values_do_not_reach_what_is_made_of_bars(lake: Lake) -> None:
+    both = Definitions(window={"a": "v1"}, history={"c": "v1"}, beside={"m": "v1"})
     reference_tables(lake)
     remember(lake, DAYS, both)
     indices = lake.scan("indices").collect()
     lake.replace("indices", indices.with_columns(pl.col("close") + 1.0), None)
     found = stale_features(lake, D1, inputs(lake), both)
-    assert found == dict.fromkeys(DAYS, frozenset({"a"}))
+    assert found == dict.fromkeys(DAYS, frozenset({"m"}))
