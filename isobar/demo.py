@@ -156,6 +156,11 @@ def _settings(
         f"horizons = {list(HORIZONS)}".replace("'", '"'),
         "[trading]",
         "enabled = true",
+        # A day's signals may all be to sell: the demo is to show what becomes of them, too.
+        "[targets]",
+        "long_only = false",
+        "[risk]",
+        "allow_short = true",
     ]
     (home / "isobar.toml").write_text("\n".join(lines) + "\n")
     return Settings.model_validate(
@@ -167,6 +172,8 @@ def _settings(
             "history": {"start": start, "end": today, "minute_sessions": minutes},
             "models": {"horizons": HORIZONS},
             "trading": {"enabled": True},
+            "targets": {"long_only": False},
+            "risk": {"allow_short": True},
         }
     )
 
