@@ -116,11 +116,10 @@ def _agree(bars: Path, ours: Path, theirs: Path) -> list[str]:
 def _compute(bars: Path) -> Any:
     import polars as pl
 
-    from benchmarks.feature_bars import daily_bars
     from features.compute import compute_features
     from features.registry import select_features
 
-    return compute_features(daily_bars(pl.read_parquet(bars)), select_features(family="alpha158"))
+    return compute_features(pl.read_parquet(bars), select_features(family="alpha158"))
 
 
 def _once(bars: Path, values: Path | None = None) -> dict:
@@ -146,9 +145,10 @@ def _again(bars: Path) -> dict:
 
 def _child(what: str, bars: str, *more: str) -> dict:
     if what == "write":
-        from benchmarks.feature_bars import daily_table
+        from benchmarks.feature_bars import daily_bars, daily_table
 
-        daily_table(*map(int, more)).write_parquet(bars)
+        # With the columns of a bar in the lake, of which pyqlib's side reads its own.
+        daily_bars(daily_table(*map(int, more))).write_parquet(bars)
         return {}
     return _again(Path(bars)) if what == "again" else _once(Path(bars), *map(Path, more))
 

@@ -296,7 +296,7 @@ class Panel:
         def make() -> tuple[Values, Values]:
             groups = len(self.offsets) - 1
             mean, deviation = np.empty(groups), np.empty(groups)
-            kernels.group_moments(x, self.offsets, mean, deviation)
+            group_kernels.group_moments(x, self.offsets, mean, deviation)
             return self.spread(mean), self.spread(deviation)
 
         return self.shared(("group_moments", id(x)), make, keep=x)
@@ -311,7 +311,7 @@ class Panel:
 
         def make() -> Values:
             out = empty(self.rows)
-            kernels.group_ranks(x, self.offsets, out)
+            group_kernels.group_ranks(x, self.offsets, out)
             return out
 
         return self.shared(("group_rank", id(x)), make, keep=x)

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import exchange_calendars
 import polars as pl
 
 from market.errors import MarketError
@@ -27,6 +26,9 @@ REGULAR_MINUTES = 390
 
 @lru_cache(maxsize=1)
 def _calendar() -> Any:
+    # With pandas behind it, a quarter of a second that work without a calendar need not wait.
+    import exchange_calendars
+
     with warnings.catch_warnings():
         # exchange_calendars 4.13 reads a pandas attribute that pandas 4 will change.
         warnings.filterwarnings("ignore", message="Series.values returning")

@@ -10,7 +10,6 @@ import datetime as dt
 from functools import lru_cache
 
 import polars as pl
-from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from market import calendar
 from market.errors import MarketError
@@ -154,6 +153,8 @@ def _is_federal_holiday(date: dt.date) -> bool:
 
 @lru_cache(maxsize=1)
 def _federal_holidays() -> frozenset[dt.date]:
+    from pandas.tseries.holiday import USFederalHolidayCalendar  # As late as market.calendar's.
+
     first = calendar.FIRST_DATE.isoformat()
     last = (calendar.LAST_DATE + dt.timedelta(days=31)).isoformat()
     days = USFederalHolidayCalendar().holidays(start=first, end=last)
