@@ -78,8 +78,16 @@ def assemble(
     Raises
     ------
     ModelError
-        When nothing is left.
+        When a feature is not there, or no row is left.
     """
+    missing = [n for n in (VOLATILITY, *names) if n not in features.columns]
+    if missing:
+        raise ModelError(
+            "features that a model needs are not there",
+            got=missing[:5],
+            allowed=f"all of its {len(names)} features, and {VOLATILITY}",
+            remedy="keep their families in features.families, or train again",
+        )
     label = labels.select("symbol", "bar_end", "label_known_at", "forward_return", "excess_return")
     frame = (
         features.filter(pl.col(VOLATILITY) > 0)

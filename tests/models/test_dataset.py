@@ -89,3 +89,12 @@ def test_too_short_a_history_is_refused() -> None:
     labels = forward_returns(short, find_horizon("1d"))
     with pytest.raises(ModelError, match="no row has a known volatility"):
         assemble(compute_features(short), labels, ["return_1"], steps=1)
+
+
+def test_a_feature_that_is_not_kept_any_more_is_named() -> None:
+    bars = adjusted_daily(market())
+    features, labels = compute_features(bars), labels_of(market())
+    with pytest.raises(ModelError, match=r"not there.*\['gone'\].*features.families"):
+        assemble(features, labels, ["return_1", "gone"], steps=1)
+    with pytest.raises(ModelError, match="volatility_20"):
+        assemble(features.drop("volatility_20"), labels, ["return_1"], steps=1)
