@@ -71,7 +71,9 @@ def degenerate() -> pl.Expr:
         x == x.shift(1).over(Bar.SYMBOL) for x in (pl.col(Bar.CLOSE), pl.col(Bar.VOLUME), middle)
     )
     flat, idle = pl.col(Bar.HIGH) == pl.col(Bar.LOW), pl.col(Bar.VOLUME) <= 0
-    return pl.any_horizontal(flat, idle, *unchanged)
+    # After such a fall a line through three weeks of closes may end below zero.
+    halved = pl.col(Bar.CLOSE) < 0.5 * pl.col(Bar.CLOSE).rolling_max(14).over(Bar.SYMBOL)
+    return pl.any_horizontal(flat, idle, halved, *unchanged)
 
 
 def varies(frame: pl.DataFrame, feature: Feature) -> pl.Series:
