@@ -15,12 +15,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from market.errors import MarketError, SettingsError
+from market.errors import FeatureError, MarketError, SettingsError
 from market.replay import create_app
 from market.replay_data import ServedMarket
 from market.request_limiter import Plan
 from market.serving import BackgroundServer
 from market.synthetic import SyntheticSpec, generate
+from market.timeframes import Timeframe
+from pipelines.feature_run import kept_features
 from pipelines.resources import Stores
 from pipelines.settings import Settings, hide_secrets, load_settings, redact
 from tests.pipelines.installation import clean_environment, environment_of
@@ -371,3 +373,32 @@ def test_a_membership_universe_needs_its_file(tmp_path: Path) -> None:
     assert stores.only_members(frame).rows() == [(days[0], "A")]
     everyone = Stores(Settings.model_validate({"home": tmp_path}))
     assert everyone.only_members(frame).equals(frame)
+
+
+def test_indicators_by_name_are_features_of_every_timeframe() -> None:
+    named = Settings.model_validate({"features": {"indicators": ["fisher(length=9)"]}})
+    for timeframe in (Timeframe.D1, Timeframe.M5):
+        kept = {f.name: f for f in kept_features(named, timeframe)}
+        assert kept["ta_fishert_9_1"].family == "bridge"
+        assert "MA20" in kept
+    assert named.config_hash != Settings().config_hash
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"indicators": ["fischer"]}, "fisher"),
+        ({"indicators": ["fisher", "fisher"]}, "each indicator once"),
+        ({"families": ["core", "alpha185"]}, "did you mean alpha158"),
+        ({"families": ["alpha158"]}, "core among them"),
+    ],
+)
+def test_senseless_features_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises((FeatureError, ValueError), match=message):
+        Settings.model_validate({"features": values})
+
+
+def test_an_indicator_that_looks_ahead_is_refused_when_features_are_asked_for() -> None:
+    named = Settings.model_validate({"features": {"indicators": ["dpo"]}})
+    with pytest.raises(FeatureError, match="looks ahead"):
+        kept_features(named, Timeframe.D1)
