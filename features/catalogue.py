@@ -49,7 +49,7 @@ def describe(feature: Feature) -> dict[str, object]:
         "meaning": feature.meaning,
         "family": feature.family,
         "reads": ", ".join(feature.inputs),
-        "first value after": f"{feature.lookback} bars",
+        "first value after": f"{feature.lookback} bar{'s' if feature.lookback > 1 else ''}",
         "reaches back to": _MEMORY[feature.memory],
         "computed": _STAGE[feature.stage],
         "on": _SCOPE[feature.scope],

@@ -132,10 +132,14 @@ _CURVE = "Litterman and Scheinkman (1991)"
 FEATURES: tuple[Feature, ...] = (
     _vix("vix_level", _level, "VIX, as a fraction a year"),
     *(
-        _vix(f"vix_change_{n}", partial(_change, sessions=n), f"Relative change over {n} sessions")
+        _vix(
+            f"vix_change_{n}",
+            partial(_change, sessions=n),
+            f"Relative change of the VIX over {n} sessions",
+        )
         for n in _HORIZONS
     ),
-    _vix("vix_percentile_252", _percentile, "Rank among its last 252 values, 0 to 1"),
+    _vix("vix_percentile_252", _percentile, "Rank of the VIX among its last 252 values, 0 to 1"),
     _vix("vix_over_63", _over_quarter, "VIX over its mean of 63 sessions"),
     _macro(
         "vix_term",
