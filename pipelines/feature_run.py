@@ -1,8 +1,10 @@
 """Bring the features of some sessions up to date: only what is stale, in parts that fit memory."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -61,9 +63,20 @@ def used_timeframes(settings: Settings) -> list[Timeframe]:
     return [t for t in Timeframe if t in wanted]
 
 
-def definitions_of(features: Sequence[Feature]) -> Definitions:
-    """Return what features are computed by, apart by what they depend on."""
+def definitions_of(features: Sequence[Feature], sectors: Path | None = None) -> Definitions:
+    """Return what features are computed by, apart by what they depend on.
+
+    Parameters
+    ----------
+    features : sequence of Feature
+        What is kept.
+    sectors : Path, optional
+        The file of sectors: a setting that sector features are made by.
+    """
     hashes = definition_hashes(features)
+    if sectors is not None:
+        digest = hashlib.sha256(sectors.read_bytes()).hexdigest()[:16]
+        hashes |= {f.name: hashes[f.name] + digest for f in features if SECTOR in f.inputs}
     beside = {f.name for f in features if f.stage is Stage.AS_OF or SECTOR in f.inputs}
     recursive = {f.name for f in features if f.memory.is_recursive} - beside
     return Definitions(
@@ -134,6 +147,8 @@ class FeatureRun:
         All that are kept in the table.
     side : callable, optional
         From first and last session to what as-of features and sectors are read from.
+    sectors : Path, optional
+        The file of sectors that ``side`` reads.
     """
 
     def __init__(
@@ -142,12 +157,13 @@ class FeatureRun:
         timeframe: Timeframe,
         features: Sequence[Feature],
         side: SideReader | None = None,
+        sectors: Path | None = None,
     ) -> None:
         self._read_side = side
         self.lake = lake
         self.timeframe = timeframe
         self.features = tuple(features)
-        self.definitions = definitions_of(features)
+        self.definitions = definitions_of(features, sectors)
         self.inputs = feature_inputs(lake, timeframe, features)
         self._states = f"feature_states_{timeframe.value}"
         self._table = feature_table(timeframe)

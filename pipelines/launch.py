@@ -168,7 +168,8 @@ class Launcher:
             lake = self.stores.lake
             features = kept_features(self.settings, timeframe)
             inputs = feature_inputs(lake, timeframe, features)
-            behind = stale_sessions(lake, timeframe, inputs, definitions_of(features))
+            definitions = definitions_of(features, self.settings.features.sectors_file)
+            behind = stale_sessions(lake, timeframe, inputs, definitions)
             for run in contiguous(behind):
                 found |= self.launch(jobs.features_job_name(timeframe), sessions=run)
         return found | self.launch(jobs.VERSION_JOB)

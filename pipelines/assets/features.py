@@ -89,7 +89,7 @@ def report_changed_inputs(context: dg.AssetExecutionContext, stores: Stores) -> 
     count = 0
     for timeframe in used_timeframes(stores.settings):
         features = kept_features(stores.settings, timeframe)
-        definitions = definitions_of(features)
+        definitions = definitions_of(features, stores.settings.features.sectors_file)
         inputs = feature_inputs(stores.lake, timeframe, features)
         changed = changed_sessions(stores.lake, timeframe, inputs, definitions)
         # The newest one always: Dagster holds later versions only against an earlier record.
@@ -130,7 +130,9 @@ def _features_asset(
     ) -> dg.MaterializeResult:
         stores.refuse_adjusted()
         side = side_reader(stores.settings, stores.lake, timeframe)
-        made = FeatureRun(stores.lake, timeframe, kept, side).refresh(sessions_of(context))
+        sectors = stores.settings.features.sectors_file
+        run = FeatureRun(stores.lake, timeframe, kept, side, sectors)
+        made = run.refresh(sessions_of(context))
         _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={

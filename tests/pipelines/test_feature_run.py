@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +13,7 @@ import pytest
 from features.bridge import indicator_features
 from features.compute import compute_features
 from features.registry import CORE, select_features
+from features.side import SideTables
 from features.spec import Feature, Memory, Stage
 from market.bars import by_company, read_adjusted
 from market.ingest import ingest
@@ -224,3 +225,32 @@ def test_a_state_that_no_feature_declares_is_a_window() -> None:
     )
     assert feature_run.definitions_of([sly]).history
     assert not feature_run.definitions_of([sly]).window
+
+
+def test_another_file_of_sectors_makes_what_it_sorts_stale_alone(
+    lake: Lake, tmp_path: Path
+) -> None:
+    sectors = tmp_path / "sectors.csv"
+    features = (*CORE, *select_features(["return_1_in_sector", "sector_return_1"]))
+
+    def run() -> FeatureRun:
+        side = partial(_sectored, sectors)
+        return FeatureRun(lake, D1, features, side, sectors)
+
+    sectors.write_text("symbol,sector\n" + "".join(f"{s},one\n" for s in SYMBOLS))
+    run().refresh(DAYS)
+    together = stored(lake)
+    assert together["return_1_in_sector"].null_count() < together.height
+    sectors.write_text("symbol,sector\n" + "".join(f"{s},{s}\n" for s in SYMBOLS))
+    again = run()
+    stale = stale_features(lake, D1, again.inputs, again.definitions)
+    assert set(stale.values()) == {frozenset({"return_1_in_sector", "sector_return_1"})}
+    again.refresh(DAYS)
+    # Each alone in its sector: there is nothing to measure it against.
+    apart = stored(lake)
+    assert apart["return_1_in_sector"].null_count() == apart.height
+    assert apart["return_1_z"].equals(together["return_1_z"])
+
+
+def _sectored(path: Path, start: dt.date, end: dt.date) -> SideTables:
+    return SideTables(sectors=pl.read_csv(path))
