@@ -33,7 +33,13 @@ def definition_hash(feature: Feature) -> str:
     """
     kept = feature.__dict__.get(_KEPT)
     if kept is None:
-        declared = (feature.name, feature.inputs, feature.lookback, feature.stage, feature.memory)
+        declared = (
+            feature.name,
+            feature.inputs,
+            (feature.lookback, feature.lookback_sessions, feature.session_minutes),
+            feature.stage,
+            feature.memory,
+        )
         # Another interpreter compiles to other instructions, and another NumPy may round otherwise.
         machine = (".".join(platform.python_version_tuple()[:2]), np.__version__)
         text = repr((declared, machine)) + "".join(_parts(feature.compute, set()))

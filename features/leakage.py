@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from features.compute import compute_features
+from features.lookback import ages
 from features.side import SideTables
 from features.spec import PANEL_KEYS, Feature, Stage
 from market.errors import FeatureError
@@ -321,7 +322,8 @@ def settling(
     worst: dict[str, int | None] = {f.name: f.lookback for f in own}
     for start in starts:
         later = compute_features(bars.filter(pl.col(Bar.SESSION) >= start), own, side)
-        age = later.select(pl.int_range(1, pl.len() + 1).over(Bar.SYMBOL)).to_series().to_numpy()
+        old = ages(later)
+        age = old.bars
         left = later.select(pl.len().over(Bar.SYMBOL)).to_series().to_numpy()
         wanted = later.select(PANEL_KEYS).join(
             whole, on=list(PANEL_KEYS), how="left", maintain_order="left"
@@ -329,7 +331,7 @@ def settling(
         for feature in own:
             unlike = _not_within_one_ulp(wanted[feature.name], later[feature.name])
             # Before the lookback is met the shorter history has no value: that is declared.
-            unlike &= age >= feature.lookback
+            unlike &= old.meet(feature)
             now = worst[feature.name]
             if unlike.any() and now is not None:
                 last = int(age[unlike].max())

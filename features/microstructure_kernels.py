@@ -12,8 +12,10 @@ from features.kernels import NAN, Offsets, Values, compiled
 BUCKETS = 390
 """Minutes of a full session."""
 
-CURVE_WIDTH = 3 + 2 * BUCKETS
-"""Of the state: session, its volume so far and last minute; per minute a count and a mean."""
+_CURVE = 5
+CURVE_WIDTH = _CURVE + 2 * BUCKETS
+"""Of the state: session, its volume so far, last minute and length; how many sessions there were
+before it; per minute a count and a mean."""
 
 
 @compiled
@@ -24,10 +26,21 @@ def buyers_excess(move: Values, out: Values) -> None:
 
 
 @compiled
+def count_minutes(state: Values, until: int, sessions: float) -> None:
+    """Let the session's volume so far count at the minutes after its last one, before ``until``."""
+    for minute in range(int(state[2]) + 1, until):
+        k = _CURVE + 2 * minute
+        state[k] = min(state[k] + 1.0, sessions)
+        state[k + 1] += (state[1] - state[k + 1]) / state[k]
+    state[2] = max(state[2], until - 1.0)
+
+
+@compiled
 def volume_curve(
     volume: Values,
     minute: Values,
     day: Values,
+    length: Values,
     offsets: Offsets,
     start: Offsets,
     sessions: float,
@@ -40,7 +53,8 @@ def volume_curve(
     """Write the session's volume so far over its mean at that minute of sessions before, less 1.
 
     The mean is a plain one over the first ``sessions`` of a minute, and after that each new one
-    counts 1 / ``sessions``. A minute without a bar has the volume of the bar before it.
+    counts 1 / ``sessions``. A minute without a bar has the volume of the bar before it, up to the
+    ``length`` of the session in minutes: a half-day does not count in the afternoon.
     """
     state = np.zeros(before.shape[1])
     for g in range(len(offsets) - 1):
@@ -53,21 +67,21 @@ def volume_curve(
         for i in range(max(a, start[g]), b):
             out[i] = NAN
             place = minute[i]
-            if place >= 0 and place < (len(state) - 3) // 2 and volume[i] - volume[i] == 0.0:
+            if place >= 0 and place < min(length[i], BUCKETS) and volume[i] - volume[i] == 0.0:
                 if state[0] != day[i]:
+                    if state[0] != 0:
+                        count_minutes(state, int(state[3]), sessions)
+                        state[4] += 1.0
                     state[0] = day[i]
                     state[1] = 0.0
                     state[2] = -1.0
+                    state[3] = min(length[i], float(BUCKETS))
                 m = int(place)
-                for missed in range(int(state[2]) + 1, m + 1):
-                    if missed == m:
-                        state[1] += volume[i]
-                        mean = state[4 + 2 * m]
-                        if state[3 + 2 * m] >= seed_sessions and mean > 0:
-                            out[i] = state[1] / mean - 1.0
-                    k = 3 + 2 * missed
-                    state[k] = min(state[k] + 1.0, sessions)
-                    state[k + 1] += (state[1] - state[k + 1]) / state[k]
-                state[2] = max(state[2], float(m))
+                count_minutes(state, m, sessions)
+                state[1] += volume[i]
+                mean = state[_CURVE + 1 + 2 * m]
+                if state[4] >= seed_sessions and mean > 0:
+                    out[i] = state[1] / mean - 1.0
+                count_minutes(state, m + 1, sessions)
             if i == snapshot[g]:
                 after[g] = state

@@ -53,6 +53,13 @@ def minutes_after_open(p: Panel, column: str) -> Values:
 
 
 @shared
+def minutes_in_session(p: Panel) -> Values:
+    """Return how many minutes the session of each row has from open to close."""
+    opens, closes = session_times()
+    return by_session(p, (closes - opens) / MINUTE_US)
+
+
+@shared
 def minutes_before_close(p: Panel) -> Values:
     """Return how many minutes are left of the session when a row's bar ends."""
     return (by_session(p, session_times()[1]) - p["bar_end"]) / MINUTE_US

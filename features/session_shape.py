@@ -11,16 +11,13 @@ from features import microstructure_kernels as own_kernels
 from features.core import typical_price
 from features.kernels import Values
 from features.panel import Integers, Panel, empty, ratio, shared
-from features.session_clock import minutes_after_open
+from features.session_clock import minutes_after_open, minutes_in_session
 from features.spec import Feature, Memory, Scope, Stage
 
 FAMILY = "microstructure"
 OPENING_MINUTES = 30
 CURVE_SESSIONS = 20
 SEED_SESSIONS = 5
-
-# Of half an hour each; with shorter bars the first value comes later, as there are more of them.
-_SESSION_BARS = 13
 
 
 @shared
@@ -102,6 +99,7 @@ def _volume_curve(p: Panel) -> Values:
         p["volume"],
         minutes_after_open(p, "bar_start"),
         p["session"].astype(np.float64),
+        minutes_in_session(p),
         arguments=(float(CURVE_SESSIONS), float(SEED_SESSIONS)),
     )
 
@@ -114,6 +112,9 @@ def _of_session(
     meaning: str,
     source: str,
     memory: Memory = Memory.SESSION,
+    *,
+    sessions: int = 1,
+    minutes: int = 0,
 ) -> Feature:
     return Feature(
         name,
@@ -126,6 +127,8 @@ def _of_session(
         family=FAMILY,
         memory=memory,
         scope=Scope.INTRADAY,
+        lookback_sessions=sessions,
+        session_minutes=minutes,
     )
 
 
@@ -144,9 +147,10 @@ FEATURES: tuple[Feature, ...] = (
         "session_gap",
         _session_gap,
         ("close", "open"),
-        _SESSION_BARS + 1,
+        2,
         "Return from the last close of the session before to the session's open",
         "Lou, Polk and Skouras (2019), overnight component",
+        sessions=2,
     ),
     _of_session(
         "session_vwap_distance",
@@ -163,6 +167,7 @@ FEATURES: tuple[Feature, ...] = (
         1,
         "Where the close lies in the range of the first half hour, 0 to 1 inside it",
         _BREAKOUT,
+        minutes=OPENING_MINUTES,
     ),
     _of_session(
         "opening_range_breakout",
@@ -171,6 +176,7 @@ FEATURES: tuple[Feature, ...] = (
         1,
         "How far the close is beyond the range of the first half hour, in units of it",
         _BREAKOUT,
+        minutes=OPENING_MINUTES,
     ),
     _of_session(
         "opening_range_size",
@@ -179,14 +185,16 @@ FEATURES: tuple[Feature, ...] = (
         1,
         "High over low of the first half hour",
         _BREAKOUT,
+        minutes=OPENING_MINUTES,
     ),
     _of_session(
         "volume_curve_deviation",
         _volume_curve,
         ("bar_start", "volume"),
-        SEED_SESSIONS * _SESSION_BARS + 1,
-        "Volume of the session so far over its mean by that minute in some 20 sessions before",
+        SEED_SESSIONS + 1,
+        "Volume of the session so far over its mean by then in some 20 sessions before, less 1",
         "Jain and Joh (1988), the daily pattern of volume",
         memory=Memory.DECAYING,
+        sessions=SEED_SESSIONS + 1,
     ),
 )

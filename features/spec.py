@@ -80,7 +80,8 @@ class Feature:
         names of side tables (as-of) that it reads.
     lookback : int
         Rows needed, the current one included, for a first value; null before. Where the memory
-        is a window, more history changes nothing.
+        is a window, more history changes nothing; where it is a session, they are counted back
+        from the session's first row.
     stage : Stage
         See :class:`Stage`.
     meaning : str
@@ -93,6 +94,10 @@ class Feature:
         See :class:`Memory`.
     scope : Scope
         See :class:`Scope`.
+    lookback_sessions : int
+        Sessions of the symbol needed, the current one included, for a first value.
+    session_minutes : int
+        Minutes after the open of a session from which it has a value.
     resumable : bool
         Whether an incremental run can go on from a checkpoint.
 
@@ -113,6 +118,8 @@ class Feature:
     family: str = "own"
     memory: Memory = Memory.WINDOW
     scope: Scope = Scope.ANY
+    lookback_sessions: int = 1
+    session_minutes: int = 0
     resumable: bool = True
 
     def __post_init__(self) -> None:
@@ -124,12 +131,13 @@ class Feature:
                     allowed="columns of bars, other features, tables of what was known",
                     remedy="labels look ahead: learn from them, never predict with them",
                 )
-        if self.lookback < 1:
+        if self.lookback < 1 or self.lookback_sessions < 1 or self.session_minutes < 0:
             raise FeatureError(
                 f"feature {self.name!r} has no lookback",
-                got=self.lookback,
-                allowed="1 or more bars",
-                remedy="count the current bar as 1",
+                got=f"{self.lookback} bars, {self.lookback_sessions} sessions, "
+                f"{self.session_minutes} minutes",
+                allowed="1 or more bars and sessions, 0 or more minutes",
+                remedy="count the current bar and session as 1",
             )
 
 

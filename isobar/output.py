@@ -95,4 +95,6 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
 def print_mapping(title: str, values: Mapping[str, object]) -> None:
     """Print names and values as a table on stdout."""
     rows = [(k, v if isinstance(v, int | float | str) else show(v)) for k, v in values.items()]
-    out.print(table(title, ("", ""), [(k, show(v)) for k, v in rows]))
+    made = table(title, ("", ""), [(k, show(v)) for k, v in rows])
+    made.show_header = False
+    out.print(made)

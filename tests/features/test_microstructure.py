@@ -245,7 +245,7 @@ def test_features_of_the_session_so_far_equal_a_naive_loop(timeframe: Timeframe)
         weights = today[Bar.VOLUME].to_numpy()
         vwap = (today[Bar.VWAP].to_numpy() * weights).sum() / weights.sum()
         assert got["session_vwap_distance"] == pytest.approx(row["close"] / vwap - 1, abs=1e-7)
-        if past.height < 14 or earlier.is_empty():
+        if earlier.is_empty():
             assert got["session_gap"] is None
         else:
             gap = first / earlier[Bar.CLOSE][-1] - 1
@@ -291,16 +291,19 @@ def test_the_volume_curve_equals_a_naive_loop(timeframe: Timeframe) -> None:
         got = out.filter(pl.col(Bar.SYMBOL) == symbol)["volume_curve_deviation"].to_list()
         usual: dict[int, tuple[int, float]] = {}
         wanted: list[float | None] = []
-        for (session,), today in own.group_by(Bar.SESSION, maintain_order=True):
+        days = own.group_by(Bar.SESSION, maintain_order=True)
+        for seen_sessions, ((session,), today) in enumerate(days):
             opened = calendar.session_open(session)
+            length = in_minutes(calendar.session_close(session) - opened)
             volume, last, so_far = 0.0, -1, {}
             for start, size in today.select(Bar.BAR_START, Bar.VOLUME).iter_rows():
                 minute = in_minutes(start - opened)
                 so_far |= dict.fromkeys(range(last + 1, minute), volume)
                 volume, last = volume + size, minute
                 so_far[minute] = volume
-                count, mean = usual.get(minute, (0, 0.0))
-                wanted.append(volume / mean - 1 if count >= 5 else None)
+                _, mean = usual.get(minute, (0, 0.0))
+                wanted.append(volume / mean - 1 if seen_sessions >= 5 else None)
+            so_far |= dict.fromkeys(range(last + 1, length), volume)
             for minute, value in so_far.items():
                 count, mean = usual.get(minute, (0, 0.0))
                 count = min(count + 1, 20)

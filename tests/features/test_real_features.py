@@ -12,9 +12,10 @@ import pytest
 
 from features.audited import adjusted_bars
 from features.compute import compute_features
+from features.lookback import ages
 from features.registry import select_features
 from features.side import SideTables
-from features.spec import Feature, Memory, Stage
+from features.spec import Feature, Stage
 from market.replay_data import load_bars_file
 from market.schema import BAR_SCHEMA, Bar, empty
 from market.timeframes import Timeframe
@@ -95,8 +96,8 @@ def test_no_value_is_infinite(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_null_after_the_lookback_has_nothing_to_divide_by(case: str) -> None:
     bars, frame = bars_of(case), made(case)
+    old = ages(bars)
     marks = bars.select(
-        pl.int_range(1, pl.len() + 1).over(Bar.SYMBOL).alias("age"),
         # How many bars ago the last degenerate one was.
         (pl.int_range(pl.len()) - pl.when(degenerate()).then(pl.int_range(pl.len())).forward_fill())
         .over(Bar.SYMBOL)
@@ -104,12 +105,9 @@ def test_what_is_null_after_the_lookback_has_nothing_to_divide_by(case: str) -> 
         pl.len().over(Bar.BAR_END).alias("company"),
     )
     for feature in from_bars(CASES[case][1]):
-        # Those of sessions have their first value when that of their sessions is there.
-        if feature.memory is Memory.SESSION or Bar.SESSION in feature.inputs:
-            continue
-        found = marks.with_columns(varies=varies(frame, feature)).filter(
-            frame[feature.name].is_null() & (marks["age"] >= feature.lookback)
-        )
+        null, met = frame[feature.name].is_null(), pl.Series(old.meet(feature))
+        assert (null | met).all(), f"{feature.name}: a value before its lookback"
+        found = marks.with_columns(varies=varies(frame, feature)).filter(null & met)
         unexplained = found.filter(~(pl.col("ago") < feature.lookback).fill_null(value=False))
         if feature.stage is Stage.CROSS_SECTION:
             # Some minutes have bars of hardly any symbol, or all are alike (at their maximum).

@@ -20,6 +20,7 @@ from features.panel import Panel
 from features.registry import CORE, FAMILIES, REGISTRY, select_features
 from features.side import SideTables
 from features.spec import PANEL_KEYS, Feature, Memory, Scope, Stage, from_expression
+from market import calendar
 from market.errors import FeatureError
 from market.schema import Bar
 from market.timeframes import Timeframe, resample
@@ -153,8 +154,12 @@ def check_lookback_is_enough(features, bars, compute=compute_features):
     ends = bars[Bar.BAR_END].unique().sort()
     symbols = bars[Bar.SYMBOL].n_unique()
     whole = compute(bars, features)
-    for lookback in sorted({f.lookback for f in features}):
-        same = [f for f in features if f.lookback == lookback]
+    of_sessions = [f for f in features if f.lookback_sessions > 1 or f.session_minutes]
+    for feature in of_sessions:
+        check_sessions_are_enough(feature, bars, whole, compute)
+    in_bars = [f for f in features if f not in of_sessions]
+    for lookback in sorted({f.lookback for f in in_bars}):
+        same = [f for f in in_bars if f.lookback == lookback]
         # What remembers more than its window is only asked for its first value.
         lasts = {lookback - 1}
         if all(f.memory is Memory.WINDOW for f in same):
@@ -172,6 +177,29 @@ def check_lookback_is_enough(features, bars, compute=compute_features):
                 short = compute(bars.filter(until, pl.col(Bar.BAR_END) > begin), same).filter(at)
                 for name in names:
                     assert short[name].null_count() == symbols, f"{name}: one bar less"
+
+
+def check_sessions_are_enough(feature, bars, whole, compute):
+    """The sessions and minutes that it declares give a value; fewer give none."""
+    days = bars[Bar.SESSION].unique().sort()
+    fixed = feature.memory is not Memory.DECAYING
+    for day in (days[feature.lookback_sessions - 1], *([days[-1]] if fixed else [])):
+        begin = days[days.index_of(day) - feature.lookback_sessions + 1]
+        some = bars.filter(pl.col(Bar.SESSION).is_between(begin, day))
+        got = compute(some, [feature]).filter(pl.col(Bar.SESSION) == day)
+        ended = pl.col(Bar.BAR_END) - calendar.session_open(day)
+        met = got[Bar.BAR_END].is_in(
+            got.filter(ended >= dt.timedelta(minutes=feature.session_minutes))[
+                Bar.BAR_END
+            ].implode()
+        )
+        assert met.any(), "no bar is late enough"
+        assert (got[feature.name].is_not_null() == met).all(), f"{feature.name}: misstated"
+        wanted = whole.filter(pl.col(Bar.SESSION) == day)[got.columns]
+        assert_near(got, wanted, "exactly the sessions of the lookback")
+        if feature.lookback_sessions > 1:
+            short = compute(some.filter(pl.col(Bar.SESSION) > begin), [feature])
+            assert short[feature.name].null_count() == short.height, f"{feature.name}: overstated"
 
 
 def check_clock_is_ignored(features, bars, compute=compute_features):
