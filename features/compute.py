@@ -213,8 +213,12 @@ def _parts(offsets: Offsets) -> Iterator[tuple[int, int]]:
 def _in_threads(work: Callable[[tuple[int, int]], None], offsets: Offsets) -> None:
     parts = list(_parts(offsets))
     # As many as Polars uses: one setting bounds them all.
-    with ThreadPoolExecutor(min(len(parts), pl.thread_pool_size())) as pool:
-        for _ in pool.map(work, parts):
+    workers = min(len(parts), pl.thread_pool_size())
+    # Each begins far from the others: two that write for the first time to one page of memory
+    # would each have one made, and one of them would be thrown away.
+    stride = -(-len(parts) // workers)
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(work, [p for k in range(stride) for p in parts[k::stride]]):
             pass
 
 
@@ -389,11 +393,20 @@ def _steps(
 
 def _series(name: str, values: npt.NDArray[np.float32]) -> pl.Series:
     """Hand an array to Polars as it is, missing values as nulls."""
-    bits = np.zeros((len(values) + 7) // 8, np.uint8)
-    missing = kernels.validity(values, bits)
-    buffers = [pa.py_buffer(bits) if missing else None, pa.py_buffer(values)]
-    array = pa.Array.from_buffers(pa.float32(), len(values), buffers, missing)
-    return pl.Series(name, array)
+    bits = np.empty((len(values) + 7) // 8, np.uint8)
+    kernels.validity(values, bits)
+    buffers = [pa.py_buffer(bits), pa.py_buffer(values)]
+    return pl.Series(_Arrow(pa.Array.from_buffers(pa.float32(), len(values), buffers))).alias(name)
+
+
+@dataclass(frozen=True)
+class _Arrow:
+    """An array that Polars takes through Arrow's C interface alone, without a module to import."""
+
+    array: pa.Array
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        return self.array.__arrow_c_array__(requested_schema)
 
 
 def longest_lookback(features: Sequence[Feature] = CORE) -> int:

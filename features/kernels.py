@@ -285,14 +285,17 @@ def window_sorted(
     The rank is the average one of equal values, 1 to ``window``. A missing value in the window
     gives NaN.
     """
-    ordered = np.empty(window)
+    # From 1 on; the two ends stand for all that is less or greater. Missing values are kept as
+    # infinite, so that the window always has its full size.
+    ordered, after = np.full(window + 2, np.inf), np.full(window + 2, np.inf)
     at_low, at_high = low * (window - 1), high * (window - 1)
-    k_low, k_high = int(at_low), int(at_high)
-    t_low, t_high = min(k_low + 1, window - 1), min(k_high + 1, window - 1)
+    k_low, k_high = int(at_low) + 1, int(at_high) + 1
+    t_low, t_high = min(k_low + 1, window), min(k_high + 1, window)
+    part_low, part_high = at_low - int(at_low), at_high - int(at_high)
     for g in range(len(offsets) - 1):
         a, b = offsets[g], offsets[g + 1]
-        # Missing values are kept as infinite, so that the window always has its full size.
-        ordered[:] = np.inf
+        ordered[:] = after[:] = np.inf
+        ordered[0] = after[0] = -np.inf
         missing = a - 1
         for i in range(a, b):
             gone = x[i - window] if i - a >= window else np.inf
@@ -302,28 +305,24 @@ def window_sorted(
             if value != value:
                 value = np.inf
                 missing = i
-            # Counting the whole window beats a search in it: it has no branches to guess.
-            hole = k = 0
-            for m in range(window):
-                hole += ordered[m] < gone
-                k += ordered[m] < value
-            if k > hole:
-                k -= 1
-                for m in range(hole, k):
-                    ordered[m] = ordered[m + 1]
-            else:
-                for m in range(hole, k, -1):
-                    ordered[m] = ordered[m - 1]
-            ordered[k] = value
+            # Writing the whole window anew beats a search in it: there are no branches to guess.
+            less = equal = 0
+            for m in range(1, window + 1):
+                # The places m - 1 and m once the gone one is out, and the new one let in there.
+                before = ordered[m - 1] if ordered[m - 1] < gone else ordered[m]
+                here = ordered[m] if ordered[m] < gone else ordered[m + 1]
+                here = here if here < value else value
+                here = before if before > here else here
+                after[m] = here
+                less += here < value
+                equal += here == value
+            ordered, after = after, ordered
             if i - a >= window - 1 and missing <= i - window:
                 v = ordered[k_low]
-                quantile_low[i] = v + (at_low - k_low) * (ordered[t_low] - v)
+                quantile_low[i] = v + part_low * (ordered[t_low] - v)
                 v = ordered[k_high]
-                quantile_high[i] = v + (at_high - k_high) * (ordered[t_high] - v)
-                last = k
-                while last + 1 < window and ordered[last + 1] == value:
-                    last += 1
-                rank[i] = 0.5 * (k + last) + 1.0
+                quantile_high[i] = v + part_high * (ordered[t_high] - v)
+                rank[i] = less + 0.5 * (equal + 1)
             else:
                 quantile_low[i] = quantile_high[i] = rank[i] = NAN
 
@@ -431,16 +430,17 @@ def keep_old_enough(
 
 
 @compiled
-def validity(values: npt.NDArray[np.float32], bits: npt.NDArray[np.uint8]) -> int:
-    """Write Arrow's bitmap of the values that are not NaN; return how many are."""
-    missing = 0
-    n = len(values)
-    for k in range(len(bits)):
+def validity(values: npt.NDArray[np.float32], bits: npt.NDArray[np.uint8]) -> None:
+    """Write Arrow's bitmap of the values that are not NaN."""
+    whole = len(values) // 8
+    # Eight at a time in a loop of known length become one comparison of a vector.
+    for k in range(whole):
         byte = 0
-        for m in range(min(8, n - 8 * k)):
-            if values[8 * k + m] == values[8 * k + m]:
-                byte |= 1 << m
-            else:
-                missing += 1
+        for m in range(8):
+            byte |= int(values[8 * k + m] == values[8 * k + m]) << m
         bits[k] = byte
-    return missing
+    for k in range(whole, len(bits)):
+        byte = 0
+        for m in range(len(values) - 8 * k):
+            byte |= int(values[8 * k + m] == values[8 * k + m]) << m
+        bits[k] = byte
