@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -19,8 +18,8 @@ from features.technical_prices import (
     losses,
     moves,
     over_close,
+    reading,
     summed_change,
-    technical,
 )
 
 # An RSI that moves by less than this in a window has only rounding left in it.
@@ -147,18 +146,7 @@ _DECAYING = Memory.DECAYING
 _BLAU = "Blau (1995), Momentum, Direction and Divergence"
 _APPEL = "Appel (2005)"
 _IN_CLOSE = ", in units of the close"
-
-
-def _of_close(
-    name: str,
-    compute: Callable[[Panel], Values],
-    lookback: int,
-    meaning: str,
-    source: str,
-    memory: Memory = Memory.WINDOW,
-) -> Feature:
-    return technical(name, compute, CLOSE, lookback, meaning, source, memory)
-
+_of_close = reading(CLOSE)
 
 FEATURES: tuple[Feature, ...] = (
     _of_close(

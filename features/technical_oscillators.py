@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -22,6 +21,7 @@ from features.technical_prices import (
     median_price,
     over_close,
     place_in_range,
+    reading,
     technical,
     true_range,
     typical_price,
@@ -103,18 +103,7 @@ def _desire(p: Panel, bars: int, of_open: bool) -> Values:
 _DECAYING = Memory.DECAYING
 _LANE = "Lane (1984)"
 _IN_CLOSE = ", in units of the close"
-
-
-def _of_range(
-    name: str,
-    compute: Callable[[Panel], Values],
-    lookback: int,
-    meaning: str,
-    source: str,
-    memory: Memory = Memory.WINDOW,
-) -> Feature:
-    return technical(name, compute, HIGH_LOW_CLOSE, lookback, meaning, source, memory)
-
+_of_range = reading(HIGH_LOW_CLOSE)
 
 FEATURES: tuple[Feature, ...] = (
     _of_range("stoch_k_14_3_3", _stochastic, 16, "Slow stochastic %K, 0 to 100", _LANE),

@@ -183,3 +183,19 @@ def technical(
         memory=memory,
         scope=scope,
     )
+
+
+def reading(inputs: tuple[str, ...]) -> Callable[..., Feature]:
+    """Return :func:`technical` for indicators that read these columns."""
+
+    def declare(
+        name: str,
+        compute: Callable[[Panel], Values],
+        lookback: int,
+        meaning: str,
+        source: str,
+        memory: Memory = Memory.WINDOW,
+    ) -> Feature:
+        return technical(name, compute, inputs, lookback, meaning, source, memory)
+
+    return declare

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from features.kernels import Values
@@ -23,6 +21,7 @@ from features.technical_prices import (
     highest,
     lowest,
     over_close,
+    reading,
     technical,
     true_range,
     typical_price,
@@ -139,18 +138,7 @@ _CARTER = "Carter (2005); pandas-ta-classic squeeze"
 _IN_CLOSE = ", in units of the close"
 _ABOVE = "Distance of the close above {}, in units of the close"
 _SIDES = (("upper", 1.0), ("lower", -1.0))
-
-
-def _of_range(
-    name: str,
-    compute: Callable[[Panel], Values],
-    lookback: int,
-    meaning: str,
-    source: str,
-    memory: Memory = Memory.WINDOW,
-) -> Feature:
-    return technical(name, compute, HIGH_LOW_CLOSE, lookback, meaning, source, memory)
-
+_of_range = reading(HIGH_LOW_CLOSE)
 
 BANDS: tuple[Feature, ...] = (
     *(

@@ -18,6 +18,7 @@ from market import calendar
 from market.errors import MarketError, SourceError, UsageError
 from market.macro import last_known
 from market.polygon import PolygonSource
+from market.request_limiter import Plan
 from market.serving import BackgroundServer
 from market.synthetic_reference import generate_reference
 from pipelines import jobs
@@ -49,8 +50,11 @@ def _fetch(
     values = environment(of.home, vendor_url, of.broker_url)
     with environment_of(values, of.home):
         launcher = Launcher(of.settings, now=now)
-        # The settings of an installation name its own vendor.
-        polygon = launcher.settings.polygon.model_copy(update={"base_url": vendor_url})
+        # The settings of an installation name its own vendor. Who asks which plan it is takes a
+        # refusal for the free one, and waits between calls as that demands.
+        polygon = launcher.settings.polygon.model_copy(
+            update={"base_url": vendor_url, "plan": Plan.ADVANCED}
+        )
         launcher.stores.settings = launcher.settings.model_copy(update={"polygon": polygon})
         return launcher.launch(jobs.REFERENCE_JOB, config=config)
 
