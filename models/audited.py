@@ -12,7 +12,7 @@ from features.labels import forward_returns
 from features.leakage import Subject, Tables
 from features.spec import Feature
 from market.horizons import Horizon
-from models.dataset import assemble
+from models.dataset import assemble, reach_of
 from models.registry import find_family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
@@ -49,7 +49,13 @@ def scalers_subject(
         bars = adjusted_bars(tables, horizon.timeframe)
         made = compute_features(bars, features, side_tables(tables, horizon.timeframe))
         labels = forward_returns(bars, horizon)
-        dataset = assemble(made, labels, [f.name for f in features], steps=horizon.steps)
+        dataset = assemble(
+            made,
+            labels,
+            [f.name for f in features],
+            steps=horizon.steps,
+            reach_sessions=reach_of(horizon.timeframe),
+        )
         splitter = PurgedWalkForward(
             horizon, min_train_sessions=min_train_sessions, test_sessions=test_sessions
         )

@@ -8,12 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from features.label_weights import sample_weights
 from features.spec import PANEL_KEYS
 from market.errors import ModelError
-from models.spec import Matrix, Vector
+from market.schema import Bar
+from market.timeframes import Timeframe
+from models.spec import Indices, Labelled, Lines, Matrix, Sample, Vector
 
 VOLATILITY = "volatility_20"
+REACH_SESSIONS = 100
+"""How many sessions back a window of daily bars may reach."""
+
+_REACH_INTRADAY = 5
+
 _CLIP = 4.0
+# Columns that are read at once: beside the matrix there is only so much in memory.
+_BLOCK = 32
+_LABEL = ("label_known_at", "forward_return", "excess_return")
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class Dataset:
         The same over the horizon.
     excess_return, forward_return : (n,) float64
         Fractions; NaN when not known.
+    lines : Lines
+        Where the earlier bars of each row are.
+    steps : int
+        Bars that a label spans.
     """
 
     keys: pl.DataFrame
@@ -48,20 +63,56 @@ class Dataset:
     unit: Vector
     excess_return: Vector
     forward_return: Vector
+    lines: Lines
+    steps: int
 
     def __len__(self) -> int:
         return self.keys.height
 
+    def sample(self, rows: Indices) -> Sample:
+        """Return some rows as models read them."""
+        return Sample(self.x, np.asarray(rows, dtype=np.int64), self.lines)
+
+    def labelled(self, rows: Indices, *, band_bps: float, last_weight: float = 1.0) -> Labelled:
+        """Return those of some rows whose label is known, with weights.
+
+        Parameters
+        ----------
+        rows : (n,) int64
+            Ascending.
+        band_bps : float
+            The neutral band.
+        last_weight : float
+            What the oldest label weighs beside the newest; see
+            :func:`features.label_weights.time_decay`.
+        """
+        known = np.asarray(rows, dtype=np.int64)
+        known = known[np.isfinite(self.y[known])]
+        keys = self.keys[known]
+        weight = np.ones(len(known))
+        if len(known):
+            arrived = max(keys["label_known_at"].to_list())
+            made = sample_weights(keys, arrived, last_weight=last_weight)
+            weight = made["sample_weight"].to_numpy()
+        band = band_bps / 1e4 / self.unit[known]
+        return Labelled(self.sample(known), self.y[known], weight, band, self.steps)
+
 
 def assemble(
-    features: pl.DataFrame, labels: pl.DataFrame, names: Sequence[str], *, steps: int
+    features: pl.DataFrame | pl.LazyFrame,
+    labels: pl.DataFrame,
+    names: Sequence[str],
+    *,
+    steps: int,
+    reach_sessions: int = REACH_SESSIONS,
 ) -> Dataset:
     """Join features and labels on (symbol, bar_end).
 
     Parameters
     ----------
-    features : pl.DataFrame
-        From :func:`features.compute.compute_features`.
+    features : pl.DataFrame or pl.LazyFrame
+        From :func:`features.compute.compute_features`. A lazy one is read a few columns at a
+        time, so that little more than the matrix is in memory.
     labels : pl.DataFrame
         From :func:`features.labels.forward_returns`; may lack rows.
     names : sequence of str
@@ -69,6 +120,8 @@ def assemble(
         the target.
     steps : int
         Length of the horizon in bars: volatility grows with its square root.
+    reach_sessions : int
+        How many sessions back a window of bars may reach; see :func:`reach_of`.
 
     Returns
     -------
@@ -78,9 +131,73 @@ def assemble(
     Raises
     ------
     ModelError
-        When a feature is not there, or no row is left.
+        When a feature is not there, no row is left, or the table changed while it was read.
     """
-    missing = [n for n in (VOLATILITY, *names) if n not in features.columns]
+    table = features.lazy()
+    _require(table.collect_schema().names(), names)
+    every = table.select(*PANEL_KEYS, VOLATILITY).collect()
+    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *_LABEL)
+    frame = (
+        every.with_row_index("_row")
+        .filter(pl.col(VOLATILITY) > 0)
+        .join(label, on=[Bar.SYMBOL, Bar.BAR_END], how="left")
+        .sort(Bar.BAR_END, Bar.SYMBOL)
+    )
+    if frame.is_empty():
+        raise ModelError(
+            "no row has a known volatility",
+            got=f"{every.height} feature rows",
+            allowed="more bars per symbol than the longest lookback",
+            remedy="ingest a longer history",
+        )
+    volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
+    unit = volatility * steps**0.5
+    excess = _floats(frame["excess_return"])
+    rows = frame["_row"].to_numpy().astype(np.int64)
+    keys = every.select(Bar.SYMBOL, Bar.BAR_END)
+    return Dataset(
+        keys=frame.select(*PANEL_KEYS, "label_known_at"),
+        x=_matrix(table, keys, names, rows),
+        feature_names=tuple(names),
+        y=np.clip(excess / unit, -_CLIP, _CLIP),
+        volatility=volatility,
+        unit=unit,
+        excess_return=excess,
+        forward_return=_floats(frame["forward_return"]),
+        lines=lines_of(frame, reach_sessions),
+        steps=steps,
+    )
+
+
+def reach_of(timeframe: Timeframe) -> int:
+    """Return how many sessions back a window of such bars may reach."""
+    return _REACH_INTRADAY if timeframe.is_intraday else REACH_SESSIONS
+
+
+def lines_of(keys: pl.DataFrame, reach_sessions: int = REACH_SESSIONS) -> Lines:
+    """Return where the earlier bars of each row are.
+
+    Parameters
+    ----------
+    keys : pl.DataFrame
+        ``symbol``, ``session``, ``bar_end``, in order of time.
+    reach_sessions : int
+        See :class:`models.spec.Lines`. Sessions are counted as working days, holidays included.
+    """
+    order = keys.select(pl.arg_sort_by(Bar.SYMBOL, Bar.BAR_END)).to_series().to_numpy()
+    order = order.astype(np.int64)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    symbols = keys[Bar.SYMBOL].rank("dense").to_numpy()[order]
+    begins = np.flatnonzero(np.append(True, symbols[1:] != symbols[:-1]))
+    first = np.repeat(begins, np.diff(np.append(begins, len(order))))
+    days = keys[Bar.SESSION].to_numpy().astype("datetime64[D]")
+    session = np.busday_count(np.datetime64("1970-01-01"), days).astype(np.int64)
+    return Lines(order, place, first[place], session, reach_sessions)
+
+
+def _require(columns: Sequence[str], names: Sequence[str]) -> None:
+    missing = [n for n in (VOLATILITY, *names) if n not in columns]
     if missing:
         raise ModelError(
             "features that a model needs are not there",
@@ -88,33 +205,23 @@ def assemble(
             allowed=f"all of its {len(names)} features, and {VOLATILITY}",
             remedy="keep their families in features.families, or train again",
         )
-    label = labels.select("symbol", "bar_end", "label_known_at", "forward_return", "excess_return")
-    frame = (
-        features.filter(pl.col(VOLATILITY) > 0)
-        .join(label, on=["symbol", "bar_end"], how="left")
-        .sort("bar_end", "symbol")
-    )
-    if frame.is_empty():
-        raise ModelError(
-            "no row has a known volatility",
-            got=f"{features.height} feature rows",
-            allowed="more bars per symbol than the longest lookback",
-            remedy="ingest a longer history",
-        )
-    volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
-    unit = volatility * steps**0.5
-    excess = _floats(frame["excess_return"])
-    x = frame.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in names).to_numpy()
-    return Dataset(
-        keys=frame.select(*PANEL_KEYS, "label_known_at"),
-        x=np.ascontiguousarray(x, dtype=np.float32),
-        feature_names=tuple(names),
-        y=np.clip(excess / unit, -_CLIP, _CLIP),
-        volatility=volatility,
-        unit=unit,
-        excess_return=excess,
-        forward_return=_floats(frame["forward_return"]),
-    )
+
+
+def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows: Indices) -> Matrix:
+    x = np.empty((len(rows), len(names)), np.float32)
+    for begin in range(0, len(names), _BLOCK):
+        block = list(names[begin : begin + _BLOCK])
+        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(block) - {Bar.SYMBOL})).collect()
+        if not read.select(keys.columns).equals(keys):
+            raise ModelError(
+                "the table of features changed while it was read",
+                got=f"{read.height} rows, {keys.height} before",
+                allowed="one version of the table",
+                remedy="read a fixed version, or try again",
+            )
+        values = read.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in block)
+        x[:, begin : begin + len(block)] = values.to_numpy()[rows]
+    return x
 
 
 def _floats(column: pl.Series) -> Vector:

@@ -9,7 +9,7 @@ import polars as pl
 from scipy.stats import norm
 
 from market.schema import UTC_MICROSECONDS
-from models.spec import Vector
+from models.spec import Forecast, Vector
 
 
 class Prediction(StrEnum):
@@ -49,7 +49,7 @@ PREDICTION_SCHEMA = pl.Schema(
 
 def to_predictions(
     keys: pl.DataFrame,
-    mean: Vector,
+    forecast: Forecast,
     unit: Vector,
     *,
     volatility: Vector,
@@ -65,12 +65,14 @@ def to_predictions(
     ----------
     keys : pl.DataFrame
         ``symbol``, ``session``, ``bar_end``, ``as_of``.
-    mean, unit : (n,) float64
-        Forecast in units of the horizon's volatility, and the unit as a fraction.
+    forecast : Forecast
+        In units of the horizon's volatility.
+    unit : (n,) float64
+        The unit as a fraction.
     volatility : (n,) float64
         Volatility of one bar, as a fraction.
     spread : float
-        Standard deviation of the training targets around the forecast, in the same units.
+        Standard deviation of the outcome around a forecast that does not say its own.
     band_bps : float
         A return inside plus or minus this band does not pay its round trip: neutral.
     horizon, engine, model_version : str
@@ -79,12 +81,16 @@ def to_predictions(
     Returns
     -------
     pl.DataFrame
-        ``PREDICTION_SCHEMA``. Probabilities are those of a normal distribution around the
-        forecast; they are raw, calibration comes after.
+        ``PREDICTION_SCHEMA``. Where a model gives no probabilities by itself they are those of a
+        normal distribution around the forecast; all are raw, calibration comes after.
     """
-    band = band_bps / 1e4 / unit
-    p_long = norm.sf((band - mean) / spread)
-    p_short = norm.cdf((-band - mean) / spread)
+    if forecast.classes is None:
+        band = band_bps / 1e4 / unit
+        wide = spread if forecast.spread is None else forecast.spread
+        p_long = norm.sf((band - forecast.mean) / wide)
+        p_short = norm.cdf((-band - forecast.mean) / wide)
+    else:
+        p_short, p_long = forecast.classes[:, 0], forecast.classes[:, 2]
     return keys.select(
         Prediction.SYMBOL,
         Prediction.SESSION,
@@ -96,6 +102,6 @@ def to_predictions(
         pl.Series(Prediction.P_SHORT, p_short),
         pl.Series(Prediction.P_NEUTRAL, np.clip(1.0 - p_short - p_long, 0.0, 1.0)),
         pl.Series(Prediction.P_LONG, p_long),
-        pl.Series(Prediction.EXPECTED_RETURN_BPS, mean * unit * 1e4),
+        pl.Series(Prediction.EXPECTED_RETURN_BPS, forecast.mean * unit * 1e4),
         pl.Series(Prediction.VOLATILITY_BPS, volatility * 1e4),
     ).cast(PREDICTION_SCHEMA)

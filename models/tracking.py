@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
+from models.fit import FittedModel
 from models.registry import find_family
-from models.walk_forward import FittedModel
 
 CHAMPION = "champion"
 _PREFIX = "isobar"

@@ -11,10 +11,11 @@ import polars as pl
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.dataset import Dataset, assemble
+from models.dataset import Dataset, assemble, reach_of
+from models.fit import FittedModel, fit_lesson, prepare
 from models.spec import Family
 from models.splits import PurgedWalkForward
-from models.walk_forward import FittedModel, fit_model, walk_forward
+from models.walk_forward import walk_forward
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,13 @@ def train_horizon(
         pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
         for c in ("label_known_at", "forward_return", "excess_return")
     )
-    dataset = assemble(known, arrived, feature_names, steps=horizon.steps)
+    dataset = assemble(
+        known,
+        arrived,
+        feature_names,
+        steps=horizon.steps,
+        reach_sessions=reach_of(horizon.timeframe),
+    )
     splitter = PurgedWalkForward(
         horizon,
         min_train_sessions=_first_window(dataset, start, min_train_sessions),
@@ -104,10 +111,8 @@ def train_horizon(
         progress=progress,
     )
     every = np.arange(len(dataset))
-    fitted = tuple(
-        fit_model(dataset, every, f, horizon=horizon.name, seed=seed, data_hash=data_hash)
-        for f in families
-    )
+    lesson = prepare(dataset, every, horizon=horizon.name, band_bps=band_bps)
+    fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
     return Training(walked.predictions, fitted, walked.windows)
 
 

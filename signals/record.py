@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from market.ledger import Ledger
 from market.ledger_tables import engine_weights, engines, regimes
-from models.walk_forward import FittedModel
+from models.fit import FittedModel
 from signals.weighting import Weight
 
 

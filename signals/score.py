@@ -13,9 +13,10 @@ import polars as pl
 from market.errors import SignalError
 from market.frame_hash import frame_hash
 from market.horizons import Horizon, last_complete_bar
-from models.dataset import Dataset, assemble
+from models.dataset import Dataset, assemble, reach_of
+from models.fit import FittedModel, predict_rows
 from models.forecast import Prediction
-from models.walk_forward import FittedModel, predict_rows
+from models.spec import Indices, window_of
 from signals.schema import ENSEMBLE_ENGINE
 from signals.weighting import Weight, attach_regime, blend
 
@@ -91,15 +92,34 @@ def score_latest(
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
-    dataset = assemble(rows, _NO_LABELS, models[0].feature_names, steps=horizon.steps)
-    every = np.arange(len(dataset))
-    parts = [predict_rows(m, dataset, every, band_bps) for m in models]
+    newest = _with_windows(known, rows, max(window_of(m.params) for m in models))
+    dataset = assemble(
+        newest,
+        _NO_LABELS,
+        models[0].feature_names,
+        steps=horizon.steps,
+        reach_sessions=reach_of(horizon.timeframe),
+    )
+    scored = np.flatnonzero((dataset.keys["bar_end"] == expected).to_numpy())
+    parts = [predict_rows(m, dataset, scored, band_bps) for m in models]
     engines = pl.concat(parts)
     ensemble = blend(engines, weights, regimes)
     return Scores(
         pl.concat([engines, ensemble]),
         frame_hash(rows.sort("symbol")),
-        _contributions(models, dataset, _shares(attach_regime(engines, regimes), weights)),
+        _contributions(models, dataset, scored, _shares(attach_regime(engines, regimes), weights)),
+    )
+
+
+def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.DataFrame:
+    """Return the rows, and of their symbols the bars before them that windows reach."""
+    if bars == 1:
+        return rows
+    return (
+        known.join(rows.select("symbol"), on="symbol", how="semi")
+        .sort("symbol", "bar_end")
+        .group_by("symbol", maintain_order=True)
+        .tail(bars)
     )
 
 
@@ -113,13 +133,14 @@ def _shares(predictions: pl.DataFrame, weights: pl.DataFrame) -> dict[str, float
 
 
 def _contributions(
-    models: Sequence[FittedModel], dataset: Dataset, share: Mapping[str, float]
+    models: Sequence[FittedModel], dataset: Dataset, rows: Indices, share: Mapping[str, float]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    total = np.zeros(dataset.x.shape)
+    total = np.zeros((len(rows), dataset.x.shape[1]))
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    symbols = dataset.keys["symbol"].to_list()
+    symbols = dataset.keys["symbol"][rows].to_list()
+    unit_bps = dataset.unit[rows][:, None] * 1e4
     for model in models:
-        moved = model.forecaster.contributions(dataset.x) * dataset.unit[:, None] * 1e4
+        moved = model.forecaster.contributions(dataset.sample(rows)) * unit_bps
         total += moved * share.get(model.family.name, 0.0)
         out |= _strongest(symbols, model.family.name, moved, dataset.feature_names)
     return out | _strongest(symbols, ENSEMBLE_ENGINE, total, dataset.feature_names)

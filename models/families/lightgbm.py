@@ -7,7 +7,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from models.spec import Family, Matrix, Params, Vector, not_fitted
+from models.spec import Family, Forecast, Labelled, Params, Sample, Vector, not_fitted
 
 # Returns are almost all noise: few leaves, large leaves, small steps. Hundreds of features are
 # alike: a tree is given half of few, and no more than 64 of many.
@@ -41,8 +41,9 @@ class LightGBMForecaster:
         }
         self._booster: lgb.Booster | None = native
 
-    def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
+    def fit(self, train: Labelled, held: Labelled | None = None) -> None:
         """See :class:`models.spec.Forecaster`."""
+        x, y, weight = train.sample.matrix(), train.y, train.weight
         # A leaf may not need more rows than a small training set can give to several of them.
         leaf = min(int(self._params["min_data_in_leaf"]), max(1, len(y) // 20))
         share = min(float(self._params["feature_fraction"]), self._features / x.shape[1])
@@ -53,17 +54,19 @@ class LightGBMForecaster:
         )
         self._booster = lgb.train(used, data, self._trees)
 
-    def predict(self, x: Matrix) -> Vector:
+    def predict(self, sample: Sample) -> Forecast:
         """See :class:`models.spec.Forecaster`."""
         if self._booster is None:
             raise not_fitted("lightgbm")
-        return np.asarray(self._booster.predict(x), dtype=np.float64)
+        return Forecast(np.asarray(self._booster.predict(sample.matrix()), dtype=np.float64))
 
-    def contributions(self, x: Matrix) -> Vector:
+    def contributions(self, sample: Sample) -> Vector:
         """See :class:`models.spec.Forecaster`; TreeSHAP (Lundberg et al., 2020)."""
         if self._booster is None:
             raise not_fitted("lightgbm")
-        shares = np.asarray(self._booster.predict(x, pred_contrib=True), dtype=np.float64)
+        shares = np.asarray(
+            self._booster.predict(sample.matrix(), pred_contrib=True), dtype=np.float64
+        )
         return shares[:, :-1]
 
     def native(self) -> Any:

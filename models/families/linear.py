@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import RobustScaler
 
-from models.spec import Family, Matrix, Params, Vector, not_fitted
+from models.spec import Family, Forecast, Labelled, Matrix, Params, Sample, Vector, not_fitted
 
 # The penalty is per row, so that one value serves training sets of every size.
 DEFAULTS: Params = {"penalty_per_row": 0.02, "clip": 3.0}
@@ -24,8 +24,9 @@ class LinearForecaster:
         self._clip = float(params["clip"])
         self._pipeline: Pipeline | None = native
 
-    def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
+    def fit(self, train: Labelled, held: Labelled | None = None) -> None:
         """See :class:`models.spec.Forecaster`."""
+        x, y, weight = train.sample.matrix(), train.y, train.weight
         scaler = Pipeline(
             [
                 ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
@@ -36,15 +37,16 @@ class LinearForecaster:
         ridge = Ridge(alpha=self._penalty * len(y)).fit(scaled, y, sample_weight=weight)
         self._pipeline = Pipeline([*scaler.steps, ("ridge", ridge)])
 
-    def predict(self, x: Matrix) -> Vector:
+    def predict(self, sample: Sample) -> Forecast:
         """See :class:`models.spec.Forecaster`."""
-        ridge, scaled = self._parts(x)
+        ridge, scaled = self._parts(sample.matrix())
         # Row by row: a matrix product rounds a row differently in another company of rows.
-        return np.asarray((scaled * ridge.coef_).sum(axis=1) + ridge.intercept_, dtype=np.float64)
+        mean = (scaled * ridge.coef_).sum(axis=1) + ridge.intercept_
+        return Forecast(np.asarray(mean, dtype=np.float64))
 
-    def contributions(self, x: Matrix) -> Vector:
+    def contributions(self, sample: Sample) -> Vector:
         """See :class:`models.spec.Forecaster`; coefficient times scaled feature."""
-        ridge, scaled = self._parts(x)
+        ridge, scaled = self._parts(sample.matrix())
         return np.asarray(scaled * ridge.coef_, dtype=np.float64)
 
     def _parts(self, x: Matrix) -> tuple[Ridge, Vector]:

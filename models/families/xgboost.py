@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
-from models.spec import Family, Matrix, Params, Vector, not_fitted
+from models.spec import Family, Forecast, Labelled, Params, Sample, Vector, not_fitted
 
 # Returns are almost all noise: shallow trees, heavy leaves, small steps. Hundreds of features are
 # alike: a tree is given half of few, and no more than 64 of many.
@@ -39,25 +39,26 @@ class XGBoostForecaster:
         }
         self._booster: xgb.Booster | None = native
 
-    def fit(self, x: Matrix, y: Vector, weight: Vector) -> None:
+    def fit(self, train: Labelled, held: Labelled | None = None) -> None:
         """See :class:`models.spec.Forecaster`."""
+        x, y, weight = train.sample.matrix(), train.y, train.weight
         leaf = min(float(self._params["min_child_weight"]), max(1.0, len(y) / 20))
         share = min(float(self._params["colsample_bytree"]), self._features / x.shape[1])
         used = {**self._params, "min_child_weight": leaf, "colsample_bytree": share}
         data = xgb.QuantileDMatrix(x, y, weight=weight)
         self._booster = xgb.train(used, data, self._trees)
 
-    def predict(self, x: Matrix) -> Vector:
+    def predict(self, sample: Sample) -> Forecast:
         """See :class:`models.spec.Forecaster`."""
         if self._booster is None:
             raise not_fitted("xgboost")
-        return np.asarray(self._booster.inplace_predict(x), dtype=np.float64)
+        return Forecast(self._booster.inplace_predict(sample.matrix()).astype(np.float64))
 
-    def contributions(self, x: Matrix) -> Vector:
+    def contributions(self, sample: Sample) -> Vector:
         """See :class:`models.spec.Forecaster`; TreeSHAP (Lundberg et al., 2020)."""
         if self._booster is None:
             raise not_fitted("xgboost")
-        shares = self._booster.predict(xgb.DMatrix(x), pred_contribs=True)
+        shares = self._booster.predict(xgb.DMatrix(sample.matrix()), pred_contribs=True)
         return np.asarray(shares, dtype=np.float64)[:, :-1]
 
     def native(self) -> Any:

@@ -12,6 +12,7 @@ from market.bars import by_company, read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
+from models.dataset import reach_of
 from pipelines.feature_run import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
@@ -23,6 +24,7 @@ from signals.score import score_latest
 from signals.weighting import regime_weights, session_skill
 
 GROUP = "signals"
+RECENT_SESSIONS = 5
 OWNERS = ["team:research"]
 SCHEDULED_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
 
@@ -134,9 +136,11 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     models = stores.tracker.champions(horizon.name, as_of)
     regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
     engines = [m.family.name for m in models]
+    windows = [m.family.needs_sequences for m in models]
     weights = regime_weights(_evidence(stores, horizon, as_of), regimes, engines, as_of)
     day = as_of.astimezone(calendar.NEW_YORK).date()
-    recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -5)
+    reach = max(RECENT_SESSIONS, reach_of(horizon.timeframe) if any(windows) else 0)
+    recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -reach)
     scores = score_latest(
         stores.only_members(lake.scan(feature_table(horizon.timeframe)).filter(recent).collect()),
         models,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from market.errors import ModelError
+from models.fit import FittedModel, fit_model
 from models.registry import FAMILIES
 from models.tracking import Tracker
-from models.walk_forward import FittedModel, fit_model
 from tests.markets import dataset_of, market
 
 MOMENT = dt.timedelta(microseconds=1)

@@ -16,10 +16,12 @@ from market.errors import ModelError
 from market.horizons import HORIZONS, find_horizon
 from market.schema import Bar
 from models.dataset import assemble
+from models.fit import fit_model, predict_rows
 from models.forecast import PREDICTION_SCHEMA, to_predictions
 from models.registry import FAMILIES, families_of, find_family
+from models.spec import Forecast
 from models.splits import PurgedWalkForward
-from models.walk_forward import fit_model, predict_rows, walk_forward
+from models.walk_forward import walk_forward
 from tests.markets import adjusted_bars, adjusted_daily, bits, dataset_of, labels_of, market
 
 DAILY = find_horizon("1d")
@@ -176,7 +178,7 @@ def test_a_dataset_without_any_label_is_refused() -> None:
     data = assemble(
         compute_features(adjusted_daily(of)), unknown, feature_names(family="core"), steps=1
     )
-    with pytest.raises(ModelError, match="cannot train linear"):
+    with pytest.raises(ModelError, match="cannot train"):
         walk(data)
 
 
@@ -185,7 +187,7 @@ def test_probabilities_follow_from_the_forecast() -> None:
     mean = np.array([0.0, 0.5, -0.5, 0.0])
     volatility = np.array([0.01, 0.01, 0.01, 0.0001])
     out = to_predictions(
-        data.keys.head(4), mean, 2.0 * volatility, volatility=volatility,
+        data.keys.head(4), Forecast(mean), 2.0 * volatility, volatility=volatility,
         spread=1.0, band_bps=10.0, horizon="1d", engine="e", model_version="v",
     )  # fmt: skip
     total = out["p_short"] + out["p_neutral"] + out["p_long"]

@@ -14,9 +14,9 @@ from market import calendar
 from market.errors import ModelError, SignalError
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
+from models.fit import FittedModel, fit_model, predict_rows
 from models.forecast import PREDICTION_SCHEMA
 from models.registry import FAMILIES
-from models.walk_forward import FittedModel, fit_model, predict_rows
 from signals.score import Scores, score_latest
 from signals.weighting import regime_weights
 from tests.markets import adjusted_daily, dataset_of, market, regimes_of

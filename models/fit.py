@@ -1,0 +1,263 @@
+"""One model of one family: what it learns from, how it is fitted, how it forecasts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from market.errors import ModelError
+from models.dataset import Dataset
+from models.forecast import to_predictions
+from models.spec import Family, Forecaster, Indices, Labelled, Params
+
+LEAST_ROWS = 50
+HELD_SHARE = 0.15
+"""Share of the training sessions, the newest, on which a family that stops early decides when."""
+
+EMBARGO_SESSIONS = 1
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained model with what is needed to use it and to say where it came from.
+
+    ``known_at`` is when the last label it learned from was known: it may forecast nothing
+    before that.
+    """
+
+    family: Family
+    forecaster: Forecaster = field(repr=False)
+    horizon: str
+    spread: float
+    params: Params
+    seed: int
+    feature_names: tuple[str, ...]
+    rows: int
+    trained_from: str
+    known_at: str
+    version: str
+
+
+def fit_model(
+    dataset: Dataset,
+    rows: Indices,
+    family: Family,
+    *,
+    horizon: str,
+    seed: int,
+    data_hash: str,
+    band_bps: float = 0.0,
+    params: Params | None = None,
+    last_weight: float = 1.0,
+) -> FittedModel:
+    """Fit one family on some rows of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Features and labels of all symbols.
+    rows : (n,) int64
+        What may be learned from, ascending.
+    family : Family
+        Which models; one that stops early is given the newest of the rows for that.
+    horizon : str
+        Name of a row of the horizons table.
+    seed : int
+        Of the model.
+    data_hash : str
+        What the bars hash to; part of the version.
+    band_bps : float
+        The neutral band, of which classes are made.
+    params : mapping, optional
+        The family's defaults when absent.
+    last_weight : float
+        What the oldest label weighs beside the newest.
+
+    Raises
+    ------
+    ModelError
+        When fewer than 50 rows have a label, or all labels are equal.
+    """
+    lesson = prepare(dataset, rows, horizon=horizon, band_bps=band_bps, last_weight=last_weight)
+    return fit_lesson(lesson, family, seed=seed, data_hash=data_hash, params=params)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Rows to learn from, prepared once for all families.
+
+    Attributes
+    ----------
+    whole : Labelled
+        Every row with a label.
+    horizon : str
+        Whose labels they carry.
+    feature_names : tuple of str
+        Columns of the matrix.
+    trained_from, known_at : datetime
+        When the first bar ended, and when the last label was known.
+    begun : (n,) datetime64
+        ``as_of`` of each row.
+    known : (n,) datetime64
+        When each row's label was known.
+    sessions : (n,) datetime64
+        Session of each row.
+    """
+
+    whole: Labelled
+    horizon: str
+    feature_names: tuple[str, ...]
+    trained_from: dt.datetime
+    known_at: dt.datetime
+    known: npt.NDArray[np.datetime64] = field(repr=False)
+    begun: npt.NDArray[np.datetime64] = field(repr=False)
+    sessions: npt.NDArray[np.datetime64] = field(repr=False)
+    rule: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def split(self) -> tuple[Labelled, Labelled]:
+        """Return the older rows, purged, and the newest sessions, to decide when to stop."""
+        days = np.unique(self.sessions)
+        first = days[min(len(days) - 1, int(len(days) * (1.0 - HELD_SHARE)))]
+        held = np.flatnonzero(self.sessions >= first)
+        gap = np.flatnonzero(days == first)[0] - EMBARGO_SESSIONS
+        before = days[gap] if gap > 0 else days[0]
+        older = (self.sessions < before) & (self.known <= self.begun[held].min())
+        return self._take(np.flatnonzero(older)), self._take(held)
+
+    def _take(self, places: Indices) -> Labelled:
+        whole = self.whole
+        return Labelled(
+            whole.sample.take(places),
+            whole.y[places],
+            whole.weight[places],
+            whole.band[places],
+            whole.steps,
+        )
+
+
+def prepare(
+    dataset: Dataset, rows: Indices, *, horizon: str, band_bps: float, last_weight: float = 1.0
+) -> Lesson:
+    """Return the rows with a label, weighted; see :func:`fit_model`.
+
+    Raises
+    ------
+    ModelError
+        When fewer than 50 rows have a label, or all labels are equal.
+    """
+    whole = dataset.labelled(rows, band_bps=band_bps, last_weight=last_weight)
+    _require_labels(whole, horizon)
+    keys = dataset.keys[whole.sample.rows]
+    return Lesson(
+        whole,
+        horizon,
+        dataset.feature_names,
+        keys["bar_end"].to_list()[0],
+        max(keys["label_known_at"].to_list()),
+        known=keys["label_known_at"].to_numpy(),
+        begun=keys["as_of"].to_numpy(),
+        sessions=keys["session"].to_numpy(),
+        rule={"band_bps": band_bps, "last_weight": last_weight},
+    )
+
+
+def fit_lesson(
+    lesson: Lesson, family: Family, *, seed: int, data_hash: str, params: Params | None = None
+) -> FittedModel:
+    """Fit one family on what was prepared; see :func:`fit_model`."""
+    used = dict(family.defaults if params is None else params)
+    model = family.build(used, seed, None)
+    # Residuals of rows that a model did not see tell how wide its forecasts are.
+    train, held = lesson.split() if family.stops_early else (lesson.whole, None)
+    if held is not None:
+        _require_labels(train, lesson.horizon)
+    model.fit(train, held)
+    judged = train if held is None else held
+    spread = float(np.std(judged.y - model.predict(judged.sample).mean))
+    identity: Mapping[str, object] = {
+        "family": family.name,
+        "horizon": lesson.horizon,
+        "params": used,
+        "seed": seed,
+        "features": lesson.feature_names,
+        "rows": len(lesson.whole),
+        "from": str(lesson.trained_from),
+        "known_at": str(lesson.known_at),
+        "data": data_hash,
+        "rule": lesson.rule,
+    }
+    digest = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    return FittedModel(
+        family=family,
+        forecaster=model,
+        horizon=lesson.horizon,
+        spread=spread,
+        params=used,
+        seed=seed,
+        feature_names=lesson.feature_names,
+        rows=len(lesson.whole),
+        trained_from=lesson.trained_from.isoformat(),
+        known_at=lesson.known_at.isoformat(),
+        version=f"{family.name}-{lesson.horizon}-{digest}",
+    )
+
+
+def _require_labels(rows: Labelled, horizon: str) -> None:
+    if len(rows) < LEAST_ROWS or float(np.std(rows.y)) == 0.0:
+        raise ModelError(
+            f"cannot train for horizon {horizon}",
+            got=f"{len(rows)} labelled rows, {len(np.unique(rows.y))} distinct labels",
+            allowed=f"{LEAST_ROWS} rows or more with different labels",
+            remedy="ingest more history or more symbols",
+        )
+
+
+def predict_rows(
+    model: FittedModel, dataset: Dataset, rows: Indices, band_bps: float
+) -> pl.DataFrame:
+    """Forecast some rows of a dataset (``PREDICTION_SCHEMA``).
+
+    Raises
+    ------
+    ModelError
+        When a row lies before the moment at which the model could have existed, or the
+        dataset's features are not those the model was trained on.
+    """
+    if dataset.feature_names != model.feature_names:
+        raise ModelError(
+            f"model {model.version} was trained on other features",
+            got=sorted(set(dataset.feature_names) ^ set(model.feature_names)),
+            allowed="the very features it was trained on, in their order",
+            remedy="train it again",
+        )
+    keys = dataset.keys[rows]
+    early = keys.filter(pl.col("as_of").dt.convert_time_zone("UTC") < _moment(model.known_at))
+    if early.height:
+        raise ModelError(
+            f"model {model.version} would forecast a time before its training data was known",
+            got=str(early["as_of"][0]),
+            allowed=f"from {model.known_at}",
+            remedy="use an older model for these rows",
+        )
+    return to_predictions(
+        keys,
+        model.forecaster.predict(dataset.sample(rows)),
+        dataset.unit[rows],
+        volatility=dataset.volatility[rows],
+        spread=model.spread,
+        band_bps=band_bps,
+        horizon=model.horizon,
+        engine=model.family.name,
+        model_version=model.version,
+    )
+
+
+def _moment(text: str) -> pl.Expr:
+    return pl.lit(text).str.to_datetime("%+", time_zone="UTC", time_unit="us")
