@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.families import lightgbm, linear, xgboost
+from models.families import gradient_boosting, lightgbm, linear, random_forest, xgboost
 from models.spec import Family
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (xgboost.FAMILY, lightgbm.FAMILY, linear.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    f.name: f
+    for f in (
+        xgboost.FAMILY,
+        lightgbm.FAMILY,
+        gradient_boosting.FAMILY,
+        random_forest.FAMILY,
+        linear.FAMILY,
+    )
+}
 _EVERYWHERE = ("xgboost", "lightgbm")
 
 

@@ -25,6 +25,14 @@ from models.registry import find_family
 CHAMPION = "champion"
 _PREFIX = "isobar"
 
+# Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
+# trees, whose numbers the library does not check against their bounds.
+_TRUSTED = (
+    "numpy.dtype",
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+
 
 class Tracker:
     """Logs training runs and keeps the champions.
@@ -102,8 +110,7 @@ class Tracker:
         flavour = _flavour(model.family.flavour)
         extra: dict[str, Any] = {}
         if model.family.flavour == "sklearn":
-            # An imputer's dtype is data, not code: skops asks that it be named all the same.
-            extra |= {"serialization_format": "skops", "skops_trusted_types": ["numpy.dtype"]}
+            extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
         if model.family.flavour == "xgboost":
             extra["model_format"] = "ubj"
         info = flavour.log_model(
