@@ -22,7 +22,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.traceback import Traceback
 
-from isobar import feature_commands, pipeline_commands, query_commands, server_commands
+from isobar import (
+    feature_commands,
+    model_commands,
+    pipeline_commands,
+    query_commands,
+    server_commands,
+)
 from isobar.output import log
 from market.errors import IsobarError, UsageError
 from pipelines.settings import redact
@@ -50,6 +56,7 @@ def common(
 pipeline_commands.register(app)
 query_commands.register(app)
 feature_commands.register(app)
+model_commands.register(app)
 server_commands.register(app)
 
 

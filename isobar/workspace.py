@@ -14,7 +14,8 @@ from features.registry import select_features
 from features.spec import PANEL_KEYS, Feature
 from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
-from market.errors import MarketError, UsageError
+from market.errors import MarketError, ModelError, UsageError
+from market.horizons import find_horizon
 from market.identity import follow, of_companies
 from market.ingest_log import ingested_symbols
 from market.lake import TABLES, Lake
@@ -23,6 +24,7 @@ from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
 from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
+from models.forecast import PREDICTION_SCHEMA, PUBLIC_COLUMNS, Prediction
 from pipelines.feature_run import compute_now, feature_table, kept_features
 from pipelines.settings import Settings, load_settings
 from pipelines.side_tables import side_reader
@@ -243,6 +245,59 @@ class Workspace:
         others = [n for n in names if n not in kept]
         registered = {f.name: f for f in select_features(others)}
         return [f for n, f in (kept | registered).items() if n in set(names)]
+
+    def predictions(
+        self,
+        horizon: str,
+        start: dt.date | str | None = None,
+        end: dt.date | str | None = None,
+    ) -> pl.DataFrame:
+        """Return out-of-sample predictions, of every engine and of the ensemble.
+
+        Each was made by a model that had seen nothing later than the row's ``as_of``.
+
+        Parameters
+        ----------
+        horizon : str
+            A row of the horizons table, like ``1d``.
+        start, end : date or str, optional
+            Sessions, both included.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``symbol``, ``as_of`` (UTC), ``horizon``, ``engine``, ``model_version``, ``p_short``,
+            ``p_neutral``, ``p_long`` and ``expected_return_bps``, sorted by time, symbol, engine.
+
+        Raises
+        ------
+        ModelError
+            When there are none in this period.
+
+        Examples
+        --------
+        >>> ws = Workspace("var/demo")  # doctest: +SKIP
+        >>> ws.predictions("1d", "2025-06-02")["engine"].unique().sort()  # doctest: +SKIP
+        """
+        name = find_horizon(horizon).name
+        found = pl.DataFrame(schema=PREDICTION_SCHEMA)
+        if self.lake.exists("predictions"):
+            rows = self.lake.scan("predictions").filter(pl.col(Prediction.HORIZON) == name)
+            first, last = _date(start), _date(end)
+            if first:
+                rows = rows.filter(pl.col(Prediction.SESSION) >= first)
+            if last:
+                rows = rows.filter(pl.col(Prediction.SESSION) <= last)
+            found = rows.collect()
+        if found.is_empty():
+            raise ModelError(
+                f"no out-of-sample predictions of horizon {name}",
+                got=f"{start or 'the first'} to {end or 'the last session'}",
+                allowed="a period that a training has walked through",
+                remedy=f"run `isobar train --horizon {name}`, or choose another period",
+            )
+        order = (Prediction.AS_OF, Prediction.SYMBOL, Prediction.ENGINE)
+        return found.sort(order).select(PUBLIC_COLUMNS)
 
     def signals(
         self,

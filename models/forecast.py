@@ -47,6 +47,20 @@ PREDICTION_SCHEMA = pl.Schema(
 )
 
 
+PUBLIC_COLUMNS = (
+    Prediction.SYMBOL,
+    Prediction.AS_OF,
+    Prediction.HORIZON,
+    Prediction.ENGINE,
+    Prediction.MODEL_VERSION,
+    Prediction.P_SHORT,
+    Prediction.P_NEUTRAL,
+    Prediction.P_LONG,
+    Prediction.EXPECTED_RETURN_BPS,
+)
+"""What a reader of predictions is given."""
+
+
 def to_predictions(
     keys: pl.DataFrame,
     forecast: Forecast,

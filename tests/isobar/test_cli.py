@@ -34,12 +34,14 @@ COMMANDS = (
     "serve polygon",
     "serve alpaca",
     "ui",
+    "predictions",
     "features",
     "features list",
     "features describe",
     "audit",
     "audit leaks",
 )
+SMALL = ("predictions", "status", "doctor", "halt", "resume")
 WITH_JSON = ("demo", "bootstrap", "ingest", "train", "backtest", "run", "trade", "signals")
 
 
@@ -73,7 +75,9 @@ class TestHelp:
         page = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
         assert [c for c in COMMANDS if c.split()[0] not in page] == []
 
-    @pytest.mark.parametrize("command", [*WITH_JSON, "status", "doctor", "halt", "resume"])
+    @pytest.mark.parametrize(
+        "command", [*WITH_JSON, "predictions", "status", "doctor", "halt", "resume"]
+    )
     def test_whatever_answers_can_answer_in_json(self, command: str):
         page = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"}).output
         assert "--json" in page
@@ -88,6 +92,7 @@ class TestDocuments:
             "signals --engine all --symbol ZZAA",
             "signals --horizon 1h --since 2025-06-30T16:00:00Z",
             "signals --since 2030-01-01",
+            "predictions --horizon 1d",
             "status",
             "trade --dry-run",
         ],
