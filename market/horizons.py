@@ -86,6 +86,11 @@ class Horizon:
         return 1 + (self.minutes > half) + max(0, -(-(self.minutes - 2 * half) // full))
 
     @property
+    def stacked(self) -> bool:
+        """Whether a meta-learner is stacked on its engines."""
+        return self.group == "daily"
+
+    @property
     def exit_rule(self) -> ExitRule:
         """Horizons inside a session are flat at the close; longer ones leave at expiry."""
         return ExitRule.AT_EXPIRY if self.crosses_close else ExitRule.AT_CLOSE

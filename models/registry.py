@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from market.errors import ModelError
 from market.horizons import Horizon
+from models.ensemble import META_ENGINE
 from models.families import gradient_boosting, lightgbm, linear, random_forest, xgboost
 from models.spec import Family
 
@@ -31,6 +32,12 @@ def find_family(name: str) -> Family:
             allowed=", ".join(FAMILIES),
             remedy="choose one of these",
         ) from None
+
+
+def engines_of(horizon: Horizon) -> tuple[str, ...]:
+    """Return the names of the engines below a horizon's ensemble, sorted."""
+    names = [f.name for f in families_of(horizon)]
+    return tuple(sorted([*names, META_ENGINE] if horizon.stacked else names))
 
 
 def families_of(horizon: Horizon) -> tuple[Family, ...]:

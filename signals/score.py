@@ -13,7 +13,8 @@ import polars as pl
 from market.errors import SignalError
 from market.frame_hash import frame_hash
 from market.horizons import Horizon, last_complete_bar
-from models.dataset import Dataset, assemble, reach_of
+from models.dataset import VOLATILITY, Dataset, assemble, reach_of
+from models.ensemble import META_ENGINE, stack
 from models.fit import FittedModel, predict_rows
 from models.forecast import Prediction
 from models.spec import Indices, window_of
@@ -51,6 +52,7 @@ def score_latest(
     as_of: dt.datetime,
     delay: dt.timedelta,
     band_bps: float,
+    stacked: pl.DataFrame | None = None,
 ) -> Scores:
     """Forecast from the newest complete bar.
 
@@ -70,6 +72,8 @@ def score_latest(
         Of the data plan.
     band_bps : float
         The neutral band.
+    stacked : pl.DataFrame, optional
+        From :func:`models.ensemble.stack_weights`, where a meta-learner is one of the engines.
 
     Returns
     -------
@@ -101,13 +105,14 @@ def score_latest(
         reach_sessions=reach_of(horizon.timeframe),
     )
     scored = np.flatnonzero((dataset.keys["bar_end"] == expected).to_numpy())
-    parts = [predict_rows(m, dataset, scored, band_bps) for m in models]
-    engines = pl.concat(parts)
-    ensemble = blend(engines, weights, regimes)
+    engines = pl.concat([predict_rows(m, dataset, scored, band_bps) for m in models])
+    if stacked is not None:
+        engines = pl.concat([engines, stack(engines, stacked)])
+    shares = _shares(attach_regime(engines, regimes), weights)
     return Scores(
-        pl.concat([engines, ensemble]),
-        frame_hash(rows.sort("symbol")),
-        _contributions(models, dataset, scored, _shares(attach_regime(engines, regimes), weights)),
+        pl.concat([engines, blend(engines, weights, regimes)]),
+        frame_hash(newest.sort("bar_end", "symbol")),
+        _contributions(models, dataset, scored, shares, _weights_of(stacked)),
     )
 
 
@@ -116,7 +121,9 @@ def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.Data
     if bars == 1:
         return rows
     return (
-        known.join(rows.select("symbol"), on="symbol", how="semi")
+        # Only these are rows of a dataset, here as in research.
+        known.filter(pl.col(VOLATILITY) > 0)
+        .join(rows.select("symbol"), on="symbol", how="semi")
         .sort("symbol", "bar_end")
         .group_by("symbol", maintain_order=True)
         .tail(bars)
@@ -132,17 +139,29 @@ def _shares(predictions: pl.DataFrame, weights: pl.DataFrame) -> dict[str, float
     return dict(used.select(Weight.ENGINE, share).iter_rows())
 
 
+def _weights_of(stacked: pl.DataFrame | None) -> dict[str, float]:
+    return {} if stacked is None else dict(stacked.select("engine", "weight").iter_rows())
+
+
 def _contributions(
-    models: Sequence[FittedModel], dataset: Dataset, rows: Indices, share: Mapping[str, float]
+    models: Sequence[FittedModel],
+    dataset: Dataset,
+    rows: Indices,
+    share: Mapping[str, float],
+    stacked: Mapping[str, float],
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    total = np.zeros((len(rows), dataset.x.shape[1]))
+    total, meta = np.zeros((2, len(rows), dataset.x.shape[1]))
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
     symbols = dataset.keys["symbol"][rows].to_list()
     unit_bps = dataset.unit[rows][:, None] * 1e4
     for model in models:
         moved = model.forecaster.contributions(dataset.sample(rows)) * unit_bps
         total += moved * share.get(model.family.name, 0.0)
+        meta += moved * stacked.get(model.family.name, 0.0)
         out |= _strongest(symbols, model.family.name, moved, dataset.feature_names)
+    if stacked:
+        total += meta * share.get(META_ENGINE, 0.0)
+        out |= _strongest(symbols, META_ENGINE, meta, dataset.feature_names)
     return out | _strongest(symbols, ENSEMBLE_ENGINE, total, dataset.feature_names)
 
 

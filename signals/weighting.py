@@ -15,6 +15,7 @@ from enum import StrEnum
 import polars as pl
 
 from market.regimes import RegimeLabel
+from models.ensemble import by_month
 from models.evaluation import rank_ic
 from models.forecast import PREDICTION_SCHEMA, Prediction
 from signals.schema import ENSEMBLE_ENGINE
@@ -229,11 +230,8 @@ def blend_walk_forward(
     outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
     skill = session_skill(predictions.join(outcome, on=["symbol", "bar_end"], how="left"))
     engines = sorted(predictions[Prediction.ENGINE].unique())
-    months = predictions.with_columns(
-        pl.col(Prediction.SESSION).dt.truncate("1mo").alias("_month")
-    ).partition_by("_month", maintain_order=True, include_key=False)
     parts: list[pl.DataFrame] = []
-    for month in months:
+    for month in by_month(predictions):
         begin = min(month[Prediction.AS_OF].to_list())
         parts.append(blend(month, regime_weights(skill, regimes, engines, begin), regimes))
     return pl.concat(parts).sort(Prediction.BAR_END, Prediction.SYMBOL)

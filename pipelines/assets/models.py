@@ -15,6 +15,7 @@ from market.ingest_log import settled_sessions
 from market.lake import Lake
 from market.lineage import dataset_digest
 from market.timeframes import Timeframe
+from models.ensemble import stack_walk_forward
 from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
@@ -64,7 +65,7 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         labels = read_labels(stores.lake, horizon)
         version = dataset_digest(stores.lake, used_timeframes(stores.settings))
         training = _train(stores, horizon, config, as_of, labels, version)
-        predictions = with_ensemble(stores.lake, training.predictions, labels)
+        predictions = with_ensemble(stores.lake, training.predictions, labels, horizon)
         stores.lake.replace("predictions", predictions, [horizon.name])
         estimates = skill_by_engine(predictions, labels, horizon, stores.settings.models.seed)
         run_id = _log(stores, horizon, training, estimates, version)
@@ -79,8 +80,12 @@ def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
     return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
 
 
-def with_ensemble(lake: Lake, engines: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+def with_ensemble(
+    lake: Lake, engines: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon
+) -> pl.DataFrame:
     """Return the engines' predictions and below them the ensemble's, blended as known then."""
+    if horizon.stacked:
+        engines = pl.concat([engines, stack_walk_forward(engines, labels)])
     blended = blend_walk_forward(engines, labels, lake.scan("regimes").collect())
     return pl.concat([engines, blended])
 

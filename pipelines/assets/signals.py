@@ -13,6 +13,7 @@ from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
 from models.dataset import reach_of
+from models.ensemble import META_ENGINE, stack_weights
 from pipelines.feature_run import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
@@ -137,7 +138,10 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
     engines = [m.family.name for m in models]
     windows = [m.family.needs_sequences for m in models]
-    weights = regime_weights(_evidence(stores, horizon, as_of), regimes, engines, as_of)
+    evidence = _evidence(stores, horizon, as_of)
+    stacked = stack_weights(evidence, engines, as_of) if horizon.stacked else None
+    weighed = engines if stacked is None else [*engines, META_ENGINE]
+    weights = regime_weights(session_skill(evidence), regimes, weighed, as_of)
     day = as_of.astimezone(calendar.NEW_YORK).date()
     reach = max(RECENT_SESSIONS, reach_of(horizon.timeframe) if any(windows) else 0)
     recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -reach)
@@ -150,6 +154,7 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
         as_of=as_of,
         delay=stores.delay,
         band_bps=settings.band_bps,
+        stacked=stacked,
     )
     regime = regimes["regime"].to_list()[-1] if regimes.height else "neutral"
     with stores.ledger as ledger:
@@ -181,7 +186,7 @@ def _evidence(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> pl.DataFr
     known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
     labels = by_company(stores.lake, known, lambda rows: forward_returns(rows, horizon))
     outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
-    return session_skill(past.join(outcome, on=["symbol", "bar_end"], how="left"))
+    return past.join(outcome, on=["symbol", "bar_end"], how="left")
 
 
 def last_prices(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ import pytest
 from isobar.workspace import Workspace
 from market.errors import MarketError, ModelError
 from market.horizons import find_horizon
-from models.registry import families_of
+from models.registry import engines_of
 from tests.commands import isobar
 from tests.pipelines.installation import Installation
 
@@ -30,7 +30,7 @@ def workspace(installation: Installation) -> Workspace:
 def test_every_engine_and_the_ensemble_forecast_each_row_once(workspace: Workspace) -> None:
     got = workspace.predictions("1d")
     assert got.columns == COLUMNS
-    engines = {"ensemble", *(f.name for f in families_of(find_horizon("1d")))}
+    engines = {"ensemble", *engines_of(find_horizon("1d"))}
     per_row = got.group_by("symbol", "as_of").agg(pl.col("engine"))
     assert all(sorted(e) == sorted(engines) for e in per_row["engine"].to_list())
     assert got.equals(got.sort("as_of", "symbol", "engine"))

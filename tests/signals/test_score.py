@@ -14,6 +14,7 @@ from market import calendar
 from market.errors import ModelError, SignalError
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
+from models.ensemble import stack
 from models.fit import FittedModel, fit_model, predict_rows
 from models.forecast import PREDICTION_SCHEMA
 from models.registry import FAMILIES
@@ -55,7 +56,13 @@ def weights(**of: float) -> pl.DataFrame:
     )
 
 
-def score(frame: pl.DataFrame, as_of: dt.datetime, delay: dt.timedelta = NONE, **of) -> Scores:
+def score(
+    frame: pl.DataFrame,
+    as_of: dt.datetime,
+    delay: dt.timedelta = NONE,
+    stacked: pl.DataFrame | None = None,
+    **of,
+) -> Scores:
     return score_latest(
         frame,
         models(),
@@ -65,6 +72,7 @@ def score(frame: pl.DataFrame, as_of: dt.datetime, delay: dt.timedelta = NONE, *
         as_of=as_of,
         delay=delay,
         band_bps=5.0,
+        stacked=stacked,
     )
 
 
@@ -162,3 +170,22 @@ def test_the_ensembles_contributions_use_the_weights_of_the_present_regime() -> 
     )  # fmt: skip
     for symbol in got.predictions["symbol"].unique():
         assert got.contributions[symbol, "ensemble"] == got.contributions[symbol, "linear"]
+
+
+def test_a_meta_learner_is_one_more_engine_of_the_ensemble() -> None:
+    stacked = pl.DataFrame({"engine": ENGINES, "weight": [0.5, 0.25], "sessions": [9, 9]})
+    got = score(features(), newest(), stacked=stacked, linear=0.2, xgboost=0.2, meta=0.6)
+    rows = got.predictions
+    below = rows.filter(pl.col("engine").is_in(ENGINES))
+    meta = rows.filter(pl.col("engine") == "meta")
+    assert meta.equals(stack(below, stacked))
+    by_symbol = {
+        e: dict(rows.filter(pl.col("engine") == e).select("symbol", "expected_return_bps").rows())
+        for e in (*ENGINES, "meta", "ensemble")
+    }
+    for symbol, value in by_symbol["ensemble"].items():
+        parts = [by_symbol[e][symbol] for e in (*ENGINES, "meta")]
+        assert value == pytest.approx(0.2 * parts[0] + 0.2 * parts[1] + 0.6 * parts[2])
+        alone = 0.5 * parts[0] + 0.25 * parts[1]
+        assert by_symbol["meta"][symbol] == pytest.approx(alone)
+    assert {e for _, e in got.contributions} == {*ENGINES, "meta", "ensemble"}
