@@ -23,7 +23,7 @@ _REACH_INTRADAY = 5
 
 _CLIP = 4.0
 # Columns that are read at once: beside the matrix there is only so much in memory.
-_BLOCK = 32
+_BLOCK = 12
 _LABEL = ("label_known_at", "forward_return", "excess_return")
 
 

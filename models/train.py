@@ -38,7 +38,7 @@ class Training:
 
 
 def train_horizon(
-    features: pl.DataFrame,
+    features: pl.DataFrame | pl.LazyFrame,
     labels: pl.DataFrame,
     *,
     horizon: Horizon,
@@ -60,7 +60,8 @@ def train_horizon(
     Parameters
     ----------
     features, labels : pl.DataFrame
-        From :mod:`features`; rows known after ``as_of`` are not looked at.
+        From :mod:`features`; rows known after ``as_of`` are not looked at. Lazy features are
+        read a few columns at a time.
     horizon : Horizon
         A row of the horizons table.
     families : sequence of Family

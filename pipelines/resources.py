@@ -209,11 +209,15 @@ class Stores:
             )
         return None
 
-    def only_members(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def only_members(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return the rows of symbols that belonged on their session."""
-        members = self.members(sorted(frame["session"].unique()))
-        keys = ["session", "symbol"]
-        return frame if members is None else frame.join(members, on=keys, how="semi")
+        sessions = frame.select(pl.col("session").unique()).collect()["session"]
+        members = self.members(sorted(sessions))
+        if members is None:
+            return frame
+        return frame.join(
+            members.lazy(), on=["session", "symbol"], how="semi", maintain_order="left"
+        )
 
     def refuse_adjusted(self) -> None:
         """Raise where bars are adjusted for splits that came after them.

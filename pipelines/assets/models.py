@@ -147,7 +147,7 @@ def _train(
         settled &= settled_sessions(stores.lake, Timeframe.M1)
     features = stores.lake.scan(feature_table(horizon.timeframe))
     return train_horizon(
-        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled))).collect()),
+        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
         labels,
         horizon=horizon,
         families=families_of(horizon),

@@ -146,7 +146,7 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     reach = max(RECENT_SESSIONS, reach_of(horizon.timeframe) if any(windows) else 0)
     recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -reach)
     scores = score_latest(
-        stores.only_members(lake.scan(feature_table(horizon.timeframe)).filter(recent).collect()),
+        stores.only_members(lake.scan(feature_table(horizon.timeframe)).filter(recent)).collect(),
         models,
         horizon=horizon,
         weights=weights,

@@ -370,9 +370,9 @@ def test_a_membership_universe_needs_its_file(tmp_path: Path) -> None:
     stores = Stores(Settings.model_validate({"home": tmp_path, "universe": rule}))
     days = [dt.date(2024, 7, 2), dt.date(2024, 7, 3)]
     frame = pl.DataFrame({"session": days * 2, "symbol": ["A", "A", "B", "B"]})
-    assert stores.only_members(frame).rows() == [(days[0], "A")]
+    assert stores.only_members(frame.lazy()).collect().rows() == [(days[0], "A")]
     everyone = Stores(Settings.model_validate({"home": tmp_path}))
-    assert everyone.only_members(frame).equals(frame)
+    assert everyone.only_members(frame.lazy()).collect().equals(frame)
 
 
 def test_indicators_by_name_are_features_of_every_timeframe() -> None:
