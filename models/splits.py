@@ -121,6 +121,16 @@ class PurgedWalkForward:
             tested = (rows >= test[0]) & (rows <= test[-1])
             yield np.flatnonzero(inside), np.flatnonzero(tested)
 
+    def newest(self, groups: npt.NDArray[Any]) -> Indices:
+        """Return the rows of a training that forecasts what comes after the last session.
+
+        Nothing is purged: labels that are not known yet have no value to learn from.
+        """
+        rows = _required(groups)
+        sessions = np.unique(rows)
+        kept = len(sessions) if self.max_train_sessions is None else self.max_train_sessions
+        return np.flatnonzero(rows >= sessions[max(0, len(sessions) - kept)])
+
 
 def _required(groups: Any) -> npt.NDArray[Any]:
     if groups is None:

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from market.errors import ModelError
@@ -16,6 +15,31 @@ from models.fit import FittedModel, fit_lesson, prepare
 from models.spec import Family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """On what a walk-forward trains, and how often.
+
+    Attributes
+    ----------
+    min_train_sessions : int
+        First training window; ignored where a period's first session is named.
+    test_sessions : int
+        Sessions from one training to the next.
+    embargo_sessions : int
+        Sessions left out beyond the purge.
+    max_train_sessions : int or None
+        Rolling windows of so many sessions; ``None``: all of the past.
+    last_weight : float
+        What the oldest label weighs beside the newest.
+    """
+
+    min_train_sessions: int
+    test_sessions: int
+    embargo_sessions: int = 1
+    max_train_sessions: int | None = None
+    last_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +68,7 @@ def train_horizon(
     horizon: Horizon,
     families: Sequence[Family],
     feature_names: Sequence[str],
-    min_train_sessions: int,
-    test_sessions: int,
-    embargo_sessions: int,
+    rhythm: Rhythm,
     start: dt.date | None,
     end: dt.date | None,
     as_of: dt.datetime,
@@ -68,8 +90,8 @@ def train_horizon(
         Engines.
     feature_names : sequence of str
         Columns to learn from.
-    min_train_sessions, test_sessions, embargo_sessions : int
-        Windows of the walk-forward; the first is ignored where ``start`` is given.
+    rhythm : Rhythm
+        Windows of the walk-forward.
     start, end : date, optional
         First and last session of the out-of-sample period.
     as_of : datetime
@@ -98,9 +120,10 @@ def train_horizon(
     )
     splitter = PurgedWalkForward(
         horizon,
-        min_train_sessions=_first_window(dataset, start, min_train_sessions),
-        test_sessions=test_sessions,
-        embargo_sessions=embargo_sessions,
+        min_train_sessions=_first_window(dataset, start, rhythm.min_train_sessions),
+        test_sessions=rhythm.test_sessions,
+        embargo_sessions=rhythm.embargo_sessions,
+        max_train_sessions=rhythm.max_train_sessions,
     )
     walked = walk_forward(
         dataset,
@@ -108,11 +131,17 @@ def train_horizon(
         splitter,
         seed=seed,
         band_bps=band_bps,
+        last_weight=rhythm.last_weight,
         data_hash=data_hash,
         progress=progress,
     )
-    every = np.arange(len(dataset))
-    lesson = prepare(dataset, every, horizon=horizon.name, band_bps=band_bps)
+    lesson = prepare(
+        dataset,
+        splitter.newest(dataset.keys["session"].to_numpy()),
+        horizon=horizon.name,
+        band_bps=band_bps,
+        last_weight=rhythm.last_weight,
+    )
     fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
     return Training(walked.predictions, fitted, walked.windows)
 

@@ -202,6 +202,15 @@ class ModelSettings(_Frozen):
     daily_test_sessions: int = Field(63, description="Rhythm of retraining, daily bars")
     intraday_min_train_sessions: int = Field(40, description="First window, intraday bars")
     intraday_test_sessions: int = Field(10, description="Rhythm of retraining, intraday bars")
+    daily_max_train_sessions: int | None = Field(
+        None, ge=1, description="Rolling training windows, daily bars; all of the past when absent"
+    )
+    intraday_max_train_sessions: int | None = Field(
+        None, ge=1, description="Rolling training windows, intraday bars; all when absent"
+    )
+    last_weight: float = Field(
+        1.0, gt=-1, le=1, description="What the oldest label weighs beside the newest; 1: as much"
+    )
     embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
 
     @field_validator("horizons")

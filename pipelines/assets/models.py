@@ -19,7 +19,7 @@ from models.ensemble import stack_walk_forward
 from models.evaluation import Estimate, skill
 from models.forecast import Prediction
 from models.registry import families_of
-from models.train import Training, train_horizon
+from models.train import Rhythm, Training, train_horizon
 from pipelines.feature_run import feature_table, kept_features, used_timeframes
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
@@ -126,10 +126,14 @@ def learned_features(settings: Settings, timeframe: Timeframe) -> list[str]:
     ]
 
 
-def _windows(settings: ModelSettings, horizon: Horizon) -> tuple[int, int]:
-    if horizon.timeframe.is_intraday:
-        return settings.intraday_min_train_sessions, settings.intraday_test_sessions
-    return settings.daily_min_train_sessions, settings.daily_test_sessions
+def _rhythm(settings: ModelSettings, horizon: Horizon) -> Rhythm:
+    prefix = "intraday" if horizon.timeframe.is_intraday else "daily"
+    names = ("min_train_sessions", "test_sessions", "max_train_sessions")
+    return Rhythm(
+        **{name: getattr(settings, f"{prefix}_{name}") for name in names},
+        embargo_sessions=settings.embargo_sessions,
+        last_weight=settings.last_weight,
+    )
 
 
 def _train(
@@ -141,7 +145,6 @@ def _train(
     version: str,
 ) -> Training:
     settings = stores.settings
-    first, test = _windows(settings.models, horizon)
     settled = settled_sessions(stores.lake, Timeframe.D1)
     if horizon.timeframe.is_intraday:
         settled &= settled_sessions(stores.lake, Timeframe.M1)
@@ -152,9 +155,7 @@ def _train(
         horizon=horizon,
         families=families_of(horizon),
         feature_names=learned_features(settings, horizon.timeframe),
-        min_train_sessions=first,
-        test_sessions=test,
-        embargo_sessions=settings.models.embargo_sessions,
+        rhythm=_rhythm(settings.models, horizon),
         start=parse_date(config.start),
         end=parse_date(config.end),
         as_of=as_of,

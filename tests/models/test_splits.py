@@ -133,3 +133,14 @@ def test_polars_columns_are_accepted_as_groups() -> None:
     frame = pl.DataFrame({"session": DAYS[:60]})
     (first, *_) = PurgedWalkForward(DAILY, 50, 10).split(frame, groups=frame["session"])
     assert len(first[0]) == 48
+
+
+def test_the_newest_rows_are_those_of_a_training_today() -> None:
+    sessions = np.repeat(np.arange("2024-01-01", "2024-01-21", dtype="datetime64[D]"), 3)
+    base = {"min_train_sessions": 4, "test_sessions": 2}
+    expanding = PurgedWalkForward(find_horizon("1d"), **base)
+    assert expanding.newest(sessions).tolist() == list(range(60))
+    rolling = PurgedWalkForward(find_horizon("1d"), **base, max_train_sessions=5)
+    assert rolling.newest(sessions).tolist() == list(range(45, 60))
+    longer = PurgedWalkForward(find_horizon("1d"), **base, max_train_sessions=50)
+    assert longer.newest(sessions).tolist() == list(range(60))
