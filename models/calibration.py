@@ -231,7 +231,7 @@ def fit_calibrator(
     older, newer = number < begin - gap, number >= begin
     enough = begin - gap >= _OLDER_OBSERVATIONS * overlap
     enough &= seen - begin >= _NEWER_OBSERVATIONS * overlap
-    if not enough or len(matrix) < _PLATT_ROWS or len(np.unique(classes[older])) < 2:
+    if not enough or len(matrix) < _PLATT_ROWS or np.ptp(classes[older]) == 0:
         return plain
 
     def count(rows: npt.NDArray[np.bool_], sessions: int) -> Counts:
@@ -348,7 +348,7 @@ class _Evidence:
 
     def fit(self, rows: Indices, horizon: str, min_sessions: int) -> Calibrator:
         session = self.session[rows]
-        seen = len(np.unique(session))
+        seen = int(np.count_nonzero(session[1:] != session[:-1])) + 1 if len(session) else 0
         if seen < min_sessions:
             return Calibrator(rows=len(rows), sessions=seen)
         gap = find_horizon(horizon).sessions
