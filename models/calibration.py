@@ -19,7 +19,7 @@ import orjson
 import polars as pl
 
 from market.errors import ModelError
-from market.horizons import find_horizon
+from market.horizons import Horizon, find_horizon
 from models.calibration_maps import (
     Counts,
     Knots,
@@ -31,6 +31,7 @@ from models.calibration_maps import (
     mean_log_loss,
 )
 from models.evaluation import Vector
+from models.forecast import Prediction
 from models.outcomes import (
     PROBABILITIES,
     WINDOW_SESSIONS,
@@ -44,6 +45,8 @@ from models.outcomes import (
 from models.splits import Indices
 
 MIN_SESSIONS = 120
+# A session of intraday bars has many moments, and what they are like changes sooner.
+_INTRADAY_SESSIONS = (40, 120)
 _OLDER_SHARE = 0.7
 _OLDER_OBSERVATIONS = 8.0
 _NEWER_OBSERVATIONS = 3.0
@@ -324,11 +327,67 @@ def calibrate_walk_forward(
                 calibrator=fitted,
             )
         )
-    replaced = [
-        pl.Series(name, np.ascontiguousarray(calibrated[:, k]))
-        for k, name in enumerate(PROBABILITIES)
-    ]
-    return predictions.with_columns(replaced), steps
+    return _with_probabilities(predictions, calibrated), steps
+
+
+def calibrate_latest(
+    latest: pl.DataFrame,
+    past: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    *,
+    as_of: dt.datetime,
+    min_sessions: int = MIN_SESSIONS,
+    max_sessions: int = WINDOW_SESSIONS,
+) -> tuple[pl.DataFrame, dict[str, Calibrator]]:
+    """Calibrate forecasts made now by what is known now.
+
+    Parameters
+    ----------
+    latest : pl.DataFrame
+        ``PREDICTION_SCHEMA`` of one horizon, raw.
+    past : pl.DataFrame
+        Out-of-sample predictions of the same horizon, raw.
+    outcomes : pl.DataFrame
+        ``OUTCOME_SCHEMA``.
+    as_of : datetime
+        Aware. Outcomes known later are not looked at.
+    min_sessions, max_sessions : int
+        See :func:`calibrate_walk_forward`.
+
+    Returns
+    -------
+    (pl.DataFrame, dict)
+        The latest with calibrated probabilities, in their order, and the map of each engine;
+        identity for one that has too little evidence.
+    """
+    known = join_outcomes(past, outcomes).filter(pl.col(Outcome.LABEL_KNOWN_AT) <= as_of)
+    order = (Prediction.SESSION, Prediction.AS_OF, Prediction.SYMBOL)
+    raw = probability_matrix(latest)
+    calibrated = raw.copy()
+    maps: dict[str, Calibrator] = {}
+    for engine in latest[Prediction.ENGINE].unique().sort():
+        seen = known.filter(pl.col(Prediction.ENGINE) == engine).sort(order)
+        sessions = seen[Prediction.SESSION].unique().sort().tail(max_sessions)
+        seen = seen.filter(pl.col(Prediction.SESSION).is_in(sessions.implode()))
+        evidence = _Evidence.of(seen, probability_matrix(seen))
+        horizon = latest[Prediction.HORIZON][0]
+        maps[engine] = evidence.fit(np.arange(seen.height), horizon, min_sessions)
+        rows = np.flatnonzero((latest[Prediction.ENGINE] == engine).to_numpy())
+        calibrated[rows] = maps[engine].apply(raw[rows])
+    return _with_probabilities(latest, calibrated), maps
+
+
+def windows_of(horizon: Horizon) -> tuple[int, int]:
+    """Return the least and the most sessions of outcomes that a map is learned from."""
+    if horizon.timeframe.is_intraday:
+        return _INTRADAY_SESSIONS
+    return MIN_SESSIONS, WINDOW_SESSIONS
+
+
+def _with_probabilities(predictions: pl.DataFrame, matrix: Vector) -> pl.DataFrame:
+    return predictions.with_columns(
+        pl.Series(name, np.ascontiguousarray(matrix[:, k])) for k, name in enumerate(PROBABILITIES)
+    )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,18 @@ PREDICTION_SCHEMA = pl.Schema(
 )
 
 
+RAW_COLUMNS = {
+    Prediction.P_SHORT: "raw_p_short",
+    Prediction.P_NEUTRAL: "raw_p_neutral",
+    Prediction.P_LONG: "raw_p_long",
+}
+"""What probabilities were before they were calibrated: later maps are learned from these."""
+
+STORED_SCHEMA = pl.Schema(
+    {**PREDICTION_SCHEMA, **{name: pl.Float64() for name in RAW_COLUMNS.values()}}
+)
+"""The predictions table of the lake."""
+
 PUBLIC_COLUMNS = (
     Prediction.SYMBOL,
     Prediction.AS_OF,
@@ -59,6 +71,25 @@ PUBLIC_COLUMNS = (
     Prediction.EXPECTED_RETURN_BPS,
 )
 """What a reader of predictions is given."""
+
+
+def keep_raw(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Return predictions (``PREDICTION_SCHEMA``) with their probabilities a second time.
+
+    The result has ``STORED_SCHEMA``; the first ones may be calibrated.
+    """
+    return predictions.with_columns(pl.col(c).alias(raw) for c, raw in RAW_COLUMNS.items())
+
+
+def as_forecast(stored: pl.DataFrame) -> pl.DataFrame:
+    """Return stored predictions (``STORED_SCHEMA``) as they were before calibration.
+
+    Rows of an older table, which held raw ones alone, are what they are.
+    """
+    if not set(RAW_COLUMNS.values()) <= set(stored.columns):
+        return stored.select(PREDICTION_SCHEMA.names())
+    raw = (pl.coalesce(raw, c).alias(c) for c, raw in RAW_COLUMNS.items())
+    return stored.with_columns(raw).select(PREDICTION_SCHEMA.names())
 
 
 def to_predictions(

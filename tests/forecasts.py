@@ -12,6 +12,7 @@ from market import calendar
 from market.horizons import find_horizon
 from models.forecast import to_predictions
 from models.outcomes import outcomes_of
+from models.spec import Forecast
 
 BAND_BPS = 60.0
 LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
@@ -56,7 +57,7 @@ def forecasts(
     ).with_columns(pl.col("bar_end", "label_known_at").cast(pl.Datetime("us", "UTC")))
     predictions = to_predictions(
         keys.with_columns(pl.col("bar_end").alias("as_of")),
-        boldness * signal,
+        Forecast(boldness * signal),
         unit,
         volatility=unit,
         spread=1.0,

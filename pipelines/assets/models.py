@@ -15,9 +15,11 @@ from market.ingest_log import settled_sessions
 from market.lake import Lake
 from market.lineage import dataset_digest
 from market.timeframes import Timeframe
+from models.calibration import calibrate_walk_forward, windows_of
 from models.ensemble import stack_walk_forward
 from models.evaluation import Estimate, skill
-from models.forecast import Prediction
+from models.forecast import Prediction, keep_raw
+from models.outcomes import outcomes_of
 from models.registry import families_of
 from models.train import Rhythm, Training, train_horizon
 from pipelines.feature_run import feature_table, kept_features, used_timeframes
@@ -65,7 +67,8 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         labels = read_labels(stores.lake, horizon)
         version = dataset_digest(stores.lake, used_timeframes(stores.settings))
         training = _train(stores, horizon, config, as_of, labels, version)
-        predictions = with_ensemble(stores.lake, training.predictions, labels, horizon)
+        raw = with_ensemble(stores.lake, training.predictions, labels, horizon)
+        predictions = _calibrated(raw, labels, horizon, stores.settings.band_bps)
         stores.lake.replace("predictions", predictions, [horizon.name])
         estimates = skill_by_engine(predictions, labels, horizon, stores.settings.models.seed)
         run_id = _log(stores, horizon, training, estimates, version)
@@ -88,6 +91,15 @@ def with_ensemble(
         engines = pl.concat([engines, stack_walk_forward(engines, labels)])
     blended = blend_walk_forward(engines, labels, lake.scan("regimes").collect())
     return pl.concat([engines, blended])
+
+
+def _calibrated(
+    raw: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, band_bps: float
+) -> pl.DataFrame:
+    least, most = windows_of(horizon)
+    outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=band_bps)
+    made, _ = calibrate_walk_forward(keep_raw(raw), outcomes, min_sessions=least, max_sessions=most)
+    return made
 
 
 def skill_by_engine(

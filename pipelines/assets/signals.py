@@ -12,8 +12,11 @@ from market.bars import by_company, read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
+from models.calibration import calibrate_latest, windows_of
 from models.dataset import reach_of
 from models.ensemble import META_ENGINE, stack_weights
+from models.forecast import as_forecast
+from models.outcomes import outcomes_of
 from pipelines.feature_run import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
@@ -21,6 +24,7 @@ from pipelines.settings import Settings
 from signals.compose import compose_signals
 from signals.publish import PublishedBatch, publish_batch, verify_chain
 from signals.record import record_engines, record_regime, record_weights
+from signals.schema import ENSEMBLE_ENGINE
 from signals.score import score_latest
 from signals.weighting import regime_weights, session_skill
 
@@ -138,10 +142,12 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
     engines = [m.family.name for m in models]
     windows = [m.family.needs_sequences for m in models]
-    evidence = _evidence(stores, horizon, as_of)
+    past, labels = _evidence(stores, horizon, as_of)
+    evidence = past.join(labels, on=["symbol", "bar_end"], how="left")
     stacked = stack_weights(evidence, engines, as_of) if horizon.stacked else None
     weighed = engines if stacked is None else [*engines, META_ENGINE]
-    weights = regime_weights(session_skill(evidence), regimes, weighed, as_of)
+    below = evidence.filter(pl.col("engine") != ENSEMBLE_ENGINE)
+    weights = regime_weights(session_skill(below), regimes, weighed, as_of)
     day = as_of.astimezone(calendar.NEW_YORK).date()
     reach = max(RECENT_SESSIONS, reach_of(horizon.timeframe) if any(windows) else 0)
     recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -reach)
@@ -156,13 +162,22 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
         band_bps=settings.band_bps,
         stacked=stacked,
     )
+    least, most = windows_of(horizon)
+    predictions, _ = calibrate_latest(
+        scores.predictions,
+        past,
+        outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps),
+        as_of=as_of,
+        min_sessions=least,
+        max_sessions=most,
+    )
     regime = regimes["regime"].to_list()[-1] if regimes.height else "neutral"
     with stores.ledger as ledger:
         record_weights(ledger, weights, horizon=horizon.name, as_of=as_of)
         record_engines(ledger, models, scores.data_hash, settings.config_hash, recorded_at=now)
         record_regime(ledger, regime, as_of=as_of, recorded_at=now)
     return compose_signals(
-        scores.predictions,
+        predictions,
         horizon=horizon,
         prices=last_prices(stores, horizon, as_of),
         regime=regime,
@@ -174,19 +189,20 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
     )
 
 
-def _evidence(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> pl.DataFrame:
-    past = (
+def _evidence(
+    stores: Stores, horizon: Horizon, as_of: dt.datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return past predictions as they were forecast, and the labels known by now."""
+    past = as_forecast(
         stores.lake.scan("predictions")
         .filter((pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of))
-        .filter(pl.col("engine") != "ensemble")
         .collect()
     )
     start = past["session"].min()
     bars = read_adjusted(stores.lake, horizon.timeframe, start, None)
     known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
     labels = by_company(stores.lake, known, lambda rows: forward_returns(rows, horizon))
-    outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
-    return past.join(outcome, on=["symbol", "bar_end"], how="left")
+    return past, labels.select("symbol", "bar_end", "label_known_at", "excess_return")
 
 
 def last_prices(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Mapping[str, float]:

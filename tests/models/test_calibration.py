@@ -11,7 +11,13 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from market.errors import ModelError
-from models.calibration import Calibrator, Method, calibrate_walk_forward, fit_calibrator
+from models.calibration import (
+    Calibrator,
+    Method,
+    calibrate_latest,
+    calibrate_walk_forward,
+    fit_calibrator,
+)
 from models.forecast import PREDICTION_SCHEMA
 from models.outcomes import PROBABILITIES, join_outcomes, probability_matrix
 from tests.forecasts import forecasts
@@ -364,3 +370,46 @@ def test_nothing_to_calibrate_is_nothing() -> None:
     out, steps = calibrate_walk_forward(predictions.clear(), outcomes)
     assert out.is_empty()
     assert steps == []
+
+
+def month_of(frame: pl.DataFrame, month: str) -> pl.DataFrame:
+    return frame.filter(pl.col("session").dt.strftime("%Y-%m") == month)
+
+
+def test_forecasts_made_now_are_calibrated_as_those_of_a_walk() -> None:
+    """On the first moment of a month both know the same."""
+    predictions, outcomes = forecasts(skill=0.05, boldness=1.0)
+    walked, _ = calibrate_walk_forward(predictions, outcomes)
+    first = month_of(predictions, "2019-11")["as_of"].min()
+    now = predictions.filter(pl.col("as_of") == first)
+    past = predictions.filter(pl.col("as_of") < first)
+    got, maps = calibrate_latest(now, past, outcomes, as_of=first)
+    assert maps["linear"].method is not Method.IDENTITY
+    assert bits(got) == bits(walked.filter(pl.col("as_of") == first))
+
+
+def test_what_is_known_later_does_not_move_forecasts_made_now() -> None:
+    predictions, outcomes = forecasts(skill=0.05, boldness=1.0)
+    first = month_of(predictions, "2019-11")["as_of"].min()
+    now = predictions.filter(pl.col("as_of") == first)
+    flipped = outcomes.with_columns(
+        pl.when(pl.col("label_known_at") > first)
+        .then(-pl.col("outcome"))
+        .otherwise(pl.col("outcome"))
+        .cast(pl.Int8)
+        .alias("outcome")
+    )
+    got, _ = calibrate_latest(now, predictions, outcomes, as_of=first)
+    assert bits(calibrate_latest(now, predictions, flipped, as_of=first)[0]) == bits(got)
+
+
+def test_an_engine_without_a_past_keeps_its_probabilities() -> None:
+    predictions, outcomes = forecasts(skill=0.05, boldness=1.0)
+    late = predictions["as_of"].max()
+    now = predictions.filter(pl.col("as_of") == late)
+    fresh = now.with_columns(pl.lit("new").alias("engine"))
+    both = pl.concat([now, fresh])
+    got, maps = calibrate_latest(both, predictions, outcomes, as_of=late)
+    assert maps["new"].method is Method.IDENTITY
+    assert bits(got.filter(pl.col("engine") == "new")) == bits(fresh)
+    assert bits(got.filter(pl.col("engine") == "linear")) != bits(now)
