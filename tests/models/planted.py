@@ -1,0 +1,96 @@
+"""A small panel with one planted relation, and a family whose single parameter finds it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from market import calendar
+from market.horizons import find_horizon
+from models.dataset import Dataset
+from models.spec import Family
+
+DAILY = find_horizon("1d")
+NAMES = ("signal", "noise", "other", "row")
+FIRST = dt.date(2023, 1, 3)
+
+
+def sessions_from(first: dt.date, count: int) -> list[dt.date]:
+    days = [first]
+    while len(days) < count:
+        days.append(calendar.next_session(days[-1]))
+    return days
+
+
+def planted(
+    *, strength: float = 0.5, symbols: int = 6, sessions: int = 120, seed: int = 0
+) -> Dataset:
+    """Outcome = strength * signal + noise; ``row`` is the number of the row."""
+    rng = np.random.default_rng(seed)
+    n = symbols * sessions
+    days = sessions_from(FIRST, sessions + 1)
+    ends = [calendar.session_close(day) for day in days]
+    keys = pl.DataFrame(
+        {
+            "symbol": [f"S{k % symbols}" for k in range(n)],
+            "session": [days[k // symbols] for k in range(n)],
+            "bar_end": [ends[k // symbols] for k in range(n)],
+            "as_of": [ends[k // symbols] for k in range(n)],
+            # The last session's labels are not known.
+            "label_known_at": [
+                ends[k // symbols + 1] if k // symbols < sessions - 1 else None for k in range(n)
+            ],
+        },
+        schema_overrides={
+            name: pl.Datetime("us", "UTC") for name in ("bar_end", "as_of", "label_known_at")
+        },
+    )
+    x = rng.standard_normal((n, len(NAMES))).astype(np.float32)
+    x[:, 3] = np.arange(n)
+    y = strength * x[:, 0].astype(np.float64) + rng.standard_normal(n)
+    y[keys["label_known_at"].is_null().to_numpy()] = np.nan
+    unit = np.full(n, 0.01)
+    return Dataset(keys, x, NAMES, y, unit, unit, y * unit, y * unit)
+
+
+@dataclass
+class Blend:
+    """Forecasts ``mix`` of the first feature and the rest of the second; learns nothing."""
+
+    mix: float
+    fits: list[np.ndarray] = field(default_factory=list)
+    predicted: list[np.ndarray] = field(default_factory=list)
+
+    def fit(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        self.fits.append(x[:, -1].astype(int))
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        self.predicted.append(x[:, -1].astype(int))
+        second = x[:, 1] if x.shape[1] > 2 else np.zeros(len(x))
+        return (self.mix * x[:, 0] + (1.0 - self.mix) * second).astype(np.float64)
+
+    def contributions(self, x: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def native(self) -> Any:
+        return None
+
+
+def blend_family(made: list[Blend] | None = None, mix: float = 0.2, wrap: Any = Blend) -> Family:
+    """The family of :class:`Blend`; every model that is built is put into ``made``."""
+
+    def build(params: Any, seed: int, native: Any) -> Blend:
+        model = wrap(float(params["mix"]))
+        if made is not None:
+            made.append(model)
+        return model
+
+    return Family("blend", "sklearn", build, {"mix": mix})
+
+
+def mix_space(trial: Any) -> dict[str, float]:
+    return {"mix": trial.suggest_float("mix", 0.0, 1.0)}
