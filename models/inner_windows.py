@@ -17,12 +17,12 @@ import polars as pl
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.dataset import Dataset
+from models.dataset import Dataset, lines_of
 from models.evaluation import rank_ic
+from models.fit import fit_model, predict_rows
 from models.forecast import Prediction
 from models.spec import Family, Params, Vector
 from models.splits import Indices, PurgedWalkForward
-from models.walk_forward import fit_model, predict_rows
 
 _LABELS = ("y", "excess_return", "forward_return")
 _LEAST_PROBABILITY = 1e-6
@@ -134,7 +134,8 @@ def known_by(dataset: Dataset, as_of: dt.datetime) -> Dataset:
     known = (keys["label_known_at"] <= as_of).fill_null(value=False)
     blank = {name: np.where(known.to_numpy(), cut[name], np.nan) for name in _LABELS}
     arrived = keys.with_columns(pl.when(known).then(pl.col("label_known_at")))
-    return dataclasses.replace(dataset, **cut | blank | {"keys": arrived})
+    lines = lines_of(keys, dataset.lines.reach_sessions)
+    return dataclasses.replace(dataset, **cut | blank | {"keys": arrived, "lines": lines})
 
 
 def take_features(dataset: Dataset, names: Sequence[str]) -> Dataset:

@@ -97,7 +97,7 @@ def _random_forest(trial: Trial) -> Params:
         "max_depth": trial.suggest_int("max_depth", 2, 24),
         "min_samples_leaf": trial.suggest_int("min_samples_leaf", 5, 5000, log=True),
         "max_features": trial.suggest_float("max_features", 0.02, 1.0, log=True),
-        "max_samples": trial.suggest_float("max_samples", 0.05, 1.0),
+        "rows_per_tree": trial.suggest_int("rows_per_tree", 1_000, 100_000, log=True),
     }
 
 

@@ -11,8 +11,8 @@ import polars as pl
 
 from market import calendar
 from market.horizons import find_horizon
-from models.dataset import Dataset
-from models.spec import Family
+from models.dataset import Dataset, lines_of
+from models.spec import Family, Forecast, Labelled, Sample
 
 DAILY = find_horizon("1d")
 NAMES = ("signal", "noise", "other", "row")
@@ -54,7 +54,8 @@ def planted(
     y = strength * x[:, 0].astype(np.float64) + rng.standard_normal(n)
     y[keys["label_known_at"].is_null().to_numpy()] = np.nan
     unit = np.full(n, 0.01)
-    return Dataset(keys, x, NAMES, y, unit, unit, y * unit, y * unit)
+    outcome = y * unit
+    return Dataset(keys, x, NAMES, y, unit, unit, outcome, outcome, lines_of(keys), steps=1)
 
 
 @dataclass
@@ -65,15 +66,16 @@ class Blend:
     fits: list[np.ndarray] = field(default_factory=list)
     predicted: list[np.ndarray] = field(default_factory=list)
 
-    def fit(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
-        self.fits.append(x[:, -1].astype(int))
+    def fit(self, train: Labelled, held: Labelled | None = None) -> None:
+        self.fits.append(train.sample.matrix()[:, -1].astype(int))
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, sample: Sample) -> Forecast:
+        x = sample.matrix()
         self.predicted.append(x[:, -1].astype(int))
         second = x[:, 1] if x.shape[1] > 2 else np.zeros(len(x))
-        return (self.mix * x[:, 0] + (1.0 - self.mix) * second).astype(np.float64)
+        return Forecast((self.mix * x[:, 0] + (1.0 - self.mix) * second).astype(np.float64))
 
-    def contributions(self, x: np.ndarray) -> np.ndarray:
+    def contributions(self, sample: Sample) -> np.ndarray:
         raise NotImplementedError
 
     def native(self) -> Any:

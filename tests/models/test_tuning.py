@@ -20,6 +20,7 @@ from market.errors import ModelError
 from market.horizons import find_horizon
 from models.inner_windows import InnerWindows, Objective
 from models.registry import FAMILIES
+from models.spec import Forecast
 from models.study_lock import held
 from models.tuned import Tuned
 from models.tuning import Budget, tune
@@ -164,10 +165,10 @@ def stopping(at: int) -> Any:
     count = iter(range(10**6))
 
     class Stopping(Blend):
-        def fit(self, x: Any, y: Any, weight: Any) -> None:
+        def fit(self, train: Any, held: Any = None) -> None:
             if next(count) == at:
                 raise Stop
-            super().fit(x, y, weight)
+            super().fit(train, held)
 
     return blend_family(wrap=Stopping)
 
@@ -189,6 +190,7 @@ def test_a_study_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, at: i
 CHILD = """
 import sys
 from tests.models.test_tuning import blocking, search
+from models.spec import Forecast
 from models.tuning import Budget
 search(family=blocking(int(sys.argv[2])), storage=sys.argv[1], budget=Budget(trials=12))
 """
@@ -199,11 +201,11 @@ def blocking(at: int) -> Any:
     count = iter(range(10**6))
 
     class Blocking(Blend):
-        def fit(self, x: Any, y: Any, weight: Any) -> None:
+        def fit(self, train: Any, held: Any = None) -> None:
             if next(count) == at:
                 os.write(1, b"waiting\n")
                 sys.stdin.read()
-            super().fit(x, y, weight)
+            super().fit(train, held)
 
     return blend_family(wrap=Blocking)
 
@@ -270,9 +272,9 @@ class Clock:
         clock = self
 
         class Slow(Blend):
-            def fit(self, x: Any, y: Any, weight: Any) -> None:
+            def fit(self, train: Any, held: Any = None) -> None:
                 clock.now += seconds
-                super().fit(x, y, weight)
+                super().fit(train, held)
 
         return blend_family(wrap=Slow)
 
@@ -405,9 +407,10 @@ def test_hopeless_trials_are_pruned_from_the_fourth_window_on() -> None:
 
 def test_forecasts_that_are_not_finite_lose() -> None:
     class Diverging(Blend):
-        def predict(self, x: Any) -> Any:
-            out = super().predict(x)
-            return np.where(np.arange(len(x)) == 0, np.nan, out) if self.mix > 0.5 else out
+        def predict(self, sample: Any) -> Any:
+            out = super().predict(sample)
+            broken = np.where(np.arange(len(sample)) == 0, np.nan, out.mean)
+            return Forecast(broken) if self.mix > 0.5 else out
 
     family = blend_family(wrap=Diverging)
     found = search(family=family, budget=Budget(trials=12))
