@@ -5,7 +5,17 @@ from __future__ import annotations
 from market.errors import ModelError
 from market.horizons import Horizon
 from models.ensemble import META_ENGINE
-from models.families import gradient_boosting, lightgbm, linear, random_forest, xgboost
+from models.families import (
+    cnn,
+    gradient_boosting,
+    lightgbm,
+    linear,
+    lstm,
+    policy,
+    random_forest,
+    transformer,
+    xgboost,
+)
 from models.spec import Family
 
 FAMILIES: dict[str, Family] = {
@@ -16,9 +26,12 @@ FAMILIES: dict[str, Family] = {
         gradient_boosting.FAMILY,
         random_forest.FAMILY,
         linear.FAMILY,
+        lstm.FAMILY,
+        cnn.FAMILY,
+        transformer.FAMILY,
+        policy.FAMILY,
     )
 }
-_EVERYWHERE = ("xgboost", "lightgbm")
 
 
 def find_family(name: str) -> Family:
@@ -34,19 +47,11 @@ def find_family(name: str) -> Family:
         ) from None
 
 
+def families_of(horizon: Horizon) -> tuple[Family, ...]:
+    """Return the families that serve a horizon: those of its row in the horizons table."""
+    return tuple(find_family(n) for n in horizon.families)
+
+
 def engines_of(horizon: Horizon) -> tuple[str, ...]:
     """Return the names of the engines below a horizon's ensemble, sorted."""
-    names = [f.name for f in families_of(horizon)]
-    return tuple(sorted([*names, META_ENGINE] if horizon.stacked else names))
-
-
-def families_of(horizon: Horizon) -> tuple[Family, ...]:
-    """Return the families that serve a horizon.
-
-    Those of its row in the horizons table that are registered, and the two tree families, which
-    stand in wherever a row's own families are not all there.
-    """
-    names = [n for n in horizon.families if n in FAMILIES]
-    if len(names) < len(horizon.families):
-        names += [n for n in _EVERYWHERE if n not in names]
-    return tuple(FAMILIES[n] for n in names)
+    return tuple(sorted([*horizon.families, META_ENGINE] if horizon.stacked else horizon.families))

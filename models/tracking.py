@@ -108,13 +108,17 @@ class Tracker:
 
     def _store(self, model: FittedModel) -> str:
         flavour = _flavour(model.family.flavour)
+        native = model.forecaster.native()
         extra: dict[str, Any] = {}
         if model.family.flavour == "sklearn":
             extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
         if model.family.flavour == "xgboost":
             extra["model_format"] = "ubj"
+        if model.family.flavour == "pytorch":
+            # The program that runs, not the object: its graph is traced on an example.
+            extra |= {"serialization_format": "pt2", "input_example": native.example()}
         info = flavour.log_model(
-            model.forecaster.native(),
+            native,
             name=model.family.name,
             pip_requirements=["isobar-quant"],
             **extra,
