@@ -12,6 +12,7 @@ import logging
 import os
 import tomllib
 import traceback
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -39,6 +40,7 @@ from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest_log import RefetchPolicy
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
+from models.spec import Family
 
 CONFIG_FILE = "isobar.toml"
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
@@ -190,6 +192,25 @@ class FeatureSettings(_Frozen):
         return names
 
 
+class TunedFamily(_Frozen):
+    """What a tuning found for one family and horizon; see docs/tuning.md."""
+
+    params: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Laid over the family's defaults"
+    )
+    study: str = Field("", description="Id of the study that found them")
+    digest: str = Field("", description="What the study searched")
+    trial: int = Field(0, description="The trial")
+    trials: int = Field(0, description="Of how many")
+    seed: int = Field(0, description="Of the study")
+    objective: str = Field("", description="What it was judged by")
+    value: float | None = Field(None, description="The objective, a mean over sessions")
+    low: float | None = Field(None, description="Lower end of its 95 percent interval")
+    high: float | None = Field(None, description="Upper end of its 95 percent interval")
+    sessions: int = Field(0, description="Sessions behind it")
+    windows: int = Field(0, description="Inner windows behind it")
+
+
 class ModelSettings(_Frozen):
     """How models are trained."""
 
@@ -212,6 +233,36 @@ class ModelSettings(_Frozen):
         1.0, gt=-1, le=1, description="What the oldest label weighs beside the newest; 1: as much"
     )
     embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
+    tuned: dict[str, dict[str, TunedFamily]] = Field(
+        default_factory=dict, description="By horizon and family, what `isobar` trains with"
+    )
+
+    def families_of(self, horizon: Horizon) -> tuple[Family, ...]:
+        """Return the families that serve a horizon, with their tuned parameters."""
+        # Here and not above: a command that trains nothing loads no library of models.
+        from models.registry import families_of
+
+        tuned = self.tuned.get(horizon.name, {})
+        return tuple(
+            replace(f, defaults={**f.defaults, **tuned[f.name].params}) if f.name in tuned else f
+            for f in families_of(horizon)
+        )
+
+    @field_validator("tuned")
+    @classmethod
+    def _tunable(
+        cls, tuned: dict[str, dict[str, TunedFamily]]
+    ) -> dict[str, dict[str, TunedFamily]]:
+        if tuned:
+            from models.registry import find_family
+        for horizon, families in tuned.items():
+            find_horizon(horizon)
+            for name, entry in families.items():
+                known = find_family(name).defaults
+                unknown = sorted(set(entry.params) - set(known))
+                if unknown:
+                    raise ValueError(f"{name} has no parameter {unknown[0]}: {', '.join(known)}")
+        return tuned
 
     @field_validator("horizons")
     @classmethod

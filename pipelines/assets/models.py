@@ -20,7 +20,6 @@ from models.ensemble import stack_walk_forward
 from models.evaluation import Estimate, skill
 from models.forecast import Prediction, keep_raw
 from models.outcomes import outcomes_of
-from models.registry import families_of
 from models.train import Rhythm, Training, train_horizon
 from pipelines.feature_run import feature_table, kept_features, used_timeframes
 from pipelines.partitions import horizon_partitions
@@ -165,7 +164,7 @@ def _train(
         stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
         labels,
         horizon=horizon,
-        families=families_of(horizon),
+        families=settings.models.families_of(horizon),
         feature_names=learned_features(settings, horizon.timeframe),
         rhythm=_rhythm(settings.models, horizon),
         start=parse_date(config.start),

@@ -15,13 +15,15 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from market.errors import FeatureError, MarketError, SettingsError
+from market.errors import FeatureError, MarketError, ModelError, SettingsError
+from market.horizons import find_horizon
 from market.replay import create_app
 from market.replay_data import ServedMarket
 from market.request_limiter import Plan
 from market.serving import BackgroundServer
 from market.synthetic import SyntheticSpec, generate
 from market.timeframes import Timeframe
+from models.registry import FAMILIES
 from pipelines.feature_run import kept_features
 from pipelines.resources import Stores
 from pipelines.settings import Settings, hide_secrets, load_settings, redact
@@ -402,3 +404,28 @@ def test_an_indicator_that_looks_ahead_is_refused_when_features_are_asked_for() 
     named = Settings.model_validate({"features": {"indicators": ["dpo"]}})
     with pytest.raises(FeatureError, match="looks ahead"):
         kept_features(named, Timeframe.D1)
+
+
+def test_what_a_tuning_found_is_laid_over_the_familys_defaults() -> None:
+    tuned = {"1d": {"linear": {"params": {"clip": 2.0}, "study": "s", "value": 0.02}}}
+    settings = Settings.model_validate({"models": {"tuned": tuned}})
+    daily, weekly = (
+        {f.name: f for f in settings.models.families_of(find_horizon(h))} for h in ("1d", "14d")
+    )
+    assert daily["linear"].defaults == {**FAMILIES["linear"].defaults, "clip": 2.0}
+    assert daily["lstm"] == FAMILIES["lstm"]
+    assert set(weekly) == set(find_horizon("14d").families)
+    assert settings.config_hash != Settings().config_hash
+
+
+@pytest.mark.parametrize(
+    ("tuned", "problem"),
+    [
+        ({"1d": {"linear": {"params": {"clap": 2.0}}}}, "linear has no parameter clap"),
+        ({"1d": {"oracle": {}}}, "unknown model family"),
+        ({"3d": {"linear": {}}}, "unknown horizon"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tuned: dict, problem: str) -> None:
+    with pytest.raises((ValueError, MarketError, ModelError), match=problem):
+        Settings.model_validate({"models": {"tuned": tuned}})
