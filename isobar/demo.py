@@ -35,6 +35,14 @@ from pipelines.resources import Progress, Stores
 from pipelines.settings import Settings
 
 HORIZONS = ("1h", "1d")
+# Budgets with which everything is trained within minutes; a real installation has the defaults.
+SMALL: dict[str, dict[str, float]] = {
+    "lstm": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
+    "cnn": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
+    "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 4, "rows_per_epoch": 12_000},
+    "policy": {"steps": 8_192},
+    "random_forest": {"n_estimators": 60},
+}
 _MARKER = "made-by-isobar-demo"
 
 
@@ -156,6 +164,7 @@ def _settings(
         f"horizons = {list(HORIZONS)}".replace("'", '"'),
         "[trading]",
         "enabled = true",
+        *_small_budgets(),
         # A day's signals may all be to sell: the demo is to show what becomes of them, too.
         "[targets]",
         "long_only = false",
@@ -170,12 +179,31 @@ def _settings(
             "polygon": {"api_key": keys[0], "base_url": vendor_url},
             "alpaca": {"api_key": keys[1], "secret_key": keys[2], "base_url": broker_url},
             "history": {"start": start, "end": today, "minute_sessions": minutes},
-            "models": {"horizons": HORIZONS},
+            "models": {"horizons": HORIZONS, "tuned": _tuned()},
             "trading": {"enabled": True},
             "targets": {"long_only": False},
             "risk": {"allow_short": True},
         }
     )
+
+
+def _tuned() -> dict[str, dict[str, Any]]:
+    return {
+        name: {f: {"params": SMALL[f]} for f in find_horizon(name).families if f in SMALL}
+        for name in HORIZONS
+    }
+
+
+def _small_budgets() -> list[str]:
+    return [
+        line
+        for name, families in _tuned().items()
+        for family, entry in families.items()
+        for line in (
+            f'[models.tuned."{name}".{family}.params]',
+            *(f"{key} = {value}" for key, value in entry["params"].items()),
+        )
+    ]
 
 
 @dataclass(frozen=True)
