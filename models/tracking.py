@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
 from models.fit import FittedModel
+from models.recipe import recipe_of
 from models.registry import find_family
 
 CHAMPION = "champion"
@@ -210,6 +211,7 @@ class Tracker:
             trained_from=tags["trained_from"],
             known_at=tags["known_at"],
             version=tags["version"],
+            rule=orjson.loads(tags["rule"]),
         )
 
 
@@ -237,4 +239,6 @@ def _to_tags(model: FittedModel) -> dict[str, str]:
         "trained_from": model.trained_from,
         "known_at": model.known_at,
         "version": model.version,
+        "rule": orjson.dumps(dict(model.rule), option=orjson.OPT_SORT_KEYS).decode(),
+        "recipe": recipe_of(model),
     }
