@@ -122,6 +122,8 @@ def test_before_any_outcome_there_is_nothing_to_say() -> None:
     verdict, state = judge(champion, challenger, outcomes.clear())
     assert (verdict.decision, verdict.sessions, verdict.p_value) == (Decision.CONTINUE, 0, 1.0)
     assert state == PLAN
+    first = champion["as_of"].min()
+    assert judge(champion, challenger, outcomes, as_of=first)[0] == verdict
 
 
 def test_a_lead_that_is_gone_promotes_no_more() -> None:

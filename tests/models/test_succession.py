@@ -148,6 +148,13 @@ def test_days_before_the_first_training_are_replayed_with_what_could_have_been_k
     assert {n: story.champion_at(day(n)) for n in at} == at
 
 
+def test_what_replaced_a_champion_stands_in_for_nothing_before() -> None:
+    story = Story()
+    story.train("a", known_at=day(-30), now=day(1))
+    story.train("b", known_at=day(-20), now=day(2), lost=["x"])
+    assert [story.champion_at(day(n)) for n in (-10, 1, 2)] == [1, 1, 2]
+
+
 @given(st.lists(st.sampled_from(["a", "b", "c", "promote", "back"]), max_size=25))
 def test_no_story_lets_a_challenger_serve_or_changes_what_was(moves: list[str]) -> None:
     story = Story()
