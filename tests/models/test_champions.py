@@ -28,17 +28,9 @@ def day(n: int) -> dt.datetime:
     return NOW + dt.timedelta(days=n)
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """An empty store: its migrations take seconds, a copy takes none."""
-    place = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{place}").search_experiments()
-    return place
-
-
 @pytest.fixture
-def tracker(empty_store: Path, tmp_path: Path) -> Tracker:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
 
 
