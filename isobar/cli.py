@@ -27,6 +27,7 @@ from isobar import (
     model_commands,
     pipeline_commands,
     query_commands,
+    registry_commands,
     server_commands,
 )
 from isobar.output import log
@@ -57,6 +58,7 @@ pipeline_commands.register(app)
 query_commands.register(app)
 feature_commands.register(app)
 model_commands.register(app)
+registry_commands.register(app)
 server_commands.register(app)
 
 

@@ -29,7 +29,7 @@ class FittedModel:
     """A trained model with what is needed to use it and to say where it came from.
 
     ``known_at`` is when the last label it learned from was known: it may forecast nothing
-    before that.
+    before that. ``rule`` is how its rows were chosen and weighted (:class:`Lesson`).
     """
 
     family: Family
@@ -43,6 +43,7 @@ class FittedModel:
     trained_from: str
     known_at: str
     version: str
+    rule: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def fit_model(
@@ -109,6 +110,9 @@ class Lesson:
         When each row's label was known.
     sessions : (n,) datetime64
         Session of each row.
+    rule : mapping
+        How the rows were chosen and weighted: ``band_bps``, ``last_weight`` and, where windows
+        roll, ``max_train_sessions``.
     """
 
     whole: Labelled
@@ -143,9 +147,17 @@ class Lesson:
 
 
 def prepare(
-    dataset: Dataset, rows: Indices, *, horizon: str, band_bps: float, last_weight: float = 1.0
+    dataset: Dataset,
+    rows: Indices,
+    *,
+    horizon: str,
+    band_bps: float,
+    last_weight: float = 1.0,
+    max_train_sessions: int | None = None,
 ) -> Lesson:
     """Return the rows with a label, weighted; see :func:`fit_model`.
+
+    ``max_train_sessions`` says how many sessions the rows were limited to; it is noted only.
 
     Raises
     ------
@@ -155,6 +167,9 @@ def prepare(
     whole = dataset.labelled(rows, band_bps=band_bps, last_weight=last_weight)
     _require_labels(whole, horizon)
     keys = dataset.keys[whole.sample.rows]
+    rule: dict[str, float] = {"band_bps": band_bps, "last_weight": last_weight}
+    if max_train_sessions is not None:
+        rule["max_train_sessions"] = max_train_sessions
     return Lesson(
         whole,
         horizon,
@@ -164,7 +179,7 @@ def prepare(
         known=keys["label_known_at"].to_numpy(),
         begun=keys["as_of"].to_numpy(),
         sessions=keys["session"].to_numpy(),
-        rule={"band_bps": band_bps, "last_weight": last_weight},
+        rule=rule,
     )
 
 
@@ -206,6 +221,7 @@ def fit_lesson(
         trained_from=lesson.trained_from.isoformat(),
         known_at=lesson.known_at.isoformat(),
         version=f"{family.name}-{lesson.horizon}-{digest}",
+        rule=lesson.rule,
     )
 
 

@@ -1,8 +1,9 @@
-"""The one door to MLflow: runs, stored models, champions.
+"""The one door to MLflow: runs, stored models, champions and challengers.
 
 Models are stored in their libraries' native flavours (scikit-learn's as skops), never pickled.
 A registered model version carries what is needed to use it as tags, so that a champion is
-restored from the registry alone.
+restored from the registry alone. Its files are loaded only where they are, to the bit, the files
+that were stored.
 """
 
 from __future__ import annotations
@@ -10,20 +11,49 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import orjson
+import polars as pl
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
 from models.fit import FittedModel
+from models.recipe import recipe_of
 from models.registry import find_family
+from models.registry_store import (
+    CHAMPION,
+    PREFIX,
+    Change,
+    Contest,
+    RegistryStore,
+    StoredModel,
+    digest_files,
+    from_tags,
+    registered_name,
+    to_tags,
+)
+from models.sequential import SequentialTest
+from models.succession import (
+    HISTORY_SCHEMA,
+    Event,
+    Evidence,
+    Standing,
+    after_training,
+    promote_challenger,
+    roll_back,
+    standing,
+    standing_at,
+)
 
-CHAMPION = "champion"
-_PREFIX = "isobar"
+__all__ = ["CHAMPION", "Tracker"]
 
 # Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
 # trees, whose numbers the library does not check against their bounds.
@@ -35,7 +65,7 @@ _TRUSTED = (
 
 
 class Tracker:
-    """Logs training runs and keeps the champions.
+    """Logs training runs and keeps the champions and their challengers.
 
     Parameters
     ----------
@@ -52,6 +82,7 @@ class Tracker:
         self._uri = uri
         self._artifacts = artifact_root
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._registry = RegistryStore(self._client)
 
     def log_training(
         self,
@@ -61,13 +92,35 @@ class Tracker:
         params: Mapping[str, object],
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
+        now: dt.datetime | None = None,
+        features: Collection[str] | None = None,
+        as_challenger: bool | None = None,
     ) -> str:
-        """Log one training run, store its models and make them the champions.
+        """Log one training run, store its models and make them champions or challengers.
+
+        A model is champion at once where no evidence could say otherwise: the first of its
+        family, a newer edition of the champion's recipe (:mod:`models.recipe`), or the
+        successor of a champion that learned from features which exist no longer. Every other
+        recipe is a challenger, and the champion goes on serving.
+
+        Parameters
+        ----------
+        horizon, models
+            What was trained.
+        params, metrics, tags : mapping
+            Of the run.
+        now : datetime, optional
+            Aware; when it was trained. When absent, when each model's data was known.
+        features : collection of str, optional
+            Every feature that exists today. When absent, none is taken for gone: a champion is
+            never replaced on a guess.
+        as_challenger : bool, optional
+            Decides by hand what the models become.
 
         Returns
         -------
         str
-            The MLflow run's id. The aliases move only after every model was stored.
+            The MLflow run's id. Nothing changes before every model was stored.
 
         Raises
         ------
@@ -75,12 +128,18 @@ class Tracker:
             When the tracking store refuses; the champions stay as they were.
         """
         try:
-            return self._log(horizon, models, params, metrics, tags)
+            run_id, stored = self._log(horizon, models, params, metrics, tags)
+            changes = [
+                self._after_training(m, number, now, features, as_challenger)
+                for m, number in stored
+            ]
+            self._commit(changes)
         except MlflowException as error:
             raise ModelError(
                 f"MLflow did not store the training run of {horizon} ({error.message})",
                 remedy="check the tracking store; the previous champions keep serving",
             ) from error
+        return run_id
 
     def _log(
         self,
@@ -89,10 +148,9 @@ class Tracker:
         params: Mapping[str, object],
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
-    ) -> str:
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_registry_uri(self._uri)
-        experiment = f"{_PREFIX}-{horizon}"
+    ) -> tuple[str, list[tuple[FittedModel, int]]]:
+        self._connect()
+        experiment = f"{PREFIX}-{horizon}"
         if self._client.get_experiment_by_name(experiment) is None:
             self._client.create_experiment(experiment, f"{self._artifacts}/{experiment}")
         mlflow.set_experiment(experiment)
@@ -101,10 +159,12 @@ class Tracker:
             mlflow.log_metrics({k: v for k, v in metrics.items() if v == v})
             mlflow.set_tags(dict(tags))
             stored = [(m, self._store(m)) for m in models]
-        versions = [(m, self._register(m, uri, str(run.info.run_id))) for m, uri in stored]
-        for model, version in versions:
-            self._client.set_registered_model_alias(_registered(model), CHAMPION, version)
-        return str(run.info.run_id)
+        run_id = str(run.info.run_id)
+        return run_id, [(m, self._register(m, uri, run_id)) for m, uri in stored]
+
+    def _connect(self) -> None:
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
 
     def _store(self, model: FittedModel) -> str:
         flavour = _flavour(model.family.flavour)
@@ -125,21 +185,77 @@ class Tracker:
         )
         return str(info.model_uri)
 
-    def _register(self, model: FittedModel, uri: str, run_id: str) -> str:
-        name = _registered(model)
+    def _register(self, model: FittedModel, uri: str, run_id: str) -> int:
+        name = registered_name(model.horizon, model.family.name)
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        digest = digest_files(Path(download_artifacts(artifact_uri=uri)))
         version = self._client.create_model_version(
-            name, source=uri, run_id=run_id, tags=_to_tags(model)
+            name, source=uri, run_id=run_id, tags=to_tags(model, digest)
         )
-        return str(version.version)
+        return int(version.version)
+
+    def _after_training(
+        self,
+        model: FittedModel,
+        number: int,
+        now: dt.datetime | None,
+        features: Collection[str] | None,
+        as_challenger: bool | None,
+    ) -> Change:
+        name = registered_name(model.horizon, model.family.name)
+        events = self._registry.events(self._client.get_registered_model(name))
+        before = standing(events)
+        lost: set[str] = set()
+        if before.champion is not None and features is not None:
+            tags = self._client.get_model_version(name, str(before.champion.number)).tags
+            lost = set(orjson.loads(tags["feature_names"])) - set(features)
+        event = after_training(
+            before,
+            number=number,
+            recipe=recipe_of(model),
+            known_at=dt.datetime.fromisoformat(model.known_at),
+            now=now,
+            lost=lost,
+            as_challenger=as_challenger,
+        )
+        return self._registry.change(name, event, events)
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        """Write the changes; all of them, or none."""
+        written: list[Change] = []
+        try:
+            for change in changes:
+                self._registry.point(change)
+            for change in changes:
+                written.append(change)
+                self._registry.write(change)
+        except MlflowException:
+            self._take_back(changes, written)
+            raise
+
+    def _take_back(self, changes: Sequence[Change], written: Sequence[Change]) -> None:
+        try:
+            for change in written:
+                self._registry.erase(change)
+        except MlflowException as error:
+            raise ModelError(
+                f"MLflow broke off while champions changed ({error.message})",
+                got=", ".join(c.name for c in written),
+                allowed="all of a training's models, or none",
+                remedy="see `isobar models history` for which did change; train again or roll back",
+            ) from error
+        # Aliases are for readers only, and the next change sets them right.
+        with suppress(MlflowException):
+            for change in changes:
+                self._registry.point_back(change)
 
     def is_trained_on(self, horizon: str, dataset_version: str, config_hash: str) -> bool:
         """Say whether the horizon's newest finished training saw this dataset and settings."""
-        experiment = self._client.get_experiment_by_name(f"{_PREFIX}-{horizon}")
+        experiment = self._client.get_experiment_by_name(f"{PREFIX}-{horizon}")
         if experiment is None:
             return False
         runs = self._client.search_runs(
@@ -152,89 +268,156 @@ class Tracker:
         return bool(runs) and all(runs[0].data.tags.get(k) == v for k, v in wanted.items())
 
     def champions(self, horizon: str, as_of: dt.datetime) -> list[FittedModel]:
-        """Load the champions of a horizon as they were usable at ``as_of``.
+        """Load the champions of a horizon as they were at ``as_of``.
 
-        The newest version of each family whose training data was known by then; the alias
-        ``champion`` wins where it qualifies.
+        Of each family the version that was champion then (:func:`models.succession.standing_at`);
+        never one that was a challenger until then. A model that cannot be restored as it was
+        stored is an error, and no other takes its place by itself.
 
         Raises
         ------
         ModelError
             When there is none, or a stored model cannot be restored.
         """
+        known: list[dt.datetime] = []
         found: list[FittedModel] = []
-        newest: list[str] = []
-        prefix = f"{_PREFIX}-{horizon}-"
-        listed = self._client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
-        for registered in listed:
-            if not registered.name.startswith(prefix):
-                continue
-            versions = self._client.search_model_versions(f"name='{registered.name}'")
-            newest += [str(v.tags["known_at"]) for v in versions]
-            usable = [v for v in versions if _moment(v.tags["known_at"]) <= as_of]
-            if not usable:
-                continue
-            alias = str(registered.aliases.get(CHAMPION, ""))
-            usable.sort(key=lambda v: (str(v.version) == alias, v.tags["known_at"], int(v.version)))
-            found.append(self._restore(usable[-1]))
+        for registered in self._registry.families(horizon).values():
+            events = self._registry.events(registered)
+            known += [e.known_at for e in events]
+            champion = standing_at(events, as_of).champion
+            if champion is not None:
+                found.append(self._restore(registered.name, champion.number))
         if not found:
             raise ModelError(
                 f"no champion for horizon {horizon} that was trained by {as_of.isoformat()}",
-                got=max(newest, default="no model at all"),
+                got=max(known).isoformat() if known else "no model at all",
                 allowed="a model whose training data was known by then",
                 remedy=f"run `isobar train --horizon {horizon}`",
             )
         return sorted(found, key=lambda m: m.family.name)
 
-    def _restore(self, version: Any) -> FittedModel:
+    def challengers(self, horizon: str, as_of: dt.datetime) -> list[FittedModel]:
+        """Load the challengers of a horizon as they were at ``as_of``; there may be none.
+
+        Raises
+        ------
+        ModelError
+            When a stored model cannot be restored.
+        """
+        found: list[FittedModel] = []
+        for registered in self._registry.families(horizon).values():
+            challenger = standing_at(self._registry.events(registered), as_of).challenger
+            if challenger is not None:
+                found.append(self._restore(registered.name, challenger.number))
+        return sorted(found, key=lambda m: m.family.name)
+
+    def promote(
+        self,
+        horizon: str,
+        family: str,
+        *,
+        now: dt.datetime,
+        reason: str,
+        evidence: Evidence | None = None,
+    ) -> Event:
+        """Make the challenger of a family its champion, from ``now`` on.
+
+        Raises
+        ------
+        ModelError
+            When there is no challenger, it cannot be restored, the reason is empty, or ``now``
+            lies before an earlier change.
+        """
+        return self._change(
+            horizon,
+            family,
+            lambda before: promote_challenger(before, now=now, reason=reason, evidence=evidence),
+        )
+
+    def rollback(self, horizon: str, family: str, *, now: dt.datetime, reason: str) -> Event:
+        """Bring back the champion before the present one; again, the one before that.
+
+        Raises
+        ------
+        ModelError
+            When there is none before, it cannot be restored, the reason is empty, or ``now``
+            lies before an earlier change.
+        """
+        return self._change(
+            horizon, family, lambda before: roll_back(before, now=now, reason=reason)
+        )
+
+    def _change(self, horizon: str, family: str, decide: Callable[[Standing], Event]) -> Event:
+        registered = self._registry.find(horizon, family)
+        events = self._registry.events(registered)
+        event = decide(standing(events))
+        # What cannot be loaded must not become champion.
+        self._restore(registered.name, event.number)
+        try:
+            self._commit([self._registry.change(registered.name, event, events)])
+        except MlflowException as error:
+            raise ModelError(
+                f"MLflow did not change the champion of {registered.name} ({error.message})",
+                remedy="check the tracking store; the previous champion keeps serving",
+            ) from error
+        return event
+
+    def history(self, horizon: str) -> pl.DataFrame:
+        """Return every change of champions and challengers, in the order of their writing.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``HISTORY_SCHEMA`` of :mod:`models.succession`; times are UTC.
+        """
+        rows = [
+            {"horizon": horizon, "family": family, **asdict(event)}
+            for family, registered in self._registry.families(horizon).items()
+            for event in self._registry.events(registered)
+        ]
+        for row in rows:
+            row["evidence"] = orjson.dumps(row["evidence"]).decode()
+        return pl.DataFrame(rows, schema=HISTORY_SCHEMA)
+
+    def stored(self, horizon: str) -> list[StoredModel]:
+        """Return every stored version of a horizon, by family, the newest first."""
+        families = self._registry.families(horizon).values()
+        return [model for registered in families for model in self._registry.stored(registered)]
+
+    def contest(self, horizon: str, family: str) -> Contest:
+        """Return champion and challenger of a family and what their test has seen.
+
+        Raises
+        ------
+        ModelError
+            When there are not both.
+        """
+        return self._registry.contest(self._registry.find(horizon, family))
+
+    def keep_test(self, horizon: str, family: str, test: SequentialTest) -> None:
+        """Keep what the test of the present champion and challenger has seen."""
+        self._registry.keep_test(self._registry.find(horizon, family), test)
+
+    def _restore(self, name: str, number: int) -> FittedModel:
+        self._connect()
+        version = self._client.get_model_version(name, str(number))
         tags: dict[str, str] = version.tags
         family = find_family(tags["family"])
-        mlflow.set_tracking_uri(self._uri)
         try:
-            native = _flavour(family.flavour).load_model(version.source)
+            folder = download_artifacts(artifact_uri=version.source)
+            if digest_files(Path(folder)) != tags.get("files_sha256"):
+                raise ValueError("its files are not those that were stored")
+            native = _flavour(family.flavour).load_model(folder)
         except (MlflowException, OSError, ValueError) as error:
             raise ModelError(
                 f"the stored model {tags['version']} cannot be read ({error})",
-                remedy="restore the artifact store, or train again",
+                got=f"version {number} of {name}",
+                allowed="the very files that were stored, by their SHA-256",
+                remedy="restore the artifact store from a backup, go back with `isobar models"
+                f" rollback --horizon {tags['horizon']} --family {family.name}`, or train again",
             ) from error
-        params = orjson.loads(tags["params"])
-        return FittedModel(
-            family=family,
-            forecaster=family.build(params, int(tags["seed"]), native),
-            horizon=tags["horizon"],
-            spread=float(tags["spread"]),
-            params=params,
-            seed=int(tags["seed"]),
-            feature_names=tuple(orjson.loads(tags["feature_names"])),
-            rows=int(tags["rows"]),
-            trained_from=tags["trained_from"],
-            known_at=tags["known_at"],
-            version=tags["version"],
-        )
+        return from_tags(tags, family, native)
 
 
 def _flavour(name: str) -> Any:
     return importlib.import_module(f"mlflow.{name}")
-
-
-def _registered(model: FittedModel) -> str:
-    return f"{_PREFIX}-{model.horizon}-{model.family.name}"
-
-
-def _moment(text: str) -> dt.datetime:
-    return dt.datetime.fromisoformat(text)
-
-
-def _to_tags(model: FittedModel) -> dict[str, str]:
-    return {
-        "family": model.family.name,
-        "horizon": model.horizon,
-        "spread": repr(model.spread),
-        "params": orjson.dumps(dict(model.params), option=orjson.OPT_SORT_KEYS).decode(),
-        "seed": str(model.seed),
-        "feature_names": orjson.dumps(list(model.feature_names)).decode(),
-        "rows": str(model.rows),
-        "trained_from": model.trained_from,
-        "known_at": model.known_at,
-        "version": model.version,
-    }

@@ -141,6 +141,7 @@ def train_horizon(
         horizon=horizon.name,
         band_bps=band_bps,
         last_weight=rhythm.last_weight,
+        max_train_sessions=rhythm.max_train_sessions,
     )
     fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
     return Training(walked.predictions, fitted, walked.windows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ MOMENT = dt.timedelta(microseconds=1)
 
 
 @pytest.fixture
-def tracker(tmp_path) -> Tracker:
+def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
 
 
