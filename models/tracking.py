@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import mlflow
 import orjson
@@ -408,7 +409,7 @@ class Tracker:
             if digest_files(Path(folder)) != tags.get("files_sha256"):
                 raise ValueError("its files are not those that were stored")
             native = _flavour(family.flavour).load_model(folder)
-        except (MlflowException, OSError, ValueError) as error:
+        except (MlflowException, OSError, ValueError, RuntimeError, BadZipFile) as error:
             raise ModelError(
                 f"the stored model {tags['version']} cannot be read ({error})",
                 got=f"version {number} of {name}",

@@ -1,4 +1,4 @@
-"""LSTM: a recurrent network over bars (Hochreiter and Schmidhuber, 1997)."""
+"""LSTM: reads bars one after another, and remembers (Hochreiter and Schmidhuber, 1997)."""
 
 from __future__ import annotations
 

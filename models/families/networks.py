@@ -67,7 +67,7 @@ def _recur(layer: nn.Module, bars: Tensor) -> Tensor:
         return layer(bars)[0]
     # The same operation by itself: an exporter takes the list of weights that the module keeps
     # for cuDNN for tensors that somebody assigned on the way.
-    weights = list(layer.parameters())
+    weights: list[Tensor] = list(layer.parameters())
     none = bars.new_zeros(1, bars.shape[0], weights[1].shape[1])
     return torch.lstm(bars, (none, none), weights, True, 1, 0.0, True, False, True)[0]
 
@@ -172,7 +172,8 @@ class WindowNetwork(nn.Module):
     """Raw windows in, mean and spread out, with the scaler inside.
 
     A bar carries its features, scaled, with zero (the training median) for a missing one, and the
-    share of its features that are known. A bar of which nothing is known is no bar.
+    share of its features that are known, those aside that never changed in training. A bar of
+    which nothing is known is no bar.
 
     Parameters
     ----------
@@ -207,7 +208,8 @@ class WindowNetwork(nn.Module):
 
     def scale(self, raw: Tensor) -> Tensor:
         """Return (..., features + 1): scaled, clipped, and the share that is known."""
-        known = (~raw.isnan()).to(raw.dtype).mean(-1, keepdim=True)
+        told = self.inverse > 0
+        known = (~raw.isnan() & told).sum(-1, keepdim=True) / told.sum().clamp(min=1)
         scaled = ((raw - self.center) * self.inverse).clamp(-self.clip, self.clip)
         return torch.cat([scaled.nan_to_num(0.0), known], -1)
 

@@ -117,10 +117,10 @@ def settings_of(params: Params) -> Settings:
     read: dict[str, float | int] = {}
     for name, value in params.items():
         low, high = _ALLOWED[name]
-        number = float(value) if wanted[name].type == "float" else int(value)
-        if not low <= float(value) <= high:
-            raise _refused(name, value, f"{low} to {high}")
-        read[name] = number
+        whole = wanted[name].type == "int"
+        if isinstance(value, str) or not low <= value <= high or (whole and value != int(value)):
+            raise _refused(name, value, f"{'a whole number ' * whole}from {low} to {high}")
+        read[name] = int(value) if whole else float(value)
     made = Settings(**read)  # pyright: ignore[reportArgumentType]
     if made.hidden % made.heads:
         raise _refused("heads", made.heads, f"a divisor of hidden, {made.hidden}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from market.errors import ModelError
 from models.families.networks import WindowNetwork
 from models.families.neural_settings import Settings
-from models.spec import Labelled, Matrix, Sample
+from models.spec import Indices, Labelled, Matrix, Sample
 
 CHUNK = 256
 """Rows that are forecast at once, always: a product rounds a row differently among more rows."""
@@ -58,13 +59,13 @@ def find_machine() -> Machine:
 
 
 @contextmanager
-def steady(threads: int, device: str) -> Iterator[None]:
+def steady(threads: int, device: str) -> Generator[None]:
     """Make what is computed inside repeat to the bit, and leave PyTorch as it was found.
 
     On a GPU sums may still differ in their last bits: to rule that out PyTorch wants a variable
     of the environment, which is not ours to set.
     """
-    memory = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic
     before = torch.get_num_threads(), memory.fill_uninitialized_memory
     strict = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -83,7 +84,7 @@ def steady(threads: int, device: str) -> Iterator[None]:
         torch.set_num_threads(before[0])
 
 
-def robust_scale(x: Matrix) -> tuple[Matrix, Matrix]:
+def robust_scale(x: Matrix, rows: Indices) -> tuple[Matrix, Matrix]:
     """Return each feature's median and one over its width; zero where it is always the same.
 
     The width is the range between the quartiles in standard deviations of a normal distribution,
@@ -92,19 +93,22 @@ def robust_scale(x: Matrix) -> tuple[Matrix, Matrix]:
 
     Parameters
     ----------
-    x : (n, k) float32
-        Training rows; NaN where a feature is missing.
+    x : (m, k) float32
+        NaN where a feature is missing.
+    rows : (n,) int64
+        Which rows of it are learned from.
 
     Examples
     --------
-    >>> center, inverse = robust_scale(np.array([[0, 1], [2, 1], [4, 1]], np.float32))
+    >>> x = np.array([[0, 1], [2, 1], [4, 1], [99, 99]], np.float32)
+    >>> center, inverse = robust_scale(x, np.arange(3))
     >>> center.tolist(), inverse.round(3).tolist()
     ([2.0, 1.0], [0.675, 0.0])
     """
-    rows = np.linspace(0, len(x) - 1, min(len(x), _SCALER_ROWS)).astype(np.int64)
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SCALER_ROWS)).astype(np.int64)]
     center, inverse = np.zeros((2, x.shape[1]))
     for begin in range(0, x.shape[1], _COLUMNS):
-        part = x[rows, begin : begin + _COLUMNS].T.copy()
+        part = x[some, begin : begin + _COLUMNS].T.copy()
         part[~np.isfinite(part)] = np.nan
         ordered = np.sort(part, axis=1).astype(np.float64)
         block = slice(begin, begin + _COLUMNS)
@@ -301,7 +305,7 @@ def learn(
     ModelError
         When the loss was finite after no epoch.
     """
-    _fit_scaler(network, train)
+    fit_scaler(network, train)
     network.to(machine.device)
     rows = Rows.of(network, train, machine)
     judged = Rows.of(network, held, machine) if held is not None and len(held) else None
@@ -323,8 +327,9 @@ def learn(
     return tuple(seen)
 
 
-def _fit_scaler(network: WindowNetwork, train: Labelled) -> None:
-    center, inverse = robust_scale(train.sample.matrix())
+def fit_scaler(network: WindowNetwork, train: Labelled) -> None:
+    """Set what scales features and outcomes, from the training rows alone."""
+    center, inverse = robust_scale(train.sample.x, train.sample.rows)
     mean = float(np.average(train.y, weights=train.weight))
     spread = float(np.sqrt(np.average((train.y - mean) ** 2, weights=train.weight)))
     network.center.copy_(torch.from_numpy(center))

@@ -99,7 +99,7 @@ class PolicyForecaster:
         x = train.sample.matrix()
         with _undisturbed(self._seed), steady(1, _DEVICE):
             network = PolicyNetwork(x.shape[1], int(self._params["hidden"]))
-            center, inverse = robust_scale(x)
+            center, inverse = robust_scale(x, np.arange(len(x)))
             network.center.copy_(torch.from_numpy(center))
             network.inverse.copy_(torch.from_numpy(inverse))
             with torch.no_grad():

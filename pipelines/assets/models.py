@@ -200,6 +200,9 @@ def _log(
         },
         metrics=metrics,
         tags={"dataset_version": version, "config_hash": settings.config_hash},
+        # The predictions that weigh the engines are those of this training: until a challenger's
+        # are kept apart, whoever trains with other settings means them to serve.
+        as_challenger=False,
     )
 
 
