@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, float]] = {
     "lstm": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
     "cnn": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
     "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 4, "rows_per_epoch": 12_000},
+    "gradient_boosting": {"max_iter": 60, "learning_rate": 0.06},
     "policy": {"steps": 8_192},
     "random_forest": {"n_estimators": 60},
 }

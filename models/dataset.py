@@ -22,8 +22,9 @@ REACH_SESSIONS = 100
 _REACH_INTRADAY = 5
 
 _CLIP = 4.0
-# Columns that are read at once: beside the matrix there is only so much in memory.
-_BLOCK = 12
+# What is read at once: beside a large matrix there is only so much in memory, and a table is not
+# gone through more often than that asks for.
+_BLOCK_BYTES = 64_000_000
 _LABEL = ("label_known_at", "forward_return", "excess_return")
 
 
@@ -209,8 +210,9 @@ def _require(columns: Sequence[str], names: Sequence[str]) -> None:
 
 def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows: Indices) -> Matrix:
     x = np.empty((len(rows), len(names)), np.float32)
-    for begin in range(0, len(names), _BLOCK):
-        block = list(names[begin : begin + _BLOCK])
+    columns = max(1, _BLOCK_BYTES // (4 * len(keys)))
+    for begin in range(0, len(names), columns):
+        block = list(names[begin : begin + columns])
         read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(block) - {Bar.SYMBOL})).collect()
         if not read.select(keys.columns).equals(keys):
             raise ModelError(

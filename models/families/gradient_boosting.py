@@ -19,6 +19,7 @@ DEFAULTS: Params = {
     "max_features": 0.5,
     "features_per_split": 64,
     "l2_regularization": 50.0,
+    "max_bins": 63,
 }
 
 
@@ -42,9 +43,11 @@ class GradientBoostingForecaster:
         leaf = min(int(self._params["min_samples_leaf"]), max(1, len(train) // 20))
         share = min(float(self._params["max_features"]), self._features / x.shape[1])
         given: dict[str, Any] = {**self._params, "min_samples_leaf": leaf, "max_features": share}
+        # With weights the library sorts a feature once per bin, without them once.
+        weight = None if np.ptp(train.weight) < 1e-9 else train.weight
         model: Any = HistGradientBoostingRegressor
         self._model = model(**given, early_stopping=False, random_state=self._seed).fit(
-            x, train.y, sample_weight=train.weight
+            x, train.y, sample_weight=weight
         )
 
     def predict(self, sample: Sample) -> Forecast:
