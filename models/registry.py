@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.families import lightgbm, linear, xgboost
+from models.families import cnn, lightgbm, linear, lstm, transformer, xgboost
 from models.spec import Family
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (xgboost.FAMILY, lightgbm.FAMILY, linear.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    f.name: f
+    for f in (
+        xgboost.FAMILY,
+        lightgbm.FAMILY,
+        linear.FAMILY,
+        lstm.FAMILY,
+        cnn.FAMILY,
+        transformer.FAMILY,
+    )
+}
 _EVERYWHERE = ("xgboost", "lightgbm")
 
 

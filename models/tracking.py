@@ -12,6 +12,7 @@ import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zipfile import BadZipFile
 
 import mlflow
 import orjson
@@ -100,14 +101,18 @@ class Tracker:
 
     def _store(self, model: FittedModel) -> str:
         flavour = _flavour(model.family.flavour)
+        native = model.forecaster.native()
         extra: dict[str, Any] = {}
         if model.family.flavour == "sklearn":
             # An imputer's dtype is data, not code: skops asks that it be named all the same.
             extra |= {"serialization_format": "skops", "skops_trusted_types": ["numpy.dtype"]}
         if model.family.flavour == "xgboost":
             extra["model_format"] = "ubj"
+        if model.family.flavour == "pytorch":
+            # The program that runs, not the object: its graph is traced on an example.
+            extra |= {"serialization_format": "pt2", "input_example": native.example()}
         info = flavour.log_model(
-            model.forecaster.native(),
+            native,
             name=model.family.name,
             pip_requirements=["isobar-quant"],
             **extra,
@@ -181,7 +186,7 @@ class Tracker:
         mlflow.set_tracking_uri(self._uri)
         try:
             native = _flavour(family.flavour).load_model(version.source)
-        except (MlflowException, OSError, ValueError) as error:
+        except (MlflowException, OSError, ValueError, RuntimeError, BadZipFile) as error:
             raise ModelError(
                 f"the stored model {tags['version']} cannot be read ({error})",
                 remedy="restore the artifact store, or train again",

@@ -22,20 +22,12 @@ from models.registry import FAMILIES, families_of, find_family
 from models.spec import Forecast
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
+from tests.families import quick
 from tests.markets import adjusted_bars, adjusted_daily, bits, dataset_of, labels_of, market
 
 DAILY = find_horizon("1d")
 LINEAR = [FAMILIES["linear"]]
 SPLITTER = PurgedWalkForward(DAILY, min_train_sessions=40, test_sessions=15)
-
-
-def quick():
-    """Every family, with few trees."""
-    few = {"trees": 15}
-    return [
-        replace(f, defaults=f.defaults | (few if "trees" in f.defaults else {}))
-        for f in FAMILIES.values()
-    ]
 
 
 def walk(data, families=LINEAR, splitter=SPLITTER, **options):
@@ -44,14 +36,14 @@ def walk(data, families=LINEAR, splitter=SPLITTER, **options):
 
 def test_every_test_row_is_forecast_once_by_each_engine() -> None:
     data = dataset_of(market())
-    out = walk(data, families=quick())
+    out = walk(data, families=quick(FAMILIES.values()))
     sessions = data.keys["session"].unique().sort()
     tested = data.keys.filter(pl.col("session") >= sessions[40])
     assert out.predictions.schema == PREDICTION_SCHEMA
     assert out.predictions.height == tested.height * len(FAMILIES)
     assert out.predictions.select("symbol", "bar_end", "engine").is_unique().all()
     assert out.windows == SPLITTER.get_n_splits(groups=data.keys["session"].to_numpy())
-    again = walk(data, families=quick())
+    again = walk(data, families=quick(FAMILIES.values()))
     assert bits(again.predictions) == bits(out.predictions)
 
 

@@ -18,6 +18,7 @@ from models.spec import Family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
 from signals.weighting import blend_walk_forward
+from tests.families import quick
 from tests.markets import dataset_of, labels_of, market, regimes_of
 
 DAILY = find_horizon("1d")
@@ -40,7 +41,8 @@ def ensemble_skill(
 def test_planted_alpha_is_found(seed: int) -> None:
     of = market(seed=seed, symbols=30, sessions=1008, alpha=(("1d", 0.05),))
     splitter = PurgedWalkForward(DAILY, min_train_sessions=378, test_sessions=63)
-    found, scored = ensemble_skill(of, families_of(DAILY), splitter)
+    families = quick(families_of(DAILY), trees=150)
+    found, scored = ensemble_skill(of, families, splitter)
     assert found.periods > 550
     assert found.mean >= 0.02
     assert found.low > 0.0
