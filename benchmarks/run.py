@@ -15,6 +15,7 @@ BENCHMARKS = (
     "technical_vs_pandas_ta",
     "feature_scaling",
     "leak_audit",
+    "neural_training",
 )
 
 
