@@ -16,6 +16,7 @@ BENCHMARKS = (
     "feature_scaling",
     "leak_audit",
     "dataset_assembly",
+    "neural_training",
 )
 
 

@@ -104,7 +104,6 @@ def _random_forest(trial: Trial) -> Params:
 def _network(trial: Trial) -> dict[str, float | int | str | bool]:
     return {
         "window": trial.suggest_int("window", 4, 128, log=True),
-        "layers": trial.suggest_int("layers", 1, 4),
         "dropout": trial.suggest_float("dropout", 0.0, 0.6),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1.0, log=True),
@@ -113,7 +112,15 @@ def _network(trial: Trial) -> dict[str, float | int | str | bool]:
     }
 
 
-def _recurrent_or_convolutional(trial: Trial) -> Params:
+def _layers(trial: Trial) -> int:
+    return trial.suggest_int("layers", 1, 4)
+
+
+def _lstm(trial: Trial) -> Params:
+    return {**_cnn(trial), "layers": _layers(trial)}
+
+
+def _cnn(trial: Trial) -> Params:
     return {"hidden": trial.suggest_int("hidden", 4, 256, log=True), **_network(trial)}
 
 
@@ -122,6 +129,7 @@ def _transformer(trial: Trial) -> Params:
     return {
         "heads": trial.suggest_categorical("heads", (1, 2, 4, 8)),
         "hidden": trial.suggest_int("hidden", 8, 256, step=8),
+        "layers": _layers(trial),
         **_network(trial),
     }
 
@@ -142,8 +150,8 @@ SEARCH_SPACES: Mapping[str, Space] = {
     "linear": _linear,
     "gradient_boosting": _gradient_boosting,
     "random_forest": _random_forest,
-    "lstm": _recurrent_or_convolutional,
-    "cnn": _recurrent_or_convolutional,
+    "lstm": _lstm,
+    "cnn": _cnn,
     "transformer": _transformer,
     "policy": _policy,
 }

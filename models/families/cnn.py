@@ -7,7 +7,7 @@ from typing import Any
 from models.families.neural_settings import COMMON
 from models.spec import Family, Forecaster, Params
 
-DEFAULTS: Params = {**COMMON, "layers": 3, "kernel": 3}
+DEFAULTS: Params = {**COMMON, "kernel": 3}
 
 
 def build(params: Params, seed: int, native: Any = None) -> Forecaster:

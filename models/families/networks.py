@@ -90,13 +90,19 @@ class _CausalBlock(nn.Module):
 class CnnBody(nn.Module):
     """Temporal convolutions: causal, dilated, residual (Bai, Kolter and Koltun, 2018).
 
-    The dilation doubles from block to block. Without the paper's weight normalisation.
+    The dilation doubles from block to block, and there are as many blocks as reach back over the
+    window. Without the paper's weight normalisation.
     """
 
     def __init__(self, of: Settings) -> None:
         super().__init__()
+        # Two convolutions of a block reach twice (kernel - 1) dilations further back.
+        levels, reach = 0, 1
+        while reach < of.window:
+            reach += 2 * (of.kernel - 1) * 2**levels
+            levels += 1
         self.blocks = nn.ModuleList(
-            _CausalBlock(of.hidden, of.kernel, 2**level, of.dropout) for level in range(of.layers)
+            _CausalBlock(of.hidden, of.kernel, 2**level, of.dropout) for level in range(levels)
         )
 
     def forward(self, bars: Tensor, present: Tensor) -> Tensor:

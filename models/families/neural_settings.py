@@ -49,11 +49,11 @@ class Settings:
     threads : int
         Of the CPU. Part of the parameters, because sums round differently on another number.
     layers : int
-        Layers or blocks of the body.
-    kernel : int
-        Bars that one convolution sees (CNN).
+        Recurrent layers, or blocks of attention (LSTM, transformer).
     heads : int
         Heads of attention (transformer).
+    kernel : int
+        Bars that one convolution sees (CNN), whose depth follows from the window.
     """
 
     window: int
@@ -67,9 +67,9 @@ class Settings:
     rows_per_epoch: int
     clip: float
     threads: int
-    layers: int
-    kernel: int = 1
+    layers: int = 1
     heads: int = 1
+    kernel: int = 2
 
 
 # Lowest and highest value of each.
@@ -86,7 +86,7 @@ _ALLOWED: dict[str, tuple[float, float]] = {
     "clip": (0.1, 100.0),
     "threads": (1, 1024),
     "layers": (1, 16),
-    "kernel": (1, 64),
+    "kernel": (2, 64),
     "heads": (1, 64),
 }
 
@@ -101,12 +101,12 @@ def settings_of(params: Params) -> Settings:
 
     Examples
     --------
-    >>> settings_of({**COMMON, "layers": 1}).window
+    >>> settings_of({**COMMON, "layers": 2}).window
     20
     """
     wanted = {f.name: f for f in fields(Settings)}
     unknown = sorted(set(params) - set(wanted))
-    missing = sorted({n for n in wanted if n not in ("kernel", "heads")} - set(params))
+    missing = sorted(set(COMMON) - set(params))
     if unknown or missing:
         raise ModelError(
             "the parameters of a neural model are not those of its family",

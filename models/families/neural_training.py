@@ -102,8 +102,8 @@ def robust_scale(x: Matrix, rows: Indices) -> tuple[Matrix, Matrix]:
     --------
     >>> x = np.array([[0, 1], [2, 1], [4, 1], [99, 99]], np.float32)
     >>> center, inverse = robust_scale(x, np.arange(3))
-    >>> center.tolist(), inverse.round(3).tolist()
-    ([2.0, 1.0], [0.675, 0.0])
+    >>> center.tolist(), (1.349 / inverse[:1]).round(3).tolist(), float(inverse[1])
+    ([2.0, 1.0], [2.0], 0.0)
     """
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SCALER_ROWS)).astype(np.int64)]
     center, inverse = np.zeros((2, x.shape[1]))

@@ -108,17 +108,13 @@ def test_what_is_stored_forecasts_raw_windows_without_this_package(
     assert np.asarray(served) == pytest.approx(out, abs=1e-6)
 
 
-@pytest.mark.parametrize("harm", ["lost", "empty", "cut", "altered"])
+@pytest.mark.parametrize("harm", ["lost", "empty", "cut"])
 def test_a_harmed_archive_is_one_clear_error(tracker: Tracker, tmp_path, harm: str) -> None:
     store(tracker, "cnn")
     (archive,) = (tmp_path / "artifacts").rglob("*.pt2")
-    whole = bytearray(archive.read_bytes())
-    weight = bytes(model("cnn").forecaster.native().project.weight.numpy().tobytes())
-    at = whole.index(weight)
-    whole[at] ^= 1
-    harmed = {"empty": b"", "cut": whole[: len(whole) // 2], "altered": whole}
+    whole = archive.read_bytes()
     archive.unlink()
-    if harm in harmed:
-        archive.write_bytes(harmed[harm])
+    if harm != "lost":
+        archive.write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"")
     with pytest.raises(ModelError, match="cannot be read"):
         tracker.champions("1d", LATE)

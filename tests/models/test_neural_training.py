@@ -131,8 +131,9 @@ def test_all_rows_are_dealt_before_any_comes_again(rows: int, per_epoch: int, se
 def labelled(rows: int) -> Labelled:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((rows, 2)).astype(np.float32)
-    y = np.arange(rows, dtype=float)
-    return Labelled(Sample.of(x), y, 1.0 + np.arange(rows), np.ones(rows))
+    return Labelled(
+        Sample.of(x), np.arange(rows, dtype=float), 1.0 + np.arange(rows), np.ones(rows)
+    )
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 8), (8, 8), (9, 8), (100, 8)])
@@ -186,6 +187,45 @@ def test_a_spread_stays_within_four_times_that_of_training() -> None:
             net.log_spread.bias.fill_(sign * 1e3)
             got = float(net(torch.zeros(1, 4, 2))[0, 1].detach() / net.level[1].exp())
             assert got == pytest.approx(4.0**sign, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("window", [1, 2, 20, 33])
+def test_every_bar_of_a_window_reaches_the_forecast(name: str, window: int) -> None:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        net = WindowNetwork(2, settings(window=window, kernel=3, layers=2), BODIES[name]).eval()
+        bars = torch.randn(16, window, 3).abs().requires_grad_()
+        torch.nn.init.normal_(net.mean.weight)
+    mean, _ = net.read(bars)
+    (slope,) = torch.autograd.grad(mean.sum(), bars)
+    assert (slope[..., :2].abs().amax((0, 2)) > 0).all()
+
+
+def test_bars_that_are_not_there_say_nothing() -> None:
+    net = network(2)
+    bars = torch.zeros(1, 4, 3)
+    bars[:, 2:] = 1.0
+    embedded, present = net.embed(bars)
+    assert present.tolist() == [[False, False, True, True]]
+    assert not embedded[:, :2].any()
+    assert embedded[:, 2:].all()
+
+
+def test_attention_and_convolutions_skip_bars_that_are_not_there() -> None:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        x = torch.randn(5, 6, 8)
+        there = torch.arange(6).expand(5, 6) >= 3
+        attention = BODIES["transformer"](settings(window=6)).eval()
+        other = torch.where(there[..., None], x, 9.0)
+        assert torch.equal(attention(other, there), attention(other.clamp(max=8.0), there))
+        convolutions = BODIES["cnn"](settings(window=6, kernel=2)).eval()
+    blank = torch.where(there[..., None], x, 0.0)
+    short = convolutions(x[:, 3:], there[:, 3:])
+    assert convolutions(blank, there).detach().numpy() == pytest.approx(
+        short.detach().numpy(), abs=1e-6
+    )
 
 
 def test_dropout_leaves_out_a_channel_of_all_bars() -> None:
