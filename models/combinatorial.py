@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.splits import Indices
+from models.splits import Indices, purge_of
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,7 @@ class CombinatorialPurged:
     embargo_sessions: int = 1
 
     def __post_init__(self) -> None:
-        if self.purge_sessions is not None and self.purge_sessions < self.horizon.sessions:
-            raise ModelError(
-                f"purge shorter than the horizon {self.horizon.name}: labels of training and test "
-                "would overlap",
-                got=self.purge_sessions,
-                allowed=f"{self.horizon.sessions} sessions or more",
-                remedy="raise purge_sessions or leave it out",
-            )
+        purge_of(self.horizon, self.purge_sessions)
         if not 1 <= self.n_test_groups < self.n_groups or self.embargo_sessions < 0:
             raise ModelError(
                 "blocks of the combinatorial splits",
@@ -82,7 +75,7 @@ class CombinatorialPurged:
     @property
     def purge(self) -> int:
         """Sessions left out on both sides of a test block."""
-        return self.horizon.sessions if self.purge_sessions is None else self.purge_sessions
+        return purge_of(self.horizon, self.purge_sessions)
 
     @property
     def n_paths(self) -> int:

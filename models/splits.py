@@ -61,14 +61,7 @@ class PurgedWalkForward:
     max_train_sessions: int | None = None
 
     def __post_init__(self) -> None:
-        if self.purge_sessions is not None and self.purge_sessions < self.horizon.sessions:
-            raise ModelError(
-                f"purge shorter than the horizon {self.horizon.name}: training labels would reach "
-                "into the test window",
-                got=self.purge_sessions,
-                allowed=f"{self.horizon.sessions} sessions or more",
-                remedy="raise purge_sessions or leave it out",
-            )
+        purge_of(self.horizon, self.purge_sessions)
         rolling = 1 if self.max_train_sessions is None else self.max_train_sessions
         lengths = (self.min_train_sessions, self.test_sessions, rolling)
         if min(lengths) < 1 or self.embargo_sessions < 0:
@@ -89,8 +82,7 @@ class PurgedWalkForward:
     @property
     def gap(self) -> int:
         """Sessions between the last training row and the first test row."""
-        purge = self.horizon.sessions if self.purge_sessions is None else self.purge_sessions
-        return purge + self.embargo_sessions
+        return purge_of(self.horizon, self.purge_sessions) + self.embargo_sessions
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: N803
         """Return the number of test windows for these sessions."""
@@ -130,6 +122,27 @@ class PurgedWalkForward:
         sessions = np.unique(rows)
         kept = len(sessions) if self.max_train_sessions is None else self.max_train_sessions
         return np.flatnonzero(rows >= sessions[max(0, len(sessions) - kept)])
+
+
+def purge_of(horizon: Horizon, sessions: int | None) -> int:
+    """Return the sessions to purge: those asked for, or as many as the horizon's labels reach.
+
+    Raises
+    ------
+    ModelError
+        When fewer are asked for than the labels reach.
+    """
+    if sessions is None:
+        return horizon.sessions
+    if sessions < horizon.sessions:
+        raise ModelError(
+            f"purge shorter than the horizon {horizon.name}: training labels would reach into the "
+            "test window",
+            got=sessions,
+            allowed=f"{horizon.sessions} sessions or more",
+            remedy="raise purge_sessions or leave it out",
+        )
+    return sessions
 
 
 def _required(groups: Any) -> npt.NDArray[Any]:

@@ -96,3 +96,23 @@ def blend_family(made: list[Blend] | None = None, mix: float = 0.2, wrap: Any = 
 
 def mix_space(trial: Any) -> dict[str, float]:
     return {"mix": trial.suggest_float("mix", 0.0, 1.0)}
+
+
+class Clock:
+    """Seconds that pass only when a model is fitted."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def family(self, seconds: float) -> Any:
+        clock = self
+
+        class Slow(Blend):
+            def fit(self, train: Any, held: Any = None) -> None:
+                clock.now += seconds
+                super().fit(train, held)
+
+        return blend_family(wrap=Slow)

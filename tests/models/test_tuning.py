@@ -24,7 +24,7 @@ from models.spec import Forecast
 from models.study_lock import held
 from models.tuned import Tuned
 from models.tuning import Budget, tune
-from tests.models.planted import DAILY, NAMES, Blend, blend_family, mix_space, planted
+from tests.models.planted import DAILY, NAMES, Blend, Clock, blend_family, mix_space, planted
 
 WINDOWS = InnerWindows(windows=5, test_sessions=10)
 BAND = 5.0
@@ -257,26 +257,6 @@ def test_the_budget_of_trials_counts_those_of_earlier_runs(tmp_path: Path) -> No
     assert made == []
     assert again.trials.height == 5
     same(again, search(budget=Budget(trials=5)))
-
-
-class Clock:
-    """Seconds that pass only when a model is fitted."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def family(self, seconds: float) -> Any:
-        clock = self
-
-        class Slow(Blend):
-            def fit(self, train: Any, held: Any = None) -> None:
-                clock.now += seconds
-                super().fit(train, held)
-
-        return blend_family(wrap=Slow)
 
 
 def test_minutes_are_looked_at_between_windows(tmp_path: Path) -> None:
