@@ -189,11 +189,11 @@ def fit_lesson(
     """Fit one family on what was prepared; see :func:`fit_model`."""
     used = dict(family.defaults if params is None else params)
     model = family.build(used, seed, None)
-    # Residuals of rows that a model did not see tell how wide its forecasts are.
     train, held = lesson.split() if family.stops_early else (lesson.whole, None)
     if held is not None:
         _require_labels(train, lesson.horizon)
     model.fit(train, held)
+    # Residuals of rows that a model did not see tell how wide its forecasts are.
     judged = train if held is None else held
     spread = float(np.std(judged.y - model.predict(judged.sample).mean))
     identity: Mapping[str, object] = {
