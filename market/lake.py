@@ -101,6 +101,7 @@ TABLES: dict[str, TableSpec] = {
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
         *(TableSpec(f"feature_states_{t}", "session", ("symbol", "recursion")) for t in Timeframe),
         TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
+        TableSpec("live_predictions", "session", ("symbol", "bar_end", "horizon", "engine")),
         TableSpec("regimes", None, ("session",)),
         TableSpec("truth", "horizon", ("symbol", "as_of", "horizon")),
     )

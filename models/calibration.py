@@ -330,23 +330,20 @@ def calibrate_walk_forward(
     return _with_probabilities(predictions, calibrated), steps
 
 
-def calibrate_latest(
-    latest: pl.DataFrame,
+def fit_latest(
     past: pl.DataFrame,
     outcomes: pl.DataFrame,
     *,
     as_of: dt.datetime,
     min_sessions: int = MIN_SESSIONS,
     max_sessions: int = WINDOW_SESSIONS,
-) -> tuple[pl.DataFrame, dict[str, Calibrator]]:
-    """Calibrate forecasts made now by what is known now.
+) -> dict[str, Calibrator]:
+    """Return the map of each engine of one horizon by what is known now.
 
     Parameters
     ----------
-    latest : pl.DataFrame
-        ``PREDICTION_SCHEMA`` of one horizon, raw.
     past : pl.DataFrame
-        Out-of-sample predictions of the same horizon, raw.
+        ``PREDICTION_SCHEMA``: out-of-sample predictions of one horizon, raw.
     outcomes : pl.DataFrame
         ``OUTCOME_SCHEMA``.
     as_of : datetime
@@ -356,25 +353,40 @@ def calibrate_latest(
 
     Returns
     -------
-    (pl.DataFrame, dict)
-        The latest with calibrated probabilities, in their order, and the map of each engine;
-        identity for one that has too little evidence.
+    dict
+        Engine to its map; identity for one that has too little evidence.
     """
     known = join_outcomes(past, outcomes).filter(pl.col(Outcome.LABEL_KNOWN_AT) <= as_of)
     order = (Prediction.SESSION, Prediction.AS_OF, Prediction.SYMBOL)
-    raw = probability_matrix(latest)
-    calibrated = raw.copy()
     maps: dict[str, Calibrator] = {}
-    for engine in latest[Prediction.ENGINE].unique().sort():
+    for engine in past[Prediction.ENGINE].unique().sort():
         seen = known.filter(pl.col(Prediction.ENGINE) == engine).sort(order)
         sessions = seen[Prediction.SESSION].unique().sort().tail(max_sessions)
         seen = seen.filter(pl.col(Prediction.SESSION).is_in(sessions.implode()))
         evidence = _Evidence.of(seen, probability_matrix(seen))
-        horizon = latest[Prediction.HORIZON][0]
+        horizon = past[Prediction.HORIZON][0]
         maps[engine] = evidence.fit(np.arange(seen.height), horizon, min_sessions)
-        rows = np.flatnonzero((latest[Prediction.ENGINE] == engine).to_numpy())
-        calibrated[rows] = maps[engine].apply(raw[rows])
-    return _with_probabilities(latest, calibrated), maps
+    return maps
+
+
+def calibrate(latest: pl.DataFrame, maps: Mapping[str, Calibrator]) -> pl.DataFrame:
+    """Return predictions of one horizon with calibrated probabilities, in their order.
+
+    Parameters
+    ----------
+    latest : pl.DataFrame
+        ``PREDICTION_SCHEMA`` at least, raw.
+    maps : mapping
+        From :func:`fit_latest`. An engine that is not there stays raw.
+    """
+    raw = probability_matrix(latest)
+    calibrated = raw.copy()
+    engines = latest[Prediction.ENGINE]
+    for engine in engines.unique():
+        if engine in maps:
+            rows = np.flatnonzero((engines == engine).to_numpy())
+            calibrated[rows] = maps[engine].apply(raw[rows])
+    return _with_probabilities(latest, calibrated)
 
 
 def windows_of(horizon: Horizon) -> tuple[int, int]:

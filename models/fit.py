@@ -236,9 +236,16 @@ def _require_labels(rows: Labelled, horizon: str) -> None:
 
 
 def predict_rows(
-    model: FittedModel, dataset: Dataset, rows: Indices, band_bps: float
+    model: FittedModel,
+    dataset: Dataset,
+    rows: Indices,
+    band_bps: float,
+    *,
+    engine: str | None = None,
 ) -> pl.DataFrame:
     """Forecast some rows of a dataset (``PREDICTION_SCHEMA``).
+
+    The engine is named after the family, where no other name is given.
 
     Raises
     ------
@@ -270,7 +277,7 @@ def predict_rows(
         spread=model.spread,
         band_bps=band_bps,
         horizon=model.horizon,
-        engine=model.family.name,
+        engine=engine or model.family.name,
         model_version=model.version,
     )
 

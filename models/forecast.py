@@ -59,6 +59,9 @@ STORED_SCHEMA = pl.Schema(
 )
 """The predictions table of the lake."""
 
+LIVE_SCHEMA = pl.Schema({**STORED_SCHEMA, "run_as_of": UTC_MICROSECONDS})
+"""The live predictions table: what scheduled runs forecast, and the moment of the run."""
+
 PUBLIC_COLUMNS = (
     Prediction.SYMBOL,
     Prediction.AS_OF,

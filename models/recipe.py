@@ -25,6 +25,11 @@ def challenger_engine(family: str) -> str:
     return f"{family}{_SUFFIX}"
 
 
+def is_challenger(engine: str) -> bool:
+    """Say whether an engine is a challenger: scored beside the others, and weighing nothing."""
+    return engine.endswith(_SUFFIX)
+
+
 def recipe_of(model: FittedModel) -> str:
     """Return the recipe by which a model was made; see :func:`digest_recipe`."""
     return digest_recipe(

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from market.ledger import Ledger
 from market.ledger_tables import engine_weights, engines, regimes
-from models.fit import FittedModel
+from models.recipe import is_challenger
+from signals.score import Ensemble
 from signals.weighting import Weight
 
 
@@ -35,7 +36,7 @@ def record_weights(
 
 def record_engines(
     ledger: Ledger,
-    models: Sequence[FittedModel],
+    ensemble: Ensemble,
     data_hash: str,
     config_hash: str,
     *,
@@ -44,10 +45,10 @@ def record_engines(
     """Keep the models that a run used; return how many rows were new."""
     rows = [
         {
-            "engine": model.family.name,
+            "engine": engine,
             "horizon": model.horizon,
             "model_version": model.version,
-            "kind": "core",
+            "kind": "background" if is_challenger(engine) else "core",
             "family": model.family.name,
             "as_of": dt.datetime.fromisoformat(model.known_at),
             "recorded_at": recorded_at,
@@ -55,7 +56,7 @@ def record_engines(
             "config_hash": config_hash,
             "metrics": {"rows": model.rows, "spread": model.spread},
         }
-        for model in models
+        for engine, model in ensemble.engines()
     ]
     return insert_new(ledger, engines, rows)
 

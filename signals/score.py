@@ -1,11 +1,11 @@
-"""Score the newest bar of every symbol with the champions of a horizon."""
+"""Score the newest bar of every symbol, all horizons in one call, with what was loaded before."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -13,15 +13,18 @@ import polars as pl
 from market.errors import SignalError
 from market.frame_hash import frame_hash
 from market.horizons import Horizon, last_complete_bar
+from market.timeframes import Timeframe
+from models.calibration import Calibrator, calibrate
 from models.dataset import VOLATILITY, Dataset, assemble, reach_of
-from models.ensemble import META_ENGINE, stack
+from models.ensemble import stack
 from models.fit import FittedModel, predict_rows
-from models.forecast import Prediction
+from models.forecast import keep_raw
+from models.recipe import challenger_engine
 from models.spec import Indices, window_of
-from signals.schema import ENSEMBLE_ENGINE
-from signals.weighting import Weight, attach_regime, blend
+from signals.weighting import blend
 
-_STRONGEST = 3
+Seen = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
+
 _NO_LABELS = pl.DataFrame(
     schema={
         "symbol": pl.String,
@@ -34,46 +37,123 @@ _NO_LABELS = pl.DataFrame(
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Predictions of every engine and the ensemble, what they saw and what moved them most."""
+class Ensemble:
+    """All that one horizon is scored with, as known at one moment; loaded once.
 
+    Attributes
+    ----------
+    horizon : Horizon
+        A row of the horizons table.
+    champions : tuple of FittedModel
+        One per family; these make the ensemble.
+    weights : pl.DataFrame
+        From :func:`signals.weighting.regime_weights`.
+    regimes : pl.DataFrame
+        ``as_of``, ``regime``.
+    challengers : tuple of FittedModel
+        Scored beside the champions; they weigh nothing.
+    stacked : pl.DataFrame, optional
+        From :func:`models.ensemble.stack_weights`, where a meta-learner is one of the engines.
+    calibrators : mapping
+        Engine to its map (:func:`models.calibration.fit_latest`); one without stays raw.
+    """
+
+    horizon: Horizon
+    champions: tuple[FittedModel, ...]
+    weights: pl.DataFrame
+    regimes: pl.DataFrame
+    challengers: tuple[FittedModel, ...] = ()
+    stacked: pl.DataFrame | None = None
+    calibrators: Mapping[str, Calibrator] = field(default_factory=dict[str, Calibrator])
+
+    def engines(self) -> Iterator[tuple[str, FittedModel]]:
+        """Yield the models with the names of their engines."""
+        yield from ((m.family.name, m) for m in self.champions)
+        yield from ((challenger_engine(m.family.name), m) for m in self.challengers)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an ensemble made of the newest bar.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+        What scored.
+    predictions : pl.DataFrame
+        ``STORED_SCHEMA``: every engine, the ensemble last; calibrated, the raw ones beside.
+    features : pl.DataFrame
+        The newest rows, and those before them that windows reach.
+    seen : mapping
+        Feature names to the rows as models read them.
+    """
+
+    ensemble: Ensemble
     predictions: pl.DataFrame
-    data_hash: str
-    contributions: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+    features: pl.DataFrame = field(repr=False)
+    seen: Seen = field(repr=False)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Digest of the features that were looked at."""
+        return frame_hash(self.features.sort("bar_end", "symbol"))
+
+
+def score_horizons(
+    features: Mapping[Timeframe, pl.DataFrame],
+    ensembles: Sequence[Ensemble],
+    *,
+    as_of: dt.datetime,
+    delay: dt.timedelta,
+    band_bps: float,
+) -> dict[str, Scores]:
+    """Forecast from the newest complete bar with every loaded ensemble.
+
+    Parameters
+    ----------
+    features : mapping
+        Timeframe to its features, the last sessions at least, of one symbol or of many: no
+        row's forecast depends on which other symbols are there.
+    ensembles : sequence of Ensemble
+        One per horizon.
+    as_of, delay, band_bps
+        See :func:`score_latest`.
+
+    Returns
+    -------
+    dict
+        Horizon name to its scores, in the order given.
+    """
+    return {
+        e.horizon.name: score_latest(
+            features[e.horizon.timeframe], e, as_of=as_of, delay=delay, band_bps=band_bps
+        )
+        for e in ensembles
+    }
 
 
 def score_latest(
     features: pl.DataFrame,
-    models: Sequence[FittedModel],
+    ensemble: Ensemble,
     *,
-    horizon: Horizon,
-    weights: pl.DataFrame,
-    regimes: pl.DataFrame,
     as_of: dt.datetime,
     delay: dt.timedelta,
     band_bps: float,
-    stacked: pl.DataFrame | None = None,
 ) -> Scores:
-    """Forecast from the newest complete bar.
+    """Forecast one horizon from the newest complete bar.
 
     Parameters
     ----------
     features : pl.DataFrame
         Of the horizon's timeframe, the last sessions at least.
-    models : sequence of FittedModel
-        Champions that could exist at ``as_of``.
-    horizon : Horizon
-        A row of the horizons table.
-    weights, regimes : pl.DataFrame
-        From :mod:`signals.weighting` and :mod:`features.regime`.
+    ensemble : Ensemble
+        Its models could exist at ``as_of``.
     as_of : datetime
-        Rows known later are not looked at.
+        Aware. Rows known later are not looked at.
     delay : timedelta
         Of the data plan.
     band_bps : float
         The neutral band.
-    stacked : pl.DataFrame, optional
-        From :func:`models.ensemble.stack_weights`, where a meta-learner is one of the engines.
 
     Returns
     -------
@@ -84,7 +164,10 @@ def score_latest(
     ------
     SignalError
         When no symbol has the newest bar: the data is behind.
+    ModelError
+        When a feature that a model learned from is not there.
     """
+    horizon = ensemble.horizon
     expected = last_complete_bar(horizon.timeframe, as_of, delay)
     known = features.filter(pl.col("as_of") <= as_of)
     rows = known.filter(pl.col("bar_end") == expected)
@@ -96,24 +179,42 @@ def score_latest(
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
+    models = [m for _, m in ensemble.engines()]
     newest = _with_windows(known, rows, max(window_of(m.params) for m in models))
-    dataset = assemble(
+    seen = {
+        names: _rows_at(newest, expected, names, horizon)
+        for names in dict.fromkeys(m.feature_names for m in models)
+    }
+    forecasts = [
+        predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
+        for engine, model in ensemble.engines()
+    ]
+    core = pl.concat(forecasts[: len(ensemble.champions)])
+    stacked = ensemble.stacked
+    if stacked is not None:
+        core = pl.concat([core, stack(core, stacked)])
+    blended = blend(core, ensemble.weights, ensemble.regimes)
+    behind = [*forecasts[len(ensemble.champions) :], blended]
+    raw = keep_raw(pl.concat([core, *behind]))
+    return Scores(
+        ensemble,
+        calibrate(raw, ensemble.calibrators),
         newest,
+        seen,
+    )
+
+
+def _rows_at(
+    features: pl.DataFrame, bar_end: dt.datetime, names: tuple[str, ...], horizon: Horizon
+) -> tuple[Dataset, Indices]:
+    dataset = assemble(
+        features,
         _NO_LABELS,
-        models[0].feature_names,
+        names,
         steps=horizon.steps,
         reach_sessions=reach_of(horizon.timeframe),
     )
-    scored = np.flatnonzero((dataset.keys["bar_end"] == expected).to_numpy())
-    engines = pl.concat([predict_rows(m, dataset, scored, band_bps) for m in models])
-    if stacked is not None:
-        engines = pl.concat([engines, stack(engines, stacked)])
-    shares = _shares(attach_regime(engines, regimes), weights)
-    return Scores(
-        pl.concat([engines, blend(engines, weights, regimes)]),
-        frame_hash(newest.sort("bar_end", "symbol")),
-        _contributions(models, dataset, scored, shares, _weights_of(stacked)),
-    )
+    return dataset, np.flatnonzero((dataset.keys["bar_end"] == bar_end).to_numpy())
 
 
 def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.DataFrame:
@@ -128,50 +229,3 @@ def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.Data
         .group_by("symbol", maintain_order=True)
         .tail(bars)
     )
-
-
-def _shares(predictions: pl.DataFrame, weights: pl.DataFrame) -> dict[str, float]:
-    """Return each engine's part in the blend of these rows, which are of one time."""
-    regime = pl.col(Weight.REGIME) == predictions[Weight.REGIME][0]
-    engines = predictions[Prediction.ENGINE].unique().to_list()
-    used = weights.filter(regime & pl.col(Weight.ENGINE).is_in(engines))
-    share = pl.col(Weight.WEIGHT) / pl.col(Weight.WEIGHT).sum()
-    return dict(used.select(Weight.ENGINE, share).iter_rows())
-
-
-def _weights_of(stacked: pl.DataFrame | None) -> dict[str, float]:
-    return {} if stacked is None else dict(stacked.select("engine", "weight").iter_rows())
-
-
-def _contributions(
-    models: Sequence[FittedModel],
-    dataset: Dataset,
-    rows: Indices,
-    share: Mapping[str, float],
-    stacked: Mapping[str, float],
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    total, meta = np.zeros((2, len(rows), dataset.x.shape[1]))
-    out: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    symbols = dataset.keys["symbol"][rows].to_list()
-    unit_bps = dataset.unit[rows][:, None] * 1e4
-    for model in models:
-        moved = model.forecaster.contributions(dataset.sample(rows)) * unit_bps
-        total += moved * share.get(model.family.name, 0.0)
-        meta += moved * stacked.get(model.family.name, 0.0)
-        out |= _strongest(symbols, model.family.name, moved, dataset.feature_names)
-    if stacked:
-        total += meta * share.get(META_ENGINE, 0.0)
-        out |= _strongest(symbols, META_ENGINE, meta, dataset.feature_names)
-    return out | _strongest(symbols, ENSEMBLE_ENGINE, total, dataset.feature_names)
-
-
-def _strongest(
-    symbols: Sequence[str], engine: str, moved: np.ndarray, names: Sequence[str]
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    order = np.argsort(-np.abs(moved), axis=1)[:, :_STRONGEST]
-    return {
-        (symbol, engine): [
-            {"feature": names[k], "contribution": round(float(moved[i, k]), 6)} for k in order[i]
-        ]
-        for i, symbol in enumerate(symbols)
-    }

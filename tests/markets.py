@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -54,13 +55,15 @@ def adjusted_bars(of: SyntheticMarket, horizon: str) -> pl.DataFrame:
     return forward_adjust(raw, session_factors(of.daily, of.splits, of.dividends))
 
 
-def dataset_of(of: SyntheticMarket, horizon: str = "1d") -> Dataset:
+def dataset_of(
+    of: SyntheticMarket, horizon: str = "1d", names: Sequence[str] | None = None
+) -> Dataset:
     bars = adjusted_bars(of, horizon)
     labels = forward_returns(bars, find_horizon(horizon))
     return assemble(
         compute_features(bars),
         labels,
-        feature_names(family="core"),
+        names or feature_names(family="core"),
         steps=find_horizon(horizon).steps,
     )
 

@@ -6,30 +6,22 @@ from collections.abc import Mapping
 import dagster as dg
 import polars as pl
 
-from features.labels import forward_returns
 from market import calendar
-from market.bars import by_company, read_adjusted
 from market.errors import SignalError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import Bar
-from models.calibration import calibrate_latest, windows_of
-from models.dataset import reach_of
-from models.ensemble import META_ENGINE, stack_weights
-from models.forecast import as_forecast
-from models.outcomes import outcomes_of
 from pipelines.feature_run import feature_table
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
+from pipelines.scoring import keep_live, load_ensemble, recent_features
 from pipelines.settings import Settings
 from signals.compose import compose_signals
 from signals.publish import PublishedBatch, publish_batch, verify_chain
+from signals.reasons import strongest_reasons
 from signals.record import record_engines, record_regime, record_weights
-from signals.schema import ENSEMBLE_ENGINE
-from signals.score import score_latest
-from signals.weighting import regime_weights, session_skill
+from signals.score import Scores, score_horizons
 
 GROUP = "signals"
-RECENT_SESSIONS = 5
 OWNERS = ["team:research"]
 SCHEDULED_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
 
@@ -121,7 +113,15 @@ def publish_run(
             remedy="switch such a horizon on in the settings",
         )
     late = now > as_of + dt.timedelta(minutes=settings.trading.late_after_minutes)
-    rows = pl.concat([_score(stores, h, as_of, now) for h in horizons])
+    ensembles = [load_ensemble(stores, h, as_of) for h in horizons]
+    scores = score_horizons(
+        recent_features(stores, ensembles, as_of),
+        ensembles,
+        as_of=as_of,
+        delay=stores.delay,
+        band_bps=settings.band_bps,
+    ).values()
+    rows = pl.concat([_compose(stores, s, as_of, now) for s in scores])
     with stores.ledger as ledger:
         batch = publish_batch(
             ledger,
@@ -133,51 +133,21 @@ def publish_run(
             late=late,
             head_file=stores.head_file,
         )
+    keep_live(stores.lake, scores, as_of)
     return rows, batch
 
 
-def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetime) -> pl.DataFrame:
-    settings, lake = stores.settings, stores.lake
-    models = stores.tracker.champions(horizon.name, as_of)
-    regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
-    engines = [m.family.name for m in models]
-    windows = [m.family.needs_sequences for m in models]
-    past, labels = _evidence(stores, horizon, as_of)
-    evidence = past.join(labels, on=["symbol", "bar_end"], how="left")
-    stacked = stack_weights(evidence, engines, as_of) if horizon.stacked else None
-    weighed = engines if stacked is None else [*engines, META_ENGINE]
-    below = evidence.filter(pl.col("engine") != ENSEMBLE_ENGINE)
-    weights = regime_weights(session_skill(below), regimes, weighed, as_of)
-    day = as_of.astimezone(calendar.NEW_YORK).date()
-    reach = max(RECENT_SESSIONS, reach_of(horizon.timeframe) if any(windows) else 0)
-    recent = pl.col("session") >= calendar.offset_session(calendar.previous_session(day), -reach)
-    scores = score_latest(
-        stores.only_members(lake.scan(feature_table(horizon.timeframe)).filter(recent)).collect(),
-        models,
-        horizon=horizon,
-        weights=weights,
-        regimes=regimes,
-        as_of=as_of,
-        delay=stores.delay,
-        band_bps=settings.band_bps,
-        stacked=stacked,
-    )
-    least, most = windows_of(horizon)
-    predictions, _ = calibrate_latest(
-        scores.predictions,
-        past,
-        outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps),
-        as_of=as_of,
-        min_sessions=least,
-        max_sessions=most,
-    )
+def _compose(stores: Stores, scores: Scores, as_of: dt.datetime, now: dt.datetime) -> pl.DataFrame:
+    """Return the signals of one horizon; what made them is recorded in the ledger."""
+    settings, ensemble = stores.settings, scores.ensemble
+    horizon, regimes = ensemble.horizon, ensemble.regimes
     regime = regimes["regime"].to_list()[-1] if regimes.height else "neutral"
     with stores.ledger as ledger:
-        record_weights(ledger, weights, horizon=horizon.name, as_of=as_of)
-        record_engines(ledger, models, scores.data_hash, settings.config_hash, recorded_at=now)
+        record_weights(ledger, ensemble.weights, horizon=horizon.name, as_of=as_of)
+        record_engines(ledger, ensemble, scores.data_hash, settings.config_hash, recorded_at=now)
         record_regime(ledger, regime, as_of=as_of, recorded_at=now)
     return compose_signals(
-        predictions,
+        scores.predictions,
         horizon=horizon,
         prices=last_prices(stores, horizon, as_of),
         regime=regime,
@@ -185,24 +155,8 @@ def _score(stores: Stores, horizon: Horizon, as_of: dt.datetime, now: dt.datetim
         as_of=as_of,
         data_hash=scores.data_hash,
         config_hash=settings.config_hash,
-        contributions=scores.contributions,
+        contributions=strongest_reasons(scores),
     )
-
-
-def _evidence(
-    stores: Stores, horizon: Horizon, as_of: dt.datetime
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return past predictions as they were forecast, and the labels known by now."""
-    past = as_forecast(
-        stores.lake.scan("predictions")
-        .filter((pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of))
-        .collect()
-    )
-    start = past["session"].min()
-    bars = read_adjusted(stores.lake, horizon.timeframe, start, None)
-    known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
-    labels = by_company(stores.lake, known, lambda rows: forward_returns(rows, horizon))
-    return past, labels.select("symbol", "bar_end", "label_known_at", "excess_return")
 
 
 def last_prices(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Mapping[str, float]:

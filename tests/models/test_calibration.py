@@ -14,9 +14,10 @@ from market.errors import ModelError
 from models.calibration import (
     Calibrator,
     Method,
-    calibrate_latest,
+    calibrate,
     calibrate_walk_forward,
     fit_calibrator,
+    fit_latest,
 )
 from models.forecast import PREDICTION_SCHEMA
 from models.outcomes import PROBABILITIES, join_outcomes, probability_matrix
@@ -383,7 +384,8 @@ def test_forecasts_made_now_are_calibrated_as_those_of_a_walk() -> None:
     first = month_of(predictions, "2019-11")["as_of"].min()
     now = predictions.filter(pl.col("as_of") == first)
     past = predictions.filter(pl.col("as_of") < first)
-    got, maps = calibrate_latest(now, past, outcomes, as_of=first)
+    maps = fit_latest(past, outcomes, as_of=first)
+    got = calibrate(now, maps)
     assert maps["linear"].method is not Method.IDENTITY
     assert bits(got) == bits(walked.filter(pl.col("as_of") == first))
 
@@ -399,8 +401,9 @@ def test_what_is_known_later_does_not_move_forecasts_made_now() -> None:
         .cast(pl.Int8)
         .alias("outcome")
     )
-    got, _ = calibrate_latest(now, predictions, outcomes, as_of=first)
-    assert bits(calibrate_latest(now, predictions, flipped, as_of=first)[0]) == bits(got)
+    got = calibrate(now, fit_latest(predictions, outcomes, as_of=first))
+    other = calibrate(now, fit_latest(predictions, flipped, as_of=first))
+    assert bits(other) == bits(got)
 
 
 def test_an_engine_without_a_past_keeps_its_probabilities() -> None:
@@ -409,7 +412,8 @@ def test_an_engine_without_a_past_keeps_its_probabilities() -> None:
     now = predictions.filter(pl.col("as_of") == late)
     fresh = now.with_columns(pl.lit("new").alias("engine"))
     both = pl.concat([now, fresh])
-    got, maps = calibrate_latest(both, predictions, outcomes, as_of=late)
-    assert maps["new"].method is Method.IDENTITY
+    maps = fit_latest(predictions, outcomes, as_of=late)
+    got = calibrate(both, maps)
+    assert set(maps) == {"linear"}
     assert bits(got.filter(pl.col("engine") == "new")) == bits(fresh)
     assert bits(got.filter(pl.col("engine") == "linear")) != bits(now)

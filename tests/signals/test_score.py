@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from features.compute import compute_features
 from market import calendar
 from market.errors import ModelError, SignalError
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
+from models.calibration import Calibrator, Method
 from models.ensemble import stack
 from models.fit import FittedModel, fit_model, predict_rows
-from models.forecast import PREDICTION_SCHEMA
+from models.forecast import STORED_SCHEMA, keep_raw
+from models.recipe import challenger_engine
 from models.registry import FAMILIES
-from signals.score import Scores, score_latest
+from signals.reasons import strongest_reasons
+from signals.score import Ensemble, Scores, score_horizons, score_latest
 from signals.weighting import regime_weights
 from tests.markets import adjusted_daily, dataset_of, market, regimes_of
 
@@ -64,16 +69,12 @@ def score(
     **of,
 ) -> Scores:
     return score_latest(
-        frame,
-        models(),
-        horizon=DAILY,
-        weights=weights(**of),
-        regimes=regimes_of(market()),
-        as_of=as_of,
-        delay=delay,
-        band_bps=5.0,
-        stacked=stacked,
+        frame, ensemble(stacked=stacked, **of), as_of=as_of, delay=delay, band_bps=5.0
     )
+
+
+def ensemble(stacked: pl.DataFrame | None = None, **of: float) -> Ensemble:
+    return Ensemble(DAILY, models(), weights(**of), regimes_of(market()), stacked=stacked)
 
 
 def newest() -> dt.datetime:
@@ -82,7 +83,7 @@ def newest() -> dt.datetime:
 
 def test_the_newest_bar_is_scored_by_every_engine_and_the_ensemble() -> None:
     got = score(features(), newest()).predictions
-    assert got.schema == PREDICTION_SCHEMA
+    assert got.schema == STORED_SCHEMA
     assert got["bar_end"].unique().to_list() == [newest()]
     symbols = features().filter(pl.col("bar_end") == newest())["symbol"].n_unique()
     assert got.group_by("engine").len().sort("engine").rows() == [
@@ -146,8 +147,9 @@ def test_a_model_from_the_future_is_refused() -> None:
 def test_contributions_explain_the_forecast() -> None:
     got = score(features(), newest(), linear=0.75, xgboost=0.25)
     symbols = got.predictions["symbol"].unique().to_list()
-    assert set(got.contributions) == {(s, e) for s in symbols for e in (*ENGINES, "ensemble")}
-    for reasons in got.contributions.values():
+    found = strongest_reasons(got)
+    assert set(found) == {(s, e) for s in symbols for e in (*ENGINES, "ensemble")}
+    for reasons in found.values():
         sizes = [abs(r["contribution"]) for r in reasons]
         assert len(reasons) == 3
         assert sizes == sorted(sizes, reverse=True)
@@ -164,12 +166,11 @@ def test_the_ensembles_contributions_use_the_weights_of_the_present_regime() -> 
         .otherwise(pl.col("weight"))
         .alias("weight")
     )
-    got = score_latest(
-        features(), models(), horizon=DAILY, weights=table, regimes=states,
-        as_of=newest(), delay=NONE, band_bps=5.0,
-    )  # fmt: skip
+    made = Ensemble(DAILY, models(), table, states)
+    got = score_latest(features(), made, as_of=newest(), delay=NONE, band_bps=5.0)
+    reasons = strongest_reasons(got)
     for symbol in got.predictions["symbol"].unique():
-        assert got.contributions[symbol, "ensemble"] == got.contributions[symbol, "linear"]
+        assert reasons[symbol, "ensemble"] == reasons[symbol, "linear"]
 
 
 def test_a_meta_learner_is_one_more_engine_of_the_ensemble() -> None:
@@ -178,7 +179,7 @@ def test_a_meta_learner_is_one_more_engine_of_the_ensemble() -> None:
     rows = got.predictions
     below = rows.filter(pl.col("engine").is_in(ENGINES))
     meta = rows.filter(pl.col("engine") == "meta")
-    assert meta.equals(stack(below, stacked))
+    assert meta.equals(keep_raw(stack(below, stacked)))
     by_symbol = {
         e: dict(rows.filter(pl.col("engine") == e).select("symbol", "expected_return_bps").rows())
         for e in (*ENGINES, "meta", "ensemble")
@@ -188,4 +189,62 @@ def test_a_meta_learner_is_one_more_engine_of_the_ensemble() -> None:
         assert value == pytest.approx(0.2 * parts[0] + 0.2 * parts[1] + 0.6 * parts[2])
         alone = 0.5 * parts[0] + 0.25 * parts[1]
         assert by_symbol["meta"][symbol] == pytest.approx(alone)
-    assert {e for _, e in got.contributions} == {*ENGINES, "meta", "ensemble"}
+    assert {e for _, e in strongest_reasons(got)} == {*ENGINES, "meta", "ensemble"}
+
+
+def test_a_challenger_is_scored_and_weighs_nothing() -> None:
+    """The ensemble and its reasons are what they are without it, to the bit."""
+    alone = score(features(), newest())
+    _, trees = models()
+    contested = replace(ensemble(), challengers=(trees,))
+    got = score_latest(features(), contested, as_of=newest(), delay=NONE, band_bps=5.0)
+    name = challenger_engine("xgboost")
+    rows = got.predictions
+    assert rows.filter(pl.col("engine") != name).equals(alone.predictions)
+    mine = rows.filter(pl.col("engine") == name)["expected_return_bps"]
+    assert mine.equals(rows.filter(pl.col("engine") == "xgboost")["expected_return_bps"])
+    reasons = strongest_reasons(got)
+    symbols = {s for s, e in reasons if e == name}
+    assert symbols == set(rows["symbol"])
+    assert {k: v for k, v in reasons.items() if k[1] != name} == strongest_reasons(alone)
+
+
+def test_models_of_different_features_are_scored_together() -> None:
+    few = fit_model(
+        dataset_of(market(), names=("volatility_20", "return_5")),
+        np.arange(300), FAMILIES["linear"], horizon="1d", seed=1, data_hash="",
+    )  # fmt: skip
+    _, trees = models()
+    mixed = replace(ensemble(linear=0.5, xgboost=0.5), champions=(few, trees))
+    got = score_latest(features(), mixed, as_of=newest(), delay=NONE, band_bps=5.0)
+    whole = score(features(), newest()).predictions
+    trees_rows = pl.col("engine") == "xgboost"
+    assert got.predictions.filter(trees_rows).equals(whole.filter(trees_rows))
+    named = {
+        r["feature"] for (_, e), rs in strongest_reasons(got).items() if e == "linear" for r in rs
+    }
+    assert named <= {"volatility_20", "return_5"}
+
+
+def test_one_call_scores_every_horizon_and_one_symbol_as_among_many() -> None:
+    ensembles = [ensemble(), replace(ensemble(), horizon=find_horizon("7d"))]
+    frames = {DAILY.timeframe: features()}
+    many = score_horizons(frames, ensembles, as_of=newest(), delay=NONE, band_bps=5.0)
+    assert list(many) == ["1d", "7d"]
+    for symbol in features()["symbol"].unique().sort():
+        alone = {t: f.filter(pl.col("symbol") == symbol) for t, f in frames.items()}
+        single = score_horizons(alone, ensembles, as_of=newest(), delay=NONE, band_bps=5.0)
+        for name, scores in single.items():
+            batch = many[name].predictions.filter(pl.col("symbol") == symbol)
+            assert_frame_equal(scores.predictions, batch, rel_tol=1e-6, abs_tol=1e-6)
+
+
+def test_probabilities_are_calibrated_and_the_raw_ones_kept() -> None:
+    flat = Calibrator(Method.PLATT, coefficients=(0.0, 0.0, 1.0, 0.0))
+    made = replace(ensemble(), calibrators={"linear": flat})
+    got = score_latest(features(), made, as_of=newest(), delay=NONE, band_bps=5.0).predictions
+    before = score(features(), newest()).predictions
+    raw = [f"raw_{c}" for c in ("p_short", "p_neutral", "p_long")]
+    assert got.select(raw).equals(before.select(raw))
+    changed = got.filter(pl.col("p_long") != pl.col("raw_p_long"))["engine"].unique().to_list()
+    assert changed == ["linear"]

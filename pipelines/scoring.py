@@ -1,0 +1,138 @@
+"""What a scheduled run scores with, read from the stores; and what it forecast, kept."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from features.labels import forward_returns
+from features.spec import PANEL_KEYS
+from market import calendar
+from market.bars import by_company, read_adjusted
+from market.horizons import Horizon
+from market.lake import Lake
+from market.schema import Bar
+from market.timeframes import Timeframe
+from models.calibration import fit_latest, windows_of
+from models.dataset import VOLATILITY, reach_of
+from models.ensemble import META_ENGINE, stack_weights
+from models.fit import FittedModel
+from models.forecast import LIVE_SCHEMA, Prediction, as_forecast
+from models.outcomes import outcomes_of
+from models.registry import families_of
+from pipelines.feature_run import feature_table
+from pipelines.resources import Stores
+from signals.score import Ensemble, Scores
+from signals.weighting import regime_weights, session_skill
+
+RECENT_SESSIONS = 5
+LIVE_TABLE = "live_predictions"
+
+
+def load_ensemble(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Ensemble:
+    """Return all that a horizon is scored with, as known at ``as_of``.
+
+    Raises
+    ------
+    ModelError
+        When the horizon has no champion by then, or one cannot be restored.
+    """
+    settings, lake = stores.settings, stores.lake
+    # A family that serves the horizon no longer may still have a champion in the registry.
+    serving = {f.name for f in families_of(horizon)}
+    champions = _of(serving, stores.tracker.champions(horizon.name, as_of))
+    challengers = _of(serving, stores.tracker.challengers(horizon.name, as_of))
+    engines = [m.family.name for m in champions]
+    regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
+    past, labels = _evidence(lake, horizon, as_of)
+    scored = past.join(labels, on=["symbol", "bar_end"], how="left")
+    stacked = stack_weights(scored, engines, as_of) if horizon.stacked else None
+    weighed = engines if stacked is None else [*engines, META_ENGINE]
+    skill = session_skill(scored.filter(pl.col(Prediction.ENGINE).is_in(weighed)))
+    least, most = windows_of(horizon)
+    return Ensemble(
+        horizon=horizon,
+        champions=champions,
+        challengers=challengers,
+        weights=regime_weights(skill, regimes, weighed, as_of),
+        regimes=regimes,
+        stacked=stacked,
+        calibrators=fit_latest(
+            past,
+            outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps),
+            as_of=as_of,
+            min_sessions=least,
+            max_sessions=most,
+        ),
+    )
+
+
+def _of(names: set[str], models: Iterable[FittedModel]) -> tuple[FittedModel, ...]:
+    return tuple(m for m in models if m.family.name in names)
+
+
+def _evidence(
+    lake: Lake, horizon: Horizon, as_of: dt.datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return past predictions as they were forecast, and the labels known by now."""
+    past = as_forecast(
+        lake.scan("predictions")
+        .filter((pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of))
+        .collect()
+    )
+    start = past["session"].min()
+    bars = read_adjusted(lake, horizon.timeframe, start, None)
+    known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
+    labels = by_company(lake, known, lambda rows: forward_returns(rows, horizon))
+    return past, labels.select("symbol", "bar_end", "label_known_at", "excess_return")
+
+
+def recent_features(
+    stores: Stores, ensembles: Sequence[Ensemble], as_of: dt.datetime
+) -> dict[Timeframe, pl.DataFrame]:
+    """Return by timeframe the features of the last sessions that the models can reach."""
+    day = as_of.astimezone(calendar.NEW_YORK).date()
+    by_timeframe: dict[Timeframe, list[FittedModel]] = {}
+    for ensemble in ensembles:
+        models = by_timeframe.setdefault(ensemble.horizon.timeframe, [])
+        models += [m for _, m in ensemble.engines()]
+    return {t: _recent(stores, t, models, day) for t, models in by_timeframe.items()}
+
+
+def _recent(
+    stores: Stores, timeframe: Timeframe, models: Sequence[FittedModel], day: dt.date
+) -> pl.DataFrame:
+    windows = any(m.family.needs_sequences for m in models)
+    sessions = max(RECENT_SESSIONS, reach_of(timeframe) if windows else 0)
+    first = calendar.offset_session(calendar.previous_session(day), -sessions)
+    table = stores.lake.scan(feature_table(timeframe))
+    wanted = {*PANEL_KEYS, VOLATILITY, *(n for m in models for n in m.feature_names)}
+    # One that is gone is for the dataset to name.
+    there = [c for c in table.collect_schema().names() if c in wanted]
+    return stores.only_members(table.filter(pl.col("session") >= first).select(there)).collect()
+
+
+def keep_live(lake: Lake, scores: Iterable[Scores], as_of: dt.datetime) -> int:
+    """Keep what a scheduled run forecast; return how many rows were new.
+
+    What was forecast first stays: a later run on the same bar, or the same run again, changes
+    nothing. These rows, and no walk-forward, say how a model does when it counts.
+    """
+    made = pl.concat([s.predictions for s in scores]).with_columns(
+        pl.lit(as_of).cast(LIVE_SCHEMA["run_as_of"]).alias("run_as_of")
+    )
+    keys = [Prediction.SYMBOL, Prediction.BAR_END, Prediction.HORIZON, Prediction.ENGINE]
+    added = 0
+    with lake.locked():
+        for (session,), rows in made.partition_by(Prediction.SESSION, as_dict=True).items():
+            whole = rows.select(LIVE_SCHEMA.names()).cast(LIVE_SCHEMA)
+            if lake.exists(LIVE_TABLE):
+                there = lake.scan(LIVE_TABLE).filter(pl.col(Prediction.SESSION) == session)
+                kept = there.collect().select(LIVE_SCHEMA.names())
+                whole = pl.concat([kept, whole.join(kept, on=keys, how="anti")])
+                added -= kept.height
+            added += whole.height
+            lake.replace(LIVE_TABLE, whole, [session])
+    return added

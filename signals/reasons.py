@@ -1,0 +1,84 @@
+"""What moved each forecast most, feature by feature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from models.ensemble import META_ENGINE
+from models.spec import Vector
+from signals.schema import ENSEMBLE_ENGINE
+from signals.score import Scores
+from signals.weighting import Weight, attach_regime
+
+Reasons = dict[tuple[str, str], list[dict[str, Any]]]
+
+_STRONGEST = 3
+
+
+def strongest_reasons(scores: Scores) -> Reasons:
+    """Return the strongest signed contributions of features to each forecast.
+
+    Parameters
+    ----------
+    scores : Scores
+        From :func:`signals.score.score_latest`.
+
+    Returns
+    -------
+    dict
+        (symbol, engine) to ``feature`` and ``contribution`` in bps of expected return, the
+        largest first. The ensemble's and the meta-learner's are the weighted sums of the
+        champions' (:meth:`models.spec.Forecaster.contributions`).
+    """
+    ensemble = scores.ensemble
+    names = list(dict.fromkeys(n for m in ensemble.champions for n in m.feature_names))
+    place = {name: k for k, name in enumerate(names)}
+    dataset, rows = next(iter(scores.seen.values()))
+    symbols = dataset.keys["symbol"][rows].to_list()
+    unit_bps = dataset.unit[rows][:, None] * 1e4
+    total, meta = np.zeros((2, len(rows), len(names)))
+    share, stacked = _shares(scores), _stacked(ensemble.stacked)
+    found: Reasons = {}
+    for engine, model in ensemble.engines():
+        of_model, at = scores.seen[model.feature_names]
+        moved = model.forecaster.contributions(of_model.sample(at)) * unit_bps
+        columns = [place.get(n, -1) for n in model.feature_names]
+        if engine in share:
+            total[:, columns] += moved * share[engine]
+        if engine in stacked:
+            meta[:, columns] += moved * stacked[engine]
+        found |= _strongest(symbols, engine, moved, model.feature_names)
+    if stacked:
+        total += meta * share.get(META_ENGINE, 0.0)
+        found |= _strongest(symbols, META_ENGINE, meta, names)
+    return found | _strongest(symbols, ENSEMBLE_ENGINE, total, names)
+
+
+def _shares(scores: Scores) -> Mapping[str, float]:
+    """Return each engine's part in the blend of these rows, which are of one time."""
+    core = [m.family.name for m in scores.ensemble.champions]
+    engines = core if scores.ensemble.stacked is None else [*core, META_ENGINE]
+    now = attach_regime(scores.predictions.head(1), scores.ensemble.regimes)[Weight.REGIME][0]
+    used = scores.ensemble.weights.filter(
+        (pl.col(Weight.REGIME) == now) & pl.col(Weight.ENGINE).is_in(engines)
+    )
+    share = pl.col(Weight.WEIGHT) / pl.col(Weight.WEIGHT).sum()
+    return dict(used.select(Weight.ENGINE, share).iter_rows())
+
+
+def _stacked(weights: pl.DataFrame | None) -> Mapping[str, float]:
+    return {} if weights is None else dict(weights.select("engine", "weight").iter_rows())
+
+
+def _strongest(symbols: Sequence[str], engine: str, moved: Vector, names: Sequence[str]) -> Reasons:
+    order = np.argsort(-np.abs(moved), axis=1)[:, :_STRONGEST]
+    return {
+        (symbol, engine): [
+            {"feature": names[k], "contribution": round(float(moved[i, k]), 6)} for k in order[i]
+        ]
+        for i, symbol in enumerate(symbols)
+    }
