@@ -29,10 +29,10 @@ from market.serving import BackgroundServer
 from market.synthetic import SyntheticMarket, SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
 from models.evaluation import Estimate, skill
-from pipelines.assets.models import read_labels
 from pipelines.launch import Launcher
 from pipelines.resources import Progress, Stores
 from pipelines.settings import Settings
+from pipelines.training import read_labels
 
 HORIZONS = ("1h", "1d")
 # Budgets with which everything is trained within minutes; a real installation has the defaults.

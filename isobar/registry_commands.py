@@ -159,7 +159,7 @@ def weigh_challenger(stores: Stores, horizon: Horizon, family: str, now: dt.date
 
 def _outcomes(stores: Stores, horizon: Horizon, band_bps: float) -> pl.DataFrame:
     # Dagster takes a second to import, which the other commands need not wait.
-    from pipelines.assets.models import read_labels
+    from pipelines.training import read_labels
 
     return outcomes_of(read_labels(stores.lake, horizon), horizon=horizon.name, band_bps=band_bps)
 

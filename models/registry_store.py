@@ -20,7 +20,7 @@ from market.errors import ModelError
 from models.fit import FittedModel
 from models.recipe import recipe_of
 from models.sequential import SequentialTest
-from models.spec import Family
+from models.spec import Family, Params
 from models.succession import Event, Standing, standing
 
 CHAMPION = "champion"
@@ -54,6 +54,10 @@ class StoredModel:
         Of its training.
     rule : mapping
         Neutral band and how training rows were weighted.
+    params : mapping
+        Of the family.
+    feature_names : tuple of str
+        What it learned from.
     metrics : mapping
         Of the run that trained it.
     """
@@ -69,6 +73,8 @@ class StoredModel:
     rows: int
     rule: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    params: Params = field(default_factory=dict[str, float | int | str | bool])
+    feature_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,8 @@ def _to_stored(version: Any, role: str, metrics: Mapping[str, float]) -> StoredM
         rows=int(tags["rows"]),
         rule=orjson.loads(tags.get("rule", "{}")),
         metrics=metrics,
+        params=orjson.loads(tags["params"]),
+        feature_names=tuple(orjson.loads(tags["feature_names"])),
     )
 
 

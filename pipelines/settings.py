@@ -198,6 +198,9 @@ class TunedFamily(_Frozen):
     params: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Laid over the family's defaults"
     )
+    features: tuple[str, ...] = Field(
+        (), description="Features that the family learns from, in order; all when empty"
+    )
     study: str = Field("", description="Id of the study that found them")
     digest: str = Field("", description="What the study searched")
     trial: int = Field(0, description="The trial")
@@ -233,6 +236,9 @@ class ModelSettings(_Frozen):
         1.0, gt=-1, le=1, description="What the oldest label weighs beside the newest; 1: as much"
     )
     embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
+    memory_gb: float = Field(
+        8.0, gt=0, description="A training that holds more is stopped; the champions stay"
+    )
     tuned: dict[str, dict[str, TunedFamily]] = Field(
         default_factory=dict, description="By horizon and family, what `isobar` trains with"
     )

@@ -17,10 +17,11 @@ from market.frame_hash import frame_hash
 from market.horizons import Horizon, find_horizon
 from market.ledger_tables import backtests
 from market.timeframes import Timeframe
-from pipelines.assets.models import PeriodConfig, parse_date, read_labels
+from pipelines.assets.models import PeriodConfig, parse_date
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import Settings
+from pipelines.training import read_labels
 from signals.record import insert_new
 
 GROUP = "backtest"

@@ -2,31 +2,21 @@
 
 import datetime as dt
 import math
+import time
+from collections.abc import Callable
 
 import dagster as dg
 import polars as pl
 
-from features.labels import forward_returns
-from features.spec import Memory
 from market import calendar
-from market.bars import by_company, read_adjusted
-from market.horizons import Horizon, find_horizon
-from market.ingest_log import settled_sessions
-from market.lake import Lake
-from market.lineage import dataset_digest
-from market.timeframes import Timeframe
-from models.calibration import calibrate_walk_forward, windows_of
-from models.ensemble import stack_walk_forward
-from models.evaluation import Estimate, skill
-from models.forecast import Prediction, keep_raw
-from models.outcomes import outcomes_of
-from models.train import Rhythm, Training, train_horizon
-from pipelines.feature_run import feature_table, kept_features, used_timeframes
+from market.horizons import find_horizon
+from models.forecast import Prediction
 from pipelines.partitions import horizon_partitions
-from pipelines.resources import Stores, moment_of
-from pipelines.settings import ModelSettings, Settings
+from pipelines.resources import Progress, Stores, moment_of
+from pipelines.settings import Settings
+from pipelines.training import TrainingSummary
+from pipelines.training_process import TrainingRequest, train_apart
 from signals.schema import ENSEMBLE_ENGINE
-from signals.weighting import blend_walk_forward
 
 GROUP = "models"
 OWNERS = ["team:research"]
@@ -62,62 +52,43 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         stores: dg.ResourceParam[Stores],
     ) -> dg.MaterializeResult:
         horizon = find_horizon(context.partition_key)
-        as_of = _as_of(context, config)
-        labels = read_labels(stores.lake, horizon)
-        version = dataset_digest(stores.lake, used_timeframes(stores.settings))
-        training = _train(stores, horizon, config, as_of, labels, version)
-        raw = with_ensemble(stores.lake, training.predictions, labels, horizon)
-        predictions = _calibrated(raw, labels, horizon, stores.settings.band_bps)
-        stores.lake.replace("predictions", predictions, [horizon.name])
-        estimates = skill_by_engine(predictions, labels, horizon, stores.settings.models.seed)
-        run_id = _log(stores, horizon, training, estimates, version)
-        return dg.MaterializeResult(metadata=_metadata(training, predictions, estimates, run_id))
+        now = moment_of(context)
+        end = parse_date(config.end)
+        summary, peak = train_apart(
+            TrainingRequest(
+                settings=stores.settings,
+                horizon=horizon.name,
+                start=parse_date(config.start),
+                end=end,
+                as_of=_as_of(now, end),
+                now=now,
+            ),
+            memory_bytes=int(stores.settings.models.memory_gb * 1e9),
+            progress=_Progress(f"training {horizon.name}", stores.progress, context.log.info),
+        )
+        return dg.MaterializeResult(metadata=_metadata(summary, peak))
 
     return [models]
 
 
-def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
-    """Return the labels of a horizon from the bars in the lake."""
-    bars = read_adjusted(lake, horizon.timeframe, None, None)
-    return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
+class _Progress:
+    """Tells the terminal of every step, and the log of every tenth of them with the time left."""
+
+    def __init__(self, what: str, shown: Progress, log: Callable[[str], None]) -> None:
+        self._what, self._shown, self._log = what, shown, log
+        self._began = time.monotonic()
+        self._told = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._shown(self._what, done, total)
+        tenth = done * 10 // total
+        if tenth > self._told:
+            self._told = tenth
+            left = (time.monotonic() - self._began) / done * (total - done)
+            self._log(f"{self._what}: {done} of {total} models fitted, about {left:.0f} s left")
 
 
-def with_ensemble(
-    lake: Lake, engines: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon
-) -> pl.DataFrame:
-    """Return the engines' predictions and below them the ensemble's, blended as known then."""
-    if horizon.stacked:
-        engines = pl.concat([engines, stack_walk_forward(engines, labels)])
-    blended = blend_walk_forward(engines, labels, lake.scan("regimes").collect())
-    return pl.concat([engines, blended])
-
-
-def _calibrated(
-    raw: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, band_bps: float
-) -> pl.DataFrame:
-    least, most = windows_of(horizon)
-    outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=band_bps)
-    made, _ = calibrate_walk_forward(keep_raw(raw), outcomes, min_sessions=least, max_sessions=most)
-    return made
-
-
-def skill_by_engine(
-    predictions: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, seed: int
-) -> dict[str, Estimate]:
-    """Return each engine's out-of-sample rank IC with its interval."""
-    scored = predictions.join(
-        labels.select("symbol", "bar_end", "excess_return"), on=["symbol", "bar_end"], how="left"
-    )
-    block = float(max(5, 2 * horizon.sessions))
-    return {
-        str(name[0]): skill(part, seed=seed, periods_per_block=block)
-        for name, part in sorted(scored.partition_by(Prediction.ENGINE, as_dict=True).items())
-    }
-
-
-def _as_of(context: dg.AssetExecutionContext, config: PeriodConfig) -> dt.datetime:
-    end = parse_date(config.end)
-    now = moment_of(context)
+def _as_of(now: dt.datetime, end: dt.date | None) -> dt.datetime:
     if end is None:
         return now
     # A declared end bounds what the champions may know, too.
@@ -125,102 +96,21 @@ def _as_of(context: dg.AssetExecutionContext, config: PeriodConfig) -> dt.dateti
     return min(now, calendar.session_close(day) + dt.timedelta(hours=1))
 
 
-def learned_features(settings: Settings, timeframe: Timeframe) -> list[str]:
-    """Return the features that models learn from, in column order.
-
-    Not those that depend on where history starts: a level of them means nothing by itself.
-    """
-    return [
-        f.name
-        for f in kept_features(settings, timeframe)
-        if f.family in settings.models.families and f.memory is not Memory.CUMULATIVE
-    ]
-
-
-def _rhythm(settings: ModelSettings, horizon: Horizon) -> Rhythm:
-    prefix = "intraday" if horizon.timeframe.is_intraday else "daily"
-    names = ("min_train_sessions", "test_sessions", "max_train_sessions")
-    return Rhythm(
-        **{name: getattr(settings, f"{prefix}_{name}") for name in names},
-        embargo_sessions=settings.embargo_sessions,
-        last_weight=settings.last_weight,
-    )
-
-
-def _train(
-    stores: Stores,
-    horizon: Horizon,
-    config: PeriodConfig,
-    as_of: dt.datetime,
-    labels: pl.DataFrame,
-    version: str,
-) -> Training:
-    settings = stores.settings
-    settled = settled_sessions(stores.lake, Timeframe.D1)
-    if horizon.timeframe.is_intraday:
-        settled &= settled_sessions(stores.lake, Timeframe.M1)
-    features = stores.lake.scan(feature_table(horizon.timeframe))
-    return train_horizon(
-        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
-        labels,
-        horizon=horizon,
-        families=settings.models.families_of(horizon),
-        feature_names=learned_features(settings, horizon.timeframe),
-        rhythm=_rhythm(settings.models, horizon),
-        start=parse_date(config.start),
-        end=parse_date(config.end),
-        as_of=as_of,
-        seed=settings.models.seed,
-        band_bps=settings.band_bps,
-        data_hash=version,
-        progress=lambda done, total: stores.progress(f"training {horizon.name}", done, total),
-    )
-
-
-def _log(
-    stores: Stores,
-    horizon: Horizon,
-    training: Training,
-    estimates: dict[str, Estimate],
-    version: str,
-) -> str:
-    settings = stores.settings
-    metrics = {f"rank_ic_{engine}": e.mean for engine, e in estimates.items()}
-    ensemble = estimates[ENSEMBLE_ENGINE]
-    metrics |= {"rank_ic_low": ensemble.low, "rank_ic_high": ensemble.high}
-    return stores.tracker.log_training(
-        horizon.name,
-        training.models,
-        params={
-            "horizon": horizon.name,
-            "families": ",".join(m.family.name for m in training.models),
-            "windows": training.windows,
-            "features": len(training.models[0].feature_names),
-            "seed": settings.models.seed,
-        },
-        metrics=metrics,
-        tags={"dataset_version": version, "config_hash": settings.config_hash},
-        # The predictions that weigh the engines are those of this training: until a challenger's
-        # are kept apart, whoever trains with other settings means them to serve.
-        as_challenger=False,
-    )
-
-
-def _metadata(
-    training: Training, predictions: pl.DataFrame, estimates: dict[str, Estimate], run_id: str
-) -> dict[str, object]:
+def _metadata(summary: TrainingSummary, peak_bytes: int) -> dict[str, object]:
     table = "| engine | rank IC | 95% interval | sessions |\n|---|---|---|---|\n" + "\n".join(
         f"| {name} | {e.mean:+.4f} | {e.low:+.4f} to {e.high:+.4f} | {e.periods} |"
-        for name, e in estimates.items()
+        for name, e in summary.estimates.items()
     )
-    ensemble = estimates[ENSEMBLE_ENGINE]
+    ensemble = summary.estimates[ENSEMBLE_ENGINE]
     return {
         "out-of-sample skill": dg.MetadataValue.md(table),
         "rank IC": None if math.isnan(ensemble.mean) else ensemble.mean,
-        "predictions": predictions.height,
-        "windows": training.windows,
-        "models": [m.version for m in training.models],
-        "MLflow run": run_id,
+        "predictions": summary.predictions,
+        "windows": summary.windows,
+        "models": [*summary.champions],
+        "challengers": [*summary.challengers],
+        "MLflow run": summary.run_id,
+        "peak memory, GB": round(peak_bytes / 1e9, 2),
     }
 
 

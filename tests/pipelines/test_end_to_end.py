@@ -21,9 +21,9 @@ from market.ledger_tables import backtests, engine_weights, orders, signal_batch
 from market.schema import BAR_SCHEMA, Bar
 from models.ensemble import META_ENGINE
 from models.registry import engines_of, families_of
-from pipelines.assets.models import read_labels
 from pipelines.assets.orders import trade_newest
 from pipelines.launch import Launcher
+from pipelines.training import read_labels
 from signals.publish import verify_chain
 from tests.pipelines.installation import (
     HORIZONS,

@@ -1,0 +1,423 @@
+"""Train one horizon: which recipes, out-of-sample predictions into the lake, models into MLflow.
+
+The recipe of each family is that of the settings. Where the champion was made by another one,
+both are trained on the same data: the champion's recipe goes on serving, in a newer edition, and
+the settings' recipe becomes its challenger.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from features.labels import forward_returns
+from features.spec import Memory
+from market.bars import by_company, read_adjusted
+from market.horizons import Horizon
+from market.ingest_log import settled_sessions
+from market.lake import Lake
+from market.lineage import dataset_digest
+from market.timeframes import Timeframe
+from models.calibration import calibrate_walk_forward, windows_of
+from models.ensemble import stack_walk_forward
+from models.evaluation import Estimate, skill
+from models.fit import FittedModel
+from models.forecast import Prediction, keep_raw
+from models.outcomes import outcomes_of
+from models.recipe import challenger_engine, digest_recipe, is_challenger
+from models.registry_store import CHAMPION, StoredModel
+from models.spec import Family
+from models.train import Rhythm, Training, train_horizon
+from pipelines.feature_run import feature_table, kept_features, used_timeframes
+from pipelines.resources import Stores
+from pipelines.settings import ModelSettings, Settings
+from signals.schema import ENSEMBLE_ENGINE
+from signals.weighting import blend_walk_forward
+
+TrainingProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Recipes that are trained together: they share features, weights of rows and neutral band.
+
+    Attributes
+    ----------
+    families : tuple of Family
+        With their parameters as defaults.
+    feature_names : tuple of str
+        Columns of the matrix, in order.
+    rule : mapping
+        ``band_bps``, ``last_weight`` and, where windows roll, ``max_train_sessions``; see
+        :class:`models.fit.Lesson`.
+    challenge : bool
+        Whether a champion of another recipe is there for each of them.
+    """
+
+    families: tuple[Family, ...]
+    feature_names: tuple[str, ...]
+    rule: Mapping[str, float]
+    challenge: bool = False
+
+
+@dataclass(frozen=True)
+class _Trained:
+    predictions: pl.DataFrame
+    champions: tuple[FittedModel, ...]
+    challengers: tuple[FittedModel, ...]
+    windows: int
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training of a horizon made.
+
+    Attributes
+    ----------
+    predictions : int
+        Rows: engines, challengers, meta-learner and ensemble; out of sample.
+    champions, challengers : tuple of str
+        Versions of the newest models.
+    windows : int
+        Out-of-sample windows.
+    estimates : mapping
+        Engine to its rank IC with interval.
+    run_id : str
+        The MLflow run of the champions.
+    """
+
+    predictions: int
+    champions: tuple[str, ...]
+    challengers: tuple[str, ...]
+    windows: int
+    estimates: Mapping[str, Estimate]
+    run_id: str
+
+
+def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
+    """Return the labels of a horizon from the bars in the lake."""
+    bars = read_adjusted(lake, horizon.timeframe, None, None)
+    return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
+
+
+def learned_features(settings: Settings, timeframe: Timeframe) -> tuple[str, ...]:
+    """Return the features that models learn from, in column order.
+
+    Not those that depend on where history starts: a level of them means nothing by itself.
+    """
+    return tuple(
+        f.name
+        for f in kept_features(settings, timeframe)
+        if f.family in settings.models.families and f.memory is not Memory.CUMULATIVE
+    )
+
+
+def wanted_recipes(settings: Settings, horizon: Horizon) -> list[Recipes]:
+    """Return the recipes that the settings ask for."""
+    models = settings.models
+    every = learned_features(settings, horizon.timeframe)
+    rule = _rule(models, horizon, settings.band_bps)
+    found = []
+    for family in models.families_of(horizon):
+        entry = models.tuned.get(horizon.name, {}).get(family.name)
+        chosen = entry.features if entry is not None and entry.features else every
+        found.append(Recipes((family,), tuple(chosen), rule))
+    return found
+
+
+def _rule(models: ModelSettings, horizon: Horizon, band_bps: float) -> dict[str, float]:
+    rule = {"band_bps": band_bps, "last_weight": models.last_weight}
+    longest = _by_group(models, horizon, "max_train_sessions")
+    return rule if longest is None else rule | {"max_train_sessions": longest}
+
+
+def plan_recipes(
+    wanted: Sequence[Recipes], stored: Iterable[StoredModel], features: Iterable[str]
+) -> list[Recipes]:
+    """Return what to train: the wanted recipes, and those of champions that differ from them.
+
+    Parameters
+    ----------
+    wanted : sequence of Recipes
+        One family each.
+    stored : iterable of StoredModel
+        Of one horizon.
+    features : iterable of str
+        Every feature that exists: a champion that learned from others can be trained no more.
+
+    Returns
+    -------
+    list of Recipes
+        Champions first; recipes that share all but the family are one.
+    """
+    there = set(features)
+    champions = {m.family: m for m in stored if m.role == CHAMPION}
+    serving: list[Recipes] = []
+    challengers: list[Recipes] = []
+    for one in wanted:
+        (family,) = one.families
+        champion = champions.get(family.name)
+        lost = champion is not None and not set(champion.feature_names) <= there
+        if champion is None or lost or champion.recipe == _digest(one, champion.horizon):
+            serving.append(one)
+            continue
+        before = replace(family, defaults=champion.params)
+        serving.append(Recipes((before,), champion.feature_names, champion.rule))
+        challengers.append(replace(one, challenge=True))
+    return [*_together(serving), *_together(challengers)]
+
+
+def _digest(recipes: Recipes, horizon: str) -> str:
+    (family,) = recipes.families
+    return digest_recipe(
+        family=family.name,
+        horizon=horizon,
+        params=family.defaults,
+        feature_names=recipes.feature_names,
+        rule=recipes.rule,
+    )
+
+
+def _together(recipes: Iterable[Recipes]) -> list[Recipes]:
+    groups: dict[object, Recipes] = {}
+    for one in recipes:
+        key = (one.feature_names, tuple(sorted(one.rule.items())))
+        there = groups.get(key)
+        groups[key] = one if there is None else replace(one, families=there.families + one.families)
+    return list(groups.values())
+
+
+def train_and_store(
+    stores: Stores,
+    horizon: Horizon,
+    *,
+    start: dt.date | None,
+    end: dt.date | None,
+    as_of: dt.datetime,
+    now: dt.datetime,
+    progress: TrainingProgress,
+) -> TrainingSummary:
+    """Train a horizon on the lake; keep predictions and models.
+
+    Parameters
+    ----------
+    stores : Stores
+        Of the installation.
+    horizon : Horizon
+        Its row of the horizons table.
+    start, end : date, optional
+        First and last session of the out-of-sample period.
+    as_of : datetime
+        Aware. What was known later is not looked at.
+    now : datetime
+        Aware. From when on the models serve.
+    progress : callable
+        Called with (models trained, models in all).
+
+    Raises
+    ------
+    ModelError
+        When there is too little to train on, or MLflow refuses: what served goes on serving.
+    """
+    settings, lake = stores.settings, stores.lake
+    labels = read_labels(lake, horizon)
+    version = dataset_digest(lake, used_timeframes(settings))
+    features = {f.name for f in kept_features(settings, horizon.timeframe)}
+    plan = plan_recipes(
+        wanted_recipes(settings, horizon), stores.tracker.stored(horizon.name), features
+    )
+    steps = _Steps(plan, progress)
+    made = [
+        (
+            recipes,
+            _train(stores, horizon, recipes, labels, start=start, end=end, as_of=as_of,
+                   data_hash=version, progress=steps.of(place)),
+        )
+        for place, recipes in enumerate(plan)
+    ]  # fmt: skip
+    raw = assemble_predictions(made, labels, lake.scan("regimes").collect(), horizon)
+    predictions = _calibrated(raw, labels, horizon, settings.band_bps)
+    with lake.locked():
+        lake.replace("predictions", predictions, [horizon.name])
+    trained = _Trained(
+        predictions,
+        tuple(m for r, t in made if not r.challenge for m in t.models),
+        tuple(m for r, t in made if r.challenge for m in t.models),
+        max(t.windows for _, t in made),
+        skill_by_engine(predictions, labels, horizon, settings.models.seed),
+    )
+    return TrainingSummary(
+        predictions.height,
+        tuple(m.version for m in trained.champions),
+        tuple(m.version for m in trained.challengers),
+        trained.windows,
+        trained.estimates,
+        _log(stores, horizon, trained, version, features, now),
+    )
+
+
+class _Steps:
+    """Counts models over several trainings."""
+
+    def __init__(self, plan: Sequence[Recipes], progress: TrainingProgress) -> None:
+        self._sizes = [len(r.families) for r in plan]
+        self._progress = progress
+
+    def of(self, place: int) -> TrainingProgress:
+        """Return the progress of one of them: each has as many windows as the others."""
+        before, here = sum(self._sizes[:place]), self._sizes[place]
+
+        def step(done: int, total: int) -> None:
+            windows = total // here
+            self._progress(before * windows + done, sum(self._sizes) * windows)
+
+        return step
+
+
+def _train(
+    stores: Stores,
+    horizon: Horizon,
+    recipes: Recipes,
+    labels: pl.DataFrame,
+    *,
+    start: dt.date | None,
+    end: dt.date | None,
+    as_of: dt.datetime,
+    data_hash: str,
+    progress: TrainingProgress,
+) -> Training:
+    settings = stores.settings
+    settled = settled_sessions(stores.lake, Timeframe.D1)
+    if horizon.timeframe.is_intraday:
+        settled &= settled_sessions(stores.lake, Timeframe.M1)
+    features = stores.lake.scan(feature_table(horizon.timeframe))
+    return train_horizon(
+        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
+        labels,
+        horizon=horizon,
+        families=recipes.families,
+        feature_names=recipes.feature_names,
+        rhythm=_rhythm(settings.models, horizon, recipes.rule),
+        start=start,
+        end=end,
+        as_of=as_of,
+        seed=settings.models.seed,
+        band_bps=recipes.rule["band_bps"],
+        data_hash=data_hash,
+        progress=progress,
+    )
+
+
+def _rhythm(models: ModelSettings, horizon: Horizon, rule: Mapping[str, float]) -> Rhythm:
+    longest = rule.get("max_train_sessions")
+    return Rhythm(
+        min_train_sessions=_by_group(models, horizon, "min_train_sessions"),
+        test_sessions=_by_group(models, horizon, "test_sessions"),
+        embargo_sessions=models.embargo_sessions,
+        max_train_sessions=None if longest is None else int(longest),
+        last_weight=rule["last_weight"],
+    )
+
+
+def _by_group(models: ModelSettings, horizon: Horizon, name: str) -> int:
+    prefix = "intraday" if horizon.timeframe.is_intraday else "daily"
+    return getattr(models, f"{prefix}_{name}")
+
+
+def assemble_predictions(
+    made: Iterable[tuple[Recipes, Training]],
+    labels: pl.DataFrame,
+    regimes: pl.DataFrame,
+    horizon: Horizon,
+) -> pl.DataFrame:
+    """Return all engines' predictions, the ensemble of the champions' last.
+
+    A challenger stands under a name of its own and has no part in the ensemble.
+    """
+    parts = {challenge: [] for challenge in (False, True)}
+    for recipes, training in made:
+        parts[recipes.challenge].append(training.predictions)
+    core = pl.concat(parts[False])
+    if horizon.stacked:
+        core = pl.concat([core, stack_walk_forward(core, labels)])
+    names = {name: challenger_engine(name) for name in core[Prediction.ENGINE].unique()}
+    beside = [p.with_columns(pl.col(Prediction.ENGINE).replace(names)) for p in parts[True]]
+    return pl.concat([core, *beside, blend_walk_forward(core, labels, regimes)])
+
+
+def _calibrated(
+    raw: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, band_bps: float
+) -> pl.DataFrame:
+    least, most = windows_of(horizon)
+    outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=band_bps)
+    made, _ = calibrate_walk_forward(keep_raw(raw), outcomes, min_sessions=least, max_sessions=most)
+    return made
+
+
+def skill_by_engine(
+    predictions: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, seed: int
+) -> dict[str, Estimate]:
+    """Return each engine's out-of-sample rank IC with its interval."""
+    scored = predictions.join(
+        labels.select("symbol", "bar_end", "excess_return"), on=["symbol", "bar_end"], how="left"
+    )
+    block = float(max(5, 2 * horizon.sessions))
+    return {
+        str(name[0]): skill(part, seed=seed, periods_per_block=block)
+        for name, part in sorted(scored.partition_by(Prediction.ENGINE, as_dict=True).items())
+    }
+
+
+def _log(
+    stores: Stores,
+    horizon: Horizon,
+    trained: _Trained,
+    version: str,
+    features: set[str],
+    now: dt.datetime,
+) -> str:
+    """Log challengers first: a training counts as done once its champions are stored."""
+    if trained.challengers:
+        _log_run(stores, horizon, trained, trained.challengers, version, features, now)
+    return _log_run(stores, horizon, trained, trained.champions, version, features, now)
+
+
+def _log_run(
+    stores: Stores,
+    horizon: Horizon,
+    trained: _Trained,
+    models: Sequence[FittedModel],
+    version: str,
+    features: set[str],
+    now: dt.datetime,
+) -> str:
+    settings = stores.settings
+    challenge = models is trained.challengers
+    mine = {e: v for e, v in trained.estimates.items() if is_challenger(e) is challenge}
+    metrics = {f"rank_ic_{engine.partition('@')[0]}": e.mean for engine, e in mine.items()}
+    if not challenge:
+        ensemble = mine[ENSEMBLE_ENGINE]
+        metrics |= {"rank_ic_low": ensemble.low, "rank_ic_high": ensemble.high}
+    return stores.tracker.log_training(
+        horizon.name,
+        models,
+        params={
+            "horizon": horizon.name,
+            "families": ",".join(m.family.name for m in models),
+            "windows": trained.windows,
+            "features": len({n for m in models for n in m.feature_names}),
+            "seed": settings.models.seed,
+        },
+        metrics=metrics,
+        tags={
+            "dataset_version": version,
+            "config_hash": settings.config_hash,
+            "role": "challengers" if challenge else "champions",
+        },
+        now=now,
+        features=features,
+    )

@@ -1,0 +1,188 @@
+"""A training in a process of its own, with a limit to its memory.
+
+What goes wrong in it, a limit crossed or a kill, ends that process alone: the step that waits for
+it says what happened, and the champions of before go on serving.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+
+from market.errors import IsobarError, ModelError
+from market.horizons import find_horizon
+from pipelines.resources import Stores
+from pipelines.settings import Settings
+from pipelines.training import TrainingProgress, TrainingSummary, train_and_store
+
+_LOOK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What to train; see :func:`pipelines.training.train_and_store`."""
+
+    settings: Settings
+    horizon: str
+    start: dt.date | None
+    end: dt.date | None
+    as_of: dt.datetime
+    now: dt.datetime
+
+
+def train_apart(
+    request: TrainingRequest, *, memory_bytes: int, progress: TrainingProgress
+) -> tuple[TrainingSummary, int]:
+    """Train in a new process and wait for it.
+
+    Parameters
+    ----------
+    request : TrainingRequest
+        What to train. It is handed over by a pipe, so that no secret stands on a command line.
+    memory_bytes : int
+        A training that holds more is stopped.
+    progress : callable
+        Called with (models trained, models in all).
+
+    Returns
+    -------
+    summary : TrainingSummary
+        What was made and stored.
+    peak_bytes : int
+        The most memory that it was seen to hold.
+
+    Raises
+    ------
+    IsobarError
+        Whatever the training raised.
+    ModelError
+        When the process went past its memory, was killed, or broke down.
+    """
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.training_process", str(writer)],
+            stdin=subprocess.PIPE,
+            pass_fds=(writer,),
+        )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    with Connection(reader, writable=False) as answers:
+        try:
+            assert process.stdin is not None
+            # A process that died at once says so below.
+            with suppress(BrokenPipeError):
+                process.stdin.write(pickle.dumps(request))
+                process.stdin.flush()
+            return _wait(process, answers, request.horizon, memory_bytes, progress)
+        finally:
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                process.communicate()
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    answers: Connection,
+    horizon: str,
+    memory_bytes: int,
+    progress: TrainingProgress,
+) -> tuple[TrainingSummary, int]:
+    peak = 0
+    while True:
+        held = _held_bytes(process.pid)
+        peak = max(peak, held)
+        if held > memory_bytes:
+            process.kill()
+            raise ModelError(
+                f"the training of {horizon} was stopped: it took too much memory",
+                got=f"{held / 1e9:.1f} GB",
+                allowed=f"{memory_bytes / 1e9:.1f} GB (models.memory_gb)",
+                remedy="allow more, train on fewer sessions, symbols or features, or lower"
+                " models.matrix_gb; the previous champions keep serving",
+            )
+        if not answers.poll(_LOOK_SECONDS):
+            continue
+        try:
+            kind, value = answers.recv()
+        except EOFError:
+            raise _broken(horizon, process.wait()) from None
+        if kind == "progress":
+            progress(*value)
+        elif kind == "done":
+            return value, peak
+        else:
+            raise value
+
+
+def _held_bytes(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _broken(horizon: str, code: int) -> ModelError:
+    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return ModelError(
+        f"the training of {horizon} ended before it was done",
+        got=how,
+        allowed="a training that ends by itself",
+        remedy="see its log for the cause (SIGKILL: often the machine ran out of memory), then"
+        " train again; the previous champions keep serving",
+    )
+
+
+def _main(answers: Connection) -> None:
+    request: TrainingRequest = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _offer_to_the_kernel()
+    stores = Stores(request.settings)
+    try:
+        summary = train_and_store(
+            stores,
+            find_horizon(request.horizon),
+            start=request.start,
+            end=request.end,
+            as_of=request.as_of,
+            now=request.now,
+            progress=lambda done, total: answers.send(("progress", (done, total))),
+        )
+    except IsobarError as error:
+        answers.send(("failed", error))
+    else:
+        answers.send(("done", summary))
+
+
+def _end_with_parent() -> None:
+    # The other end is closed when the parent ends, however it ends.
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _offer_to_the_kernel() -> None:
+    """Let a machine that runs out of memory end the training before anything else."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    # The classes of this module must bear its name, not `__main__`, where they are unpickled.
+    from pipelines import training_process
+
+    training_process._main(Connection(int(sys.argv[1]), readable=False))
