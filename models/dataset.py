@@ -221,8 +221,9 @@ def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows:
                 allowed="one version of the table",
                 remedy="read a fixed version, or try again",
             )
-        values = read.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in block)
-        x[:, begin : begin + len(block)] = values.to_numpy()[rows]
+        # A null becomes NaN on the way.
+        values = read.select(pl.col(block).cast(pl.Float32)).to_numpy()
+        x[:, begin : begin + len(block)] = values[rows]
     return x
 
 

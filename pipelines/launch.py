@@ -170,7 +170,9 @@ class Launcher:
             inputs = feature_inputs(lake, timeframe, features)
             definitions = definitions_of(features, self.settings.features.sectors_file)
             behind = stale_sessions(lake, timeframe, inputs, definitions)
-            for run in contiguous(behind):
+            newest = self.settings.features.newest_sessions.get(timeframe.value)
+            wanted = set(sorted(inputs)[-newest:] if newest else inputs)
+            for run in contiguous([s for s in behind if s in wanted or s not in inputs]):
                 found |= self.launch(jobs.features_job_name(timeframe), sessions=run)
         return found | self.launch(jobs.VERSION_JOB)
 

@@ -40,6 +40,7 @@ from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest_log import RefetchPolicy
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
+from market.timeframes import Timeframe
 from models.spec import Family
 
 CONFIG_FILE = "isobar.toml"
@@ -170,10 +171,26 @@ class FeatureSettings(_Frozen):
         " each is audited first",
     )
 
+    newest_sessions: dict[str, int] = Field(
+        default_factory=dict,
+        description="By length of bar (1m, 5m, ...), of how many of the newest sessions features"
+        " are made up for; of all where nothing is said. A day's own run adds its session",
+    )
     sectors_file: Path | None = Field(
         None,
         description="CSV of symbol, sector for sector-neutral features; they are null without",
     )
+
+    @field_validator("newest_sessions")
+    @classmethod
+    def _lengths(cls, newest: dict[str, int]) -> dict[str, int]:
+        known = [t.value for t in Timeframe]
+        for name, sessions in newest.items():
+            if name not in known or sessions < 1:
+                raise ValueError(
+                    f"{name} = {sessions}: name one of {', '.join(known)} and 1 or more"
+                )
+        return newest
 
     @field_validator("indicators")
     @classmethod

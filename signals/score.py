@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
+from features.spec import PANEL_KEYS
 from market.errors import SignalError
 from market.frame_hash import frame_hash
 from market.horizons import Horizon, last_complete_bar
+from market.schema import Bar
 from market.timeframes import Timeframe
 from models.calibration import Calibrator, calibrate
 from models.dataset import VOLATILITY, Dataset, assemble, reach_of
@@ -23,7 +25,7 @@ from models.recipe import challenger_engine
 from models.spec import Indices, window_of
 from signals.weighting import blend
 
-Seen = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
+Datasets = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
 
 _NO_LABELS = pl.DataFrame(
     schema={
@@ -83,20 +85,37 @@ class Scores:
     predictions : pl.DataFrame
         ``STORED_SCHEMA``: every engine, the ensemble last; calibrated, the raw ones beside.
     features : pl.DataFrame
-        The newest rows, and those before them that windows reach.
+        The newest rows, and those before them that windows reach, of all that was scored from
+        bars of this length.
     seen : mapping
-        Feature names to the rows as models read them.
+        Feature names to the rows as this horizon's models read them.
     """
 
     ensemble: Ensemble
     predictions: pl.DataFrame
     features: pl.DataFrame = field(repr=False)
-    seen: Seen = field(repr=False)
+    seen: Datasets = field(repr=False)
 
     @cached_property
     def data_hash(self) -> str:
-        """Digest of the features that were looked at."""
-        return frame_hash(self.features.sort("bar_end", "symbol"))
+        """Digest of the features that this horizon's models looked at, and of nothing else."""
+        names = sorted({VOLATILITY, *(n for names in self.seen for n in names)})
+        bars = max(window_of(m.params) for _, m in self.ensemble.engines())
+        looked_at = (
+            self.features.select(*PANEL_KEYS, *(n for n in names if n not in PANEL_KEYS))
+            .sort(Bar.SYMBOL, Bar.BAR_END)
+            .group_by(Bar.SYMBOL, maintain_order=True)
+            .tail(bars)
+        )
+        return frame_hash(looked_at.sort(Bar.BAR_END, Bar.SYMBOL))
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest rows of bars of one length, read once for all horizons that learn from them."""
+
+    rows: pl.DataFrame
+    datasets: Datasets
 
 
 def score_horizons(
@@ -124,12 +143,14 @@ def score_horizons(
     dict
         Horizon name to its scores, in the order given.
     """
-    return {
-        e.horizon.name: score_latest(
-            features[e.horizon.timeframe], e, as_of=as_of, delay=delay, band_bps=band_bps
-        )
-        for e in ensembles
-    }
+    by_timeframe: dict[Timeframe, list[Ensemble]] = {}
+    for ensemble in ensembles:
+        by_timeframe.setdefault(ensemble.horizon.timeframe, []).append(ensemble)
+    found: dict[str, Scores] = {}
+    for timeframe, alike in by_timeframe.items():
+        newest = _newest(features[timeframe], timeframe, alike, as_of, delay)
+        found |= {e.horizon.name: _score(newest, e, band_bps) for e in alike}
+    return {e.horizon.name: found[e.horizon.name] for e in ensembles}
 
 
 def score_latest(
@@ -168,53 +189,38 @@ def score_latest(
         When a feature that a model learned from is not there.
     """
     horizon = ensemble.horizon
-    expected = last_complete_bar(horizon.timeframe, as_of, delay)
-    known = features.filter(pl.col("as_of") <= as_of)
-    rows = known.filter(pl.col("bar_end") == expected)
-    if rows.is_empty():
-        newest = known["bar_end"].max()
+    newest = _newest(features, horizon.timeframe, [ensemble], as_of, delay)
+    return _score(newest, ensemble, band_bps)
+
+
+def _newest(
+    features: pl.DataFrame,
+    timeframe: Timeframe,
+    ensembles: Sequence[Ensemble],
+    as_of: dt.datetime,
+    delay: dt.timedelta,
+) -> Newest:
+    """Return the newest rows as the models of some horizons of one bar length read them."""
+    expected = last_complete_bar(timeframe, as_of, delay)
+    models = [m for e in ensembles for _, m in e.engines()]
+    known = features.select(Bar.SYMBOL, Bar.BAR_END, "as_of", VOLATILITY).with_row_index("_row")
+    known = known.filter(pl.col("as_of") <= as_of)
+    # Only rows with a volatility are rows of a dataset, here as in research.
+    there = known.filter((pl.col(Bar.BAR_END) == expected) & (pl.col(VOLATILITY) > 0))
+    if there.is_empty():
         raise SignalError(
-            f"features for {horizon.name} are behind",
-            got=f"newest bar ends {newest}",
+            f"features for {', '.join(e.horizon.name for e in ensembles)} are behind",
+            got=f"newest bar ends {known[Bar.BAR_END].max()}",
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
-    models = [m for _, m in ensemble.engines()]
-    newest = _with_windows(known, rows, max(window_of(m.params) for m in models))
-    seen = {
-        names: _rows_at(newest, expected, names, horizon)
-        for names in dict.fromkeys(m.feature_names for m in models)
-    }
-    forecasts = [
-        predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
-        for engine, model in ensemble.engines()
-    ]
-    core = pl.concat(forecasts[: len(ensemble.champions)])
-    stacked = ensemble.stacked
-    if stacked is not None:
-        core = pl.concat([core, stack(core, stacked)])
-    blended = blend(core, ensemble.weights, ensemble.regimes)
-    behind = [*forecasts[len(ensemble.champions) :], blended]
-    raw = keep_raw(pl.concat([core, *behind]))
-    return Scores(
-        ensemble,
-        calibrate(raw, ensemble.calibrators),
-        newest,
-        seen,
-    )
-
-
-def _rows_at(
-    features: pl.DataFrame, bar_end: dt.datetime, names: tuple[str, ...], horizon: Horizon
-) -> tuple[Dataset, Indices]:
-    dataset = assemble(
-        features,
-        _NO_LABELS,
-        names,
-        steps=horizon.steps,
-        reach_sessions=reach_of(horizon.timeframe),
-    )
-    return dataset, np.flatnonzero((dataset.keys["bar_end"] == bar_end).to_numpy())
+    bars = max(window_of(m.params) for m in models)
+    rows = features[_with_windows(known, there, bars)["_row"]]
+    datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
+    for names in dict.fromkeys(m.feature_names for m in models):
+        made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
+        datasets[names] = made, np.flatnonzero((made.keys[Bar.BAR_END] == expected).to_numpy())
+    return Newest(rows, datasets)
 
 
 def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.DataFrame:
@@ -222,10 +228,32 @@ def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.Data
     if bars == 1:
         return rows
     return (
-        # Only these are rows of a dataset, here as in research.
         known.filter(pl.col(VOLATILITY) > 0)
-        .join(rows.select("symbol"), on="symbol", how="semi")
-        .sort("symbol", "bar_end")
-        .group_by("symbol", maintain_order=True)
+        .join(rows.select(Bar.SYMBOL), on=Bar.SYMBOL, how="semi")
+        .sort(Bar.SYMBOL, Bar.BAR_END)
+        .group_by(Bar.SYMBOL, maintain_order=True)
         .tail(bars)
     )
+
+
+def _score(newest: Newest, ensemble: Ensemble, band_bps: float) -> Scores:
+    seen = {
+        m.feature_names: _of_steps(newest.datasets[m.feature_names], ensemble.horizon.steps)
+        for _, m in ensemble.engines()
+    }
+    forecasts = [
+        predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
+        for engine, model in ensemble.engines()
+    ]
+    count = len(ensemble.champions)
+    core = pl.concat(forecasts[:count])
+    if ensemble.stacked is not None:
+        core = pl.concat([core, stack(core, ensemble.stacked)])
+    blended = blend(core, ensemble.weights, ensemble.regimes)
+    raw = keep_raw(pl.concat([core, *forecasts[count:], blended]))
+    return Scores(ensemble, calibrate(raw, ensemble.calibrators), newest.rows, seen)
+
+
+def _of_steps(made: tuple[Dataset, Indices], steps: int) -> tuple[Dataset, Indices]:
+    dataset, rows = made
+    return replace(dataset, steps=steps, unit=dataset.volatility * steps**0.5), rows
