@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -261,11 +262,11 @@ def predict_rows(
             remedy="train it again",
         )
     keys = dataset.keys[rows]
-    early = keys.filter(pl.col("as_of").dt.convert_time_zone("UTC") < _moment(model.known_at))
-    if early.height:
+    first: Any = keys["as_of"].min()
+    if first is not None and first < dt.datetime.fromisoformat(model.known_at):
         raise ModelError(
             f"model {model.version} would forecast a time before its training data was known",
-            got=str(early["as_of"][0]),
+            got=str(first),
             allowed=f"from {model.known_at}",
             remedy="use an older model for these rows",
         )
@@ -280,7 +281,3 @@ def predict_rows(
         engine=engine or model.family.name,
         model_version=model.version,
     )
-
-
-def _moment(text: str) -> pl.Expr:
-    return pl.lit(text).str.to_datetime("%+", time_zone="UTC", time_unit="us")

@@ -20,10 +20,10 @@ from models.calibration import Calibrator, calibrate
 from models.dataset import VOLATILITY, Dataset, assemble, reach_of
 from models.ensemble import stack
 from models.fit import FittedModel, predict_rows
-from models.forecast import keep_raw
+from models.forecast import Prediction, keep_raw
 from models.recipe import challenger_engine
 from models.spec import Indices, window_of
-from signals.weighting import blend
+from signals.weighting import Weight, blend
 
 Datasets = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
 
@@ -68,6 +68,16 @@ class Ensemble:
     stacked: pl.DataFrame | None = None
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict[str, Calibrator])
 
+    def __post_init__(self) -> None:
+        others = sorted({m.horizon for _, m in self.engines()} - {self.horizon.name})
+        if not self.champions or others:
+            raise SignalError(
+                f"an ensemble for {self.horizon.name}",
+                got=f"models for {', '.join(others)}" if others else "no champion",
+                allowed="one champion or more, all of this horizon",
+                remedy="load the champions of the horizon",
+            )
+
     def engines(self) -> Iterator[tuple[str, FittedModel]]:
         """Yield the models with the names of their engines."""
         yield from ((m.family.name, m) for m in self.champions)
@@ -110,14 +120,6 @@ class Scores:
         return frame_hash(looked_at.sort(Bar.BAR_END, Bar.SYMBOL))
 
 
-@dataclass(frozen=True)
-class Newest:
-    """The newest rows of bars of one length, read once for all horizons that learn from them."""
-
-    rows: pl.DataFrame
-    datasets: Datasets
-
-
 def score_horizons(
     features: Mapping[Timeframe, pl.DataFrame],
     ensembles: Sequence[Ensemble],
@@ -134,7 +136,7 @@ def score_horizons(
         Timeframe to its features, the last sessions at least, of one symbol or of many: no
         row's forecast depends on which other symbols are there.
     ensembles : sequence of Ensemble
-        One per horizon.
+        One per horizon, one or more, all of one moment: they share their regimes.
     as_of, delay, band_bps
         See :func:`score_latest`.
 
@@ -146,11 +148,18 @@ def score_horizons(
     by_timeframe: dict[Timeframe, list[Ensemble]] = {}
     for ensemble in ensembles:
         by_timeframe.setdefault(ensemble.horizon.timeframe, []).append(ensemble)
-    found: dict[str, Scores] = {}
+    seen: dict[str, tuple[pl.DataFrame, Datasets]] = {}
     for timeframe, alike in by_timeframe.items():
-        newest = _newest(features[timeframe], timeframe, alike, as_of, delay)
-        found |= {e.horizon.name: _score(newest, e, band_bps) for e in alike}
-    return {e.horizon.name: found[e.horizon.name] for e in ensembles}
+        rows, datasets = _read_newest(features[timeframe], timeframe, alike, as_of, delay)
+        seen |= {e.horizon.name: (rows, _of_horizon(datasets, e)) for e in alike}
+    forecast = pl.concat([_forecast(e, seen[e.horizon.name][1], band_bps) for e in ensembles])
+    by_horizon = _blended(forecast, ensembles)
+    return {
+        e.horizon.name: Scores(
+            e, calibrate(by_horizon[e.horizon.name], e.calibrators), *seen[e.horizon.name]
+        )
+        for e in ensembles
+    }
 
 
 def score_latest(
@@ -189,18 +198,20 @@ def score_latest(
         When a feature that a model learned from is not there.
     """
     horizon = ensemble.horizon
-    newest = _newest(features, horizon.timeframe, [ensemble], as_of, delay)
-    return _score(newest, ensemble, band_bps)
+    of_timeframe = {horizon.timeframe: features}
+    return score_horizons(of_timeframe, [ensemble], as_of=as_of, delay=delay, band_bps=band_bps)[
+        horizon.name
+    ]
 
 
-def _newest(
+def _read_newest(
     features: pl.DataFrame,
     timeframe: Timeframe,
     ensembles: Sequence[Ensemble],
     as_of: dt.datetime,
     delay: dt.timedelta,
-) -> Newest:
-    """Return the newest rows as the models of some horizons of one bar length read them."""
+) -> tuple[pl.DataFrame, Datasets]:
+    """Return the newest rows with their windows, and the same as models read them."""
     expected = last_complete_bar(timeframe, as_of, delay)
     models = [m for e in ensembles for _, m in e.engines()]
     known = features.select(Bar.SYMBOL, Bar.BAR_END, "as_of", VOLATILITY).with_row_index("_row")
@@ -220,7 +231,7 @@ def _newest(
     for names in dict.fromkeys(m.feature_names for m in models):
         made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
         datasets[names] = made, np.flatnonzero((made.keys[Bar.BAR_END] == expected).to_numpy())
-    return Newest(rows, datasets)
+    return rows, datasets
 
 
 def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.DataFrame:
@@ -236,24 +247,39 @@ def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.Data
     )
 
 
-def _score(newest: Newest, ensemble: Ensemble, band_bps: float) -> Scores:
-    seen = {
-        m.feature_names: _of_steps(newest.datasets[m.feature_names], ensemble.horizon.steps)
-        for _, m in ensemble.engines()
-    }
-    forecasts = [
+def _of_horizon(datasets: Datasets, ensemble: Ensemble) -> Datasets:
+    steps = ensemble.horizon.steps
+    found: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
+    for names in dict.fromkeys(m.feature_names for _, m in ensemble.engines()):
+        dataset, rows = datasets[names]
+        found[names] = replace(dataset, steps=steps, unit=dataset.volatility * steps**0.5), rows
+    return found
+
+
+def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> pl.DataFrame:
+    """Return every engine's raw predictions, and the meta-learner's."""
+    made = [
         predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
         for engine, model in ensemble.engines()
     ]
-    count = len(ensemble.champions)
-    core = pl.concat(forecasts[:count])
     if ensemble.stacked is not None:
-        core = pl.concat([core, stack(core, ensemble.stacked)])
-    blended = blend(core, ensemble.weights, ensemble.regimes)
-    raw = keep_raw(pl.concat([core, *forecasts[count:], blended]))
-    return Scores(ensemble, calibrate(raw, ensemble.calibrators), newest.rows, seen)
+        made.append(stack(pl.concat(made[: len(ensemble.champions)]), ensemble.stacked))
+    return pl.concat(made)
 
 
-def _of_steps(made: tuple[Dataset, Indices], steps: int) -> tuple[Dataset, Indices]:
-    dataset, rows = made
-    return replace(dataset, steps=steps, unit=dataset.volatility * steps**0.5), rows
+def _blended(forecast: pl.DataFrame, ensembles: Sequence[Ensemble]) -> dict[str, pl.DataFrame]:
+    """Return by horizon the engines' predictions and behind them the ensemble's, all raw."""
+    weights = pl.concat(
+        [
+            e.weights.select(
+                Weight.ENGINE,
+                Weight.REGIME,
+                Weight.WEIGHT,
+                pl.lit(e.horizon.name).alias(Prediction.HORIZON),
+            )
+            for e in ensembles
+        ]
+    )
+    whole = pl.concat([forecast, blend(forecast, weights, ensembles[0].regimes)])
+    parts = keep_raw(whole).partition_by(Prediction.HORIZON, as_dict=True)
+    return {str(name): rows for (name,), rows in parts.items()}

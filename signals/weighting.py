@@ -154,9 +154,9 @@ def blend(predictions: pl.DataFrame, weights: pl.DataFrame, regimes: pl.DataFram
     Parameters
     ----------
     predictions : pl.DataFrame
-        ``PREDICTION_SCHEMA`` of one horizon, engines below the ensemble.
+        ``PREDICTION_SCHEMA``, engines below the ensemble.
     weights : pl.DataFrame
-        From :func:`regime_weights`.
+        From :func:`regime_weights`; with a column ``horizon`` where there are several.
     regimes : pl.DataFrame
         ``as_of``, ``regime``.
 
@@ -179,10 +179,8 @@ def blend(predictions: pl.DataFrame, weights: pl.DataFrame, regimes: pl.DataFram
         Prediction.P_LONG,
         Prediction.EXPECTED_RETURN_BPS,
     )
-    rows = attach_regime(predictions, regimes).join(
-        weights.select(Weight.ENGINE, Weight.REGIME, Weight.WEIGHT),
-        on=[Weight.ENGINE, Weight.REGIME],
-    )
+    of = [c for c in (Weight.ENGINE, Weight.REGIME, Prediction.HORIZON) if c in weights.columns]
+    rows = attach_regime(predictions, regimes).join(weights.select(*of, Weight.WEIGHT), on=of)
     weight = pl.col(Weight.WEIGHT)
     made = (
         rows.sort(*keys, Prediction.ENGINE)

@@ -227,7 +227,9 @@ def test_models_of_different_features_are_scored_together() -> None:
 
 
 def test_one_call_scores_every_horizon_and_one_symbol_as_among_many() -> None:
-    ensembles = [ensemble(), replace(ensemble(), horizon=find_horizon("7d"))]
+    longer = tuple(replace(m, horizon="7d") for m in models())
+    other = replace(ensemble(), horizon=find_horizon("7d"), champions=longer)
+    ensembles = [ensemble(), other]
     frames = {DAILY.timeframe: features()}
     many = score_horizons(frames, ensembles, as_of=newest(), delay=NONE, band_bps=5.0)
     assert list(many) == ["1d", "7d"]
@@ -248,3 +250,10 @@ def test_probabilities_are_calibrated_and_the_raw_ones_kept() -> None:
     assert got.select(raw).equals(before.select(raw))
     changed = got.filter(pl.col("p_long") != pl.col("raw_p_long"))["engine"].unique().to_list()
     assert changed == ["linear"]
+
+
+def test_models_of_another_horizon_or_none_make_no_ensemble() -> None:
+    with pytest.raises(SignalError, match="got 'models for 1d'"):
+        replace(ensemble(), horizon=find_horizon("7d"))
+    with pytest.raises(SignalError, match="got 'no champion'"):
+        replace(ensemble(), champions=())
