@@ -15,15 +15,17 @@ import numpy as np
 import polars as pl
 
 from market.errors import ModelError
-from models.evaluation import Vector, bootstrap_mean, rank_ic
+from models.evaluation import Estimate, Vector, bootstrap_mean
 from models.forecast import Prediction
 from models.outcomes import Outcome
 from models.scores import session_losses
+from models.session_scores import bar_coefficients, session_means
 
 ENSEMBLE = "ensemble"
 MIN_EARLIER_SESSIONS = 60
 """Sessions with known outcomes before a best member is chosen by them."""
 
+_MIN_SESSIONS = 10
 _KNOWN_AT = "_known_at"
 _KEYS = (Prediction.SYMBOL, Prediction.BAR_END)
 
@@ -130,7 +132,7 @@ def ensemble_against_members(
     Raises
     ------
     ModelError
-        When there is no ensemble or no member, or no outcome of a row that all have is known.
+        When there is no ensemble or no member.
 
     Examples
     --------
@@ -183,14 +185,7 @@ def session_rank_ic(
     """
     known = _known(outcomes, as_of)
     frame = predictions.join(known, on=_KEYS, how="inner")
-    per_bar = rank_ic(frame, Prediction.EXPECTED_RETURN_BPS, Outcome.EXCESS_RETURN)
-    days = frame.select(Prediction.BAR_END, Prediction.SESSION).unique()
-    return (
-        per_bar.join(days, on=Prediction.BAR_END)
-        .group_by(Prediction.SESSION)
-        .agg(pl.col("rank_ic").mean())
-        .sort(Prediction.SESSION)
-    )
+    return session_means(bar_coefficients(frame)).select(Prediction.SESSION, "rank_ic")
 
 
 def _engines(
@@ -238,6 +233,8 @@ def _series(
             pl.col(Outcome.LABEL_KNOWN_AT).max().alias(_KNOWN_AT),
         )
     )
+    if times.is_empty():
+        return times.with_columns(pl.lit(None, pl.Float64).alias(e) for e in engines)
     for engine in engines:
         mine = shared.filter(pl.col(Prediction.ENGINE) == engine)
         if measure is Measure.RANK_IC:
@@ -276,7 +273,7 @@ def _compare(
             Contrast.LOW: estimate.low,
             Contrast.HIGH: estimate.high,
             Contrast.SESSIONS: estimate.periods,
-            Contrast.STANDING: _standing(estimate.low, estimate.high).value,
+            Contrast.STANDING: _standing(estimate).value,
         }
 
     names = engines[1:]
@@ -301,9 +298,9 @@ def _best_by_earlier(series: pl.DataFrame, members: Vector, least: int) -> np.nd
     return np.where(seen >= max(1, least), best, -1)
 
 
-def _standing(low: float, high: float) -> Standing:
-    if not (np.isfinite(low) and np.isfinite(high)):
+def _standing(difference: Estimate) -> Standing:
+    if difference.periods < _MIN_SESSIONS:
         return Standing.UNKNOWN
-    if low > 0.0:
+    if difference.low > 0.0:
         return Standing.BETTER
-    return Standing.WORSE if high < 0.0 else Standing.NO_WORSE
+    return Standing.WORSE if difference.high < 0.0 else Standing.NO_WORSE
