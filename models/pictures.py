@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOP_FEATURES = 25
-_DPI = 110
+_DPI = 100
+_PALETTE = 64
 _INK, _FAINT = "#24292f", "#d0d7de"
 # Told apart by those who do not see all colours (Okabe and Ito 2008); the ensemble is the ink.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
@@ -58,7 +59,7 @@ def draw_training(tables: TrainingTables, *, horizon: str, ensemble: str) -> dic
 
 def draw_reliability(table: pl.DataFrame, horizon: str) -> bytes:
     """Draw forecast against observed shares of each class, before and after calibration."""
-    figure, axes = _card(9.0, 3.5, columns=3)
+    figure, axes = _card(9.0, 3.7, columns=3)
     figure.suptitle(f"{horizon}: stated and observed probability, 95 % intervals", color=_INK)
     stages = [s for s in Stage if s.value in set(table["stage"])]
     for axis, (outcome, name) in zip(axes, _CLASS_NAMES.items(), strict=True):
@@ -86,13 +87,13 @@ def draw_reliability(table: pl.DataFrame, horizon: str) -> bytes:
         axis.set_xlabel("stated")
         axis.set_xlim(low, high)
     axes[0].set_ylabel("observed")
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    _legend(figure, axes[0])
     return _png(figure)
 
 
 def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
     """Draw how often the direction is right among the most confident rows."""
-    figure, (axis,) = _card(7.0, 3.8)
+    figure, (axis,) = _card(7.0, 4.0)
     share = table[Accuracy.SHARE].to_numpy()
     axis.fill_between(
         share,
@@ -122,17 +123,19 @@ def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
     ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if t >= 0.9 * share.min()]
     axis.set_xticks(ticks, [f"{t:.0%}" for t in ticks])
     axis.minorticks_off()
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(0.0, min(bottom, 0.45)), min(1.0, max(top, 0.73)))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.set_xlabel("share of rows, the most confident first")
     axis.set_ylabel("direction right")
     axis.set_title(f"{horizon}: accuracy against coverage (dotted: 60, 65, 70 %)", color=_INK)
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    _legend(figure, axis)
     return _png(figure)
 
 
 def draw_rank_ic(by_session: pl.DataFrame, horizon: str, ensemble: str) -> bytes:
     """Draw the sum of each engine's daily rank IC; a straight rise is steady skill."""
-    figure, (axis,) = _card(7.0, 3.8)
+    figure, (axis,) = _card(7.0, 4.0)
     engines = sorted(by_session["engine"].unique(), key=lambda e: (e == ensemble, e))
     colours = _colours([e for e in engines if e != ensemble])
     for engine in engines:
@@ -147,8 +150,7 @@ def draw_rank_ic(by_session: pl.DataFrame, horizon: str, ensemble: str) -> bytes
     axis.axhline(0.0, color=_INK, linewidth=0.9)
     axis.set_ylabel("sum of daily rank IC")
     axis.set_title(f"{horizon}: rank IC out of sample, summed up", color=_INK)
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.autofmt_xdate(rotation=0, ha="center")
+    _legend(figure, axis)
     _concise(axis)
     return _png(figure)
 
@@ -162,7 +164,7 @@ def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES)
         .head(top)
     )
     names = means[Importance.FEATURE].to_list()
-    figure, (axis,) = _card(7.0, 1.2 + 0.21 * len(names))
+    figure, (axis,) = _card(7.0, 1.4 + 0.21 * len(names))
     places = np.arange(len(names))[::-1]
     axis.barh(places, means[Importance.SHARE].to_numpy(), color=_FAINT, height=0.75)
     engines = sorted(table[Importance.ENGINE].unique())
@@ -180,7 +182,7 @@ def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES)
     axis.set_xlabel("share of mean absolute contribution; bar: mean over families")
     title = f"{horizon}: the {len(names)} features that move forecasts most"
     axis.set_title(title, color=_INK)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    _legend(figure, axis)
     return _png(figure)
 
 
@@ -212,10 +214,22 @@ def _card(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
     return figure, axes
 
 
+def _legend(figure: Figure, axis: Axes) -> None:
+    # Outside the axes, where it lies on no line.
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+
+
 def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Few colours suffice and make a third of the bytes; these stand in asset metadata.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
     out = io.BytesIO()
-    # Without a date and a version the same numbers give the same bytes.
-    figure.savefig(out, format="png", metadata={"Software": None})
+    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 

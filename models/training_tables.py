@@ -22,6 +22,7 @@ from models.forecast import RAW_COLUMNS, Prediction, as_forecast
 from models.importances import IMPORTANCE_SCHEMA, importance_table
 from models.outcomes import Outcome, join_outcomes
 from models.scores import expected_calibration_error
+from models.session_bootstrap import share_intervals
 from models.session_scores import (
     SCORE_SCHEMA,
     Grouping,
@@ -41,17 +42,29 @@ class SetScore(StrEnum):
 
     ``rows`` had past outcomes to rest on. ``covered`` is the share of sets that hold what
     happened, ``single`` that of sets with one class alone, ``single_covered`` how often that class
-    happened; ``directed`` is the share whose one class is long or short.
+    happened; ``directed`` and ``directed_covered`` are the same where that class is long or
+    short. A ``_low`` and a ``_high`` are a 95 percent interval.
     """
 
     ENGINE = "engine"
     DECLARED = "declared"
     ROWS = "rows"
     COVERED = "covered"
+    COVERED_LOW = "covered_low"
+    COVERED_HIGH = "covered_high"
     SINGLE = "single"
     SINGLE_COVERED = "single_covered"
+    SINGLE_COVERED_LOW = "single_covered_low"
+    SINGLE_COVERED_HIGH = "single_covered_high"
     DIRECTED = "directed"
     DIRECTED_COVERED = "directed_covered"
+    DIRECTED_COVERED_LOW = "directed_covered_low"
+    DIRECTED_COVERED_HIGH = "directed_covered_high"
+
+
+SET_SCHEMA = pl.Schema(
+    {c.value: pl.String() if c is SetScore.ENGINE else pl.Float64() for c in SetScore}
+)
 
 
 class Stage(StrEnum):
@@ -159,13 +172,17 @@ def tabulate_training(
         calibration=_calibration(blended, outcomes, **how),
         accuracy=accuracy,
         reached=coverage_at_accuracy(accuracy) if accuracy.height else pl.DataFrame(),
-        sets=score_sets(predictions, outcomes, as_of=as_of, coverage=set_coverage),
+        sets=score_sets(predictions, outcomes, coverage=set_coverage, **how),
         against_members=_against_members(known, outcomes, ensemble, **how),
     )
 
 
 def score_sets(
-    predictions: pl.DataFrame, outcomes: pl.DataFrame, *, as_of: dt.datetime, coverage: float
+    predictions: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    *,
+    coverage: float,
+    **how: Unpack[Judging],
 ) -> pl.DataFrame:
     """Return what prediction sets learned from past outcomes alone were worth.
 
@@ -173,39 +190,62 @@ def score_sets(
     ----------
     predictions, outcomes : pl.DataFrame
         ``PREDICTION_SCHEMA``, calibrated, and ``OUTCOME_SCHEMA``.
-    as_of : datetime
-        Aware. Outcomes known later are not looked at.
     coverage : float
         Declared.
+    **how
+        ``as_of``, ``seed``, ``block`` and ``draws`` as for :func:`models.scores.brier`.
 
     Returns
     -------
     pl.DataFrame
         ``SetScore``, by engine.
     """
-    there = pl.col(Outcome.LABEL_KNOWN_AT) <= as_of
-    sets = conformal_walk_forward(predictions, outcomes.filter(there), coverage=coverage)
+    known = outcomes.filter(pl.col(Outcome.LABEL_KNOWN_AT) <= how["as_of"])
+    sets = conformal_walk_forward(predictions, known, coverage=coverage)
     has = {-1: SetColumn.HAS_SHORT, 0: SetColumn.HAS_NEUTRAL, 1: SetColumn.HAS_LONG}
-    holds = pl.any_horizontal((pl.col(Outcome.OUTCOME) == k) & pl.col(c) for k, c in has.items())
     single = pl.sum_horizontal(pl.col(c).cast(pl.Int8) for c in has.values()) == 1
-    directed = pl.col(SetColumn.DIRECTION) != 0
+    kinds = {"covered": pl.lit(True), "single": single, "directed": pl.col("direction") != 0}
+    holds = pl.any_horizontal((pl.col(Outcome.OUTCOME) == k) & pl.col(c) for k, c in has.items())
     keys = (Outcome.SYMBOL, Outcome.BAR_END, Outcome.HORIZON)
-    return (
+    sums = (
         sets.filter(pl.col(SetColumn.EVIDENCE_ROWS) > 0)
-        .join(outcomes.filter(there).select(*keys, Outcome.OUTCOME), on=keys)
-        .with_columns(holds=holds, single=single, directed=directed)
-        .group_by(SetScore.ENGINE)
+        .join(known.drop_nulls(Outcome.OUTCOME).select(*keys, Outcome.OUTCOME), on=keys)
+        .group_by(SetColumn.ENGINE, SetColumn.SESSION)
         .agg(
-            pl.lit(coverage).alias(SetScore.DECLARED),
-            pl.len().cast(pl.Int64).alias(SetScore.ROWS),
-            pl.col("holds").mean().alias(SetScore.COVERED),
-            pl.col("single").mean().alias(SetScore.SINGLE),
-            pl.col("holds").filter("single").mean().alias(SetScore.SINGLE_COVERED),
-            pl.col("directed").mean().alias(SetScore.DIRECTED),
-            pl.col("holds").filter("directed").mean().alias(SetScore.DIRECTED_COVERED),
+            *(kind.sum().cast(pl.Float64).alias(name) for name, kind in kinds.items()),
+            *(
+                (kind & holds).sum().cast(pl.Float64).alias(f"{n}_hits")
+                for n, kind in kinds.items()
+            ),
+            pl.len().cast(pl.Float64).alias(SetScore.ROWS),
         )
-        .sort(SetScore.ENGINE)
+        .sort(SetColumn.ENGINE, SetColumn.SESSION)
     )
+    parts = sums.partition_by(SetColumn.ENGINE, as_dict=True, maintain_order=True)
+    rows = [
+        {SetScore.ENGINE: name[0], SetScore.DECLARED: coverage}
+        | _score_sets(part, list(kinds), how)
+        for name, part in parts.items()
+    ]
+    return pl.DataFrame(rows, schema=SET_SCHEMA)
+
+
+def _score_sets(part: pl.DataFrame, kinds: list[str], how: Judging) -> dict[str, float]:
+    hits = part.select(f"{k}_hits" for k in kinds).to_numpy()
+    those = part.with_columns(covered=pl.col(SetScore.ROWS)).select(kinds).to_numpy()
+    found = share_intervals(hits, those, seed=how["seed"], block=how["block"], draws=how["draws"])
+    rows = float(part[SetScore.ROWS].sum())
+    scored: dict[str, float] = {SetScore.ROWS.value: rows}
+    for k, kind in enumerate(kinds):
+        name = kind if kind == SetScore.COVERED else f"{kind}_covered"
+        scored |= {
+            name: float(found.share[k]),
+            f"{name}_low": max(0.0, float(found.low[k])),
+            f"{name}_high": min(1.0, float(found.high[k])),
+        }
+        if name != kind:
+            scored[kind] = float(those[:, k].sum()) / rows
+    return scored
 
 
 _BY_SESSION = pl.Schema(
