@@ -7,13 +7,26 @@ its coverage and its interval.
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from market.horizons import Horizon
-from models.confidence import Accuracy, Reached, Verdict
+from models.card_tables import (
+    DASH,
+    coverage_table,
+    show_cell,
+    show_interval,
+    show_number,
+    show_percent,
+    show_percents,
+    show_plain,
+    show_signed,
+    skill_table,
+    table,
+    tell_reached,
+    tell_skill,
+)
 from models.ensemble_report import Choice, Contrast
 from models.fit import FittedModel
 from models.forecast import Prediction
@@ -23,8 +36,6 @@ from models.session_scores import Grouping, Score
 from models.training_tables import SetScore, TrainingTables
 
 _TOP_FEATURES = 10
-_SHOWN_COVERAGES = (0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
-_DASH = "–"
 
 
 def write_card(
@@ -76,40 +87,6 @@ def write_card(
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def tell_skill(overall: Mapping[str, float] | None) -> str:
-    """Return in one or two sentences whether out-of-sample skill is shown.
-
-    Parameters
-    ----------
-    overall : mapping or None
-        The ensemble's row of ``SCORE_SCHEMA`` over all; ``None`` where no outcome is known.
-
-    Examples
-    --------
-    >>> row = {"rank_ic": 0.01, "rank_ic_low": -0.01, "rank_ic_high": 0.03, "sessions": 250}
-    >>> tell_skill(row)[:22]
-    '**No skill is shown.**'
-    """
-    if overall is None:
-        return "**Skill cannot be judged:** no outcome of an out-of-sample forecast is known yet."
-    low, high = overall[Score.RANK_IC_LOW], overall[Score.RANK_IC_HIGH]
-    sessions = f"{overall[Score.SESSIONS]:,} sessions"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return f"**Skill cannot be judged:** {sessions} with outcomes are too few for an interval."
-    found = (
-        f"the ensemble's mean rank IC is {_signed(overall[Score.RANK_IC])}, its 95 percent interval"
-        f" {_interval(low, high)}, over {sessions} out of sample"
-    )
-    if low > 0.0:
-        return (
-            f"**Some skill is shown:** {found}, which excludes zero. It is the past's, and says"
-            " nothing about costs."
-        )
-    if high < 0.0:
-        return f"**The forecasts were worse than none:** {found}, wholly below zero. Do not use."
-    return f"**No skill is shown.** {found[0].upper()}{found[1:]}, and that includes zero."
-
-
 def _forecasts(horizon: Horizon, provenance: Provenance, ensemble: str) -> str:
     bars = "one bar" if horizon.steps == 1 else f"{horizon.steps} bars"
     return (
@@ -144,7 +121,7 @@ def _data(
         span = f"{newest.trained_from[:10]} to {newest.known_at[:10]}, {newest.rows:,} rows"
         rows.insert(1, ("the newest models learned from", span))
         rows.insert(4, ("features", f"{len(newest.feature_names):,}"))
-    return "## Data and code\n" + _table(("what", "value"), rows)
+    return "## Data and code\n" + table(("what", "value"), rows)
 
 
 def _families(models: Sequence[FittedModel]) -> str:
@@ -152,11 +129,11 @@ def _families(models: Sequence[FittedModel]) -> str:
         (
             f"`{m.family.name}`",
             f"`{m.version}`",
-            ", ".join(f"{k} {_plain(v)}" for k, v in sorted(m.params.items())) or _DASH,
+            ", ".join(f"{k} {show_plain(v)}" for k, v in sorted(m.params.items())) or DASH,
         )
         for m in models
     ]
-    return "## Families\n" + _table(("family", "version", "parameters"), rows) if rows else ""
+    return "## Families\n" + table(("family", "version", "parameters"), rows) if rows else ""
 
 
 def _windows(tables: TrainingTables) -> str:
@@ -169,12 +146,12 @@ def _windows(tables: TrainingTables) -> str:
     )
     shown = windows if windows.height <= 4 else pl.concat([windows.head(2), windows.tail(2)])
     columns = ("window", "train_from", "train_to", "train_rows", "test_from", "test_to")
-    rows = [[_cell(v) for v in row] for row in shown.select(columns).rows()]
+    rows = [[show_cell(v) for v in row] for row in shown.select(columns).rows()]
     if shown.height < windows.height:
         rows.insert(2, ["..."] * len(columns))
     return (
         f"## Windows\n{windows.height} windows, each tested on sessions that its models had not"
-        f" seen.{apart}\n\n" + _table([c.replace("_", " ") for c in columns], rows)
+        f" seen.{apart}\n\n" + table([c.replace("_", " ") for c in columns], rows)
     )
 
 
@@ -196,31 +173,6 @@ def _skill(tables: TrainingTables, ensemble: str) -> str:
     return "\n\n".join(parts)
 
 
-def skill_table(scores: pl.DataFrame, title: str, named_by: str) -> str:
-    """Return scores (``SCORE_SCHEMA``) as a small Markdown table.
-
-    The hit rate is that of every row: its coverage is 100 percent.
-    """
-    columns = (title, "rank IC", "interval", "IC", "Brier", "log loss", "ECE")
-    last = ("right, of all rows", "interval", "sessions")
-    rows = [
-        (
-            f"`{row[named_by]}`" if named_by == Score.ENGINE else row[named_by],
-            _signed(row[Score.RANK_IC]),
-            _interval(row[Score.RANK_IC_LOW], row[Score.RANK_IC_HIGH]),
-            _signed(row[Score.IC]),
-            _number(row[Score.BRIER]),
-            _number(row[Score.LOG_LOSS]),
-            _number(row[Score.ECE]),
-            _percent(row[Score.HIT_RATE]),
-            _percents(row[Score.HIT_RATE_LOW], row[Score.HIT_RATE_HIGH]),
-            f"{row[Score.SESSIONS]:,}",
-        )
-        for row in scores.iter_rows(named=True)
-    ]
-    return _table((*columns, *last), rows)
-
-
 def _members(tables: TrainingTables) -> str:
     found = tables.against_members
     if found.is_empty():
@@ -233,9 +185,9 @@ def _members(tables: TrainingTables) -> str:
         (
             row[Contrast.MEASURE].replace("_", " "),
             chosen[Choice(row[Contrast.CHOICE])],
-            f"`{row[Contrast.MEMBER]}`" if row[Contrast.MEMBER] else _DASH,
-            _signed(row[Contrast.DIFFERENCE]),
-            _interval(row[Contrast.LOW], row[Contrast.HIGH]),
+            f"`{row[Contrast.MEMBER]}`" if row[Contrast.MEMBER] else DASH,
+            show_signed(row[Contrast.DIFFERENCE]),
+            show_interval(row[Contrast.LOW], row[Contrast.HIGH]),
             row[Contrast.STANDING],
             f"{row[Contrast.SESSIONS]:,}",
         )
@@ -245,7 +197,7 @@ def _members(tables: TrainingTables) -> str:
     head = ("by", "held against", "member", "difference", "interval", "the ensemble is", "sessions")
     return (
         "## The ensemble beside its best member\nA positive difference is the ensemble's.\n\n"
-        + _table(head, rows)
+        + table(head, rows)
     )
 
 
@@ -253,13 +205,13 @@ def _calibration(tables: TrainingTables) -> str:
     if tables.calibration.is_empty():
         return ""
     rows = [
-        (r["stage"], _number(r["ece"]), _interval(r["low"], r["high"], _number))
+        (r["stage"], show_number(r["ece"]), show_interval(r["low"], r["high"], show_number))
         for r in tables.calibration.iter_rows(named=True)
     ]
     return (
         "## Calibration\nExpected calibration error of the ensemble: the mean distance of stated"
         " and observed shares, above zero by chance alone.\n\n"
-        + _table(("probabilities", "ECE", "interval"), rows)
+        + table(("probabilities", "ECE", "interval"), rows)
     )
 
 
@@ -275,66 +227,23 @@ def _coverage(tables: TrainingTables) -> str:
     )
 
 
-def coverage_table(accuracy: pl.DataFrame) -> str:
-    """Return accuracy against coverage as a small Markdown table."""
-    rows = [
-        (
-            _percent(row[Accuracy.SHARE]),
-            _number(row[Accuracy.CONFIDENCE], 3),
-            _percent(row[Accuracy.ACCURACY]),
-            _percents(row[Accuracy.LOW], row[Accuracy.HIGH]),
-            _percents(row[Accuracy.BAND_LOW], row[Accuracy.BAND_HIGH]),
-            f"{row[Accuracy.ROWS]:,}",
-            f"{row[Accuracy.SESSIONS]:,}",
-        )
-        for row in accuracy.iter_rows(named=True)
-        if row[Accuracy.COVERAGE] in _SHOWN_COVERAGES
-    ]
-    head = ("rows", "confidence from", "right", "interval", "band of all points", "n", "sessions")
-    return _table(head, rows)
-
-
-def tell_reached(reached: pl.DataFrame) -> list[str]:
-    """Return, for each level of accuracy, from which confidence on it holds, or that it never does.
-
-    Parameters
-    ----------
-    reached : pl.DataFrame
-        From :func:`models.confidence.coverage_at_accuracy`.
-    """
-    told: list[str] = []
-    for row in reached.iter_rows(named=True):
-        level = f"{row[Reached.LEVEL]:.0%}"
-        if row[Reached.VERDICT] == Verdict.NEVER:
-            told.append(f"{level}: never, at this evidence.")
-            continue
-        told.append(
-            f"{level}: from confidence {row[Reached.CONFIDENCE]:.3f} on, which"
-            f" {_percent(row[Reached.SHARE])} of rows reach"
-            f" ({_percents(row[Reached.SHARE_LOW], row[Reached.SHARE_HIGH])}); there"
-            f" {_percent(row[Reached.ACCURACY])} were right (band of all points"
-            f" {_percents(row[Reached.BAND_LOW], row[Reached.BAND_HIGH])})."
-        )
-    return told
-
-
 def _sets(tables: TrainingTables, ensemble: str) -> str:
     mine = tables.sets.filter(pl.col(SetScore.ENGINE) == ensemble)
     if mine.is_empty():
         return ""
     row = mine.row(0, named=True)
     alone = (
-        f" {_percent(row[SetScore.SINGLE])} of the sets are one class alone, right in"
-        f" {_percent(row[SetScore.SINGLE_COVERED])} of those cases"
-        f" ({_percents(row[SetScore.SINGLE_COVERED_LOW], row[SetScore.SINGLE_COVERED_HIGH])})."
+        f" {show_percent(row[SetScore.SINGLE])} of the sets are one class alone, right in"
+        f" {show_percent(row[SetScore.SINGLE_COVERED])} of those cases"
+        f" ({show_percents(row[SetScore.SINGLE_COVERED_LOW], row[SetScore.SINGLE_COVERED_HIGH])})."
         if row[SetScore.SINGLE]
         else " No set is one class alone: the classes cannot be told apart at this coverage."
     )
     return (
         "## Prediction sets\nConformal sets at a declared coverage of"
         f" {row[SetScore.DECLARED]:.0%}, from past outcomes alone, held what happened in"
-        f" {_percent(row[SetScore.COVERED])} of {int(row[SetScore.ROWS]):,} rows"
-        f" ({_percents(row[SetScore.COVERED_LOW], row[SetScore.COVERED_HIGH])}).{alone}"
+        f" {show_percent(row[SetScore.COVERED])} of {int(row[SetScore.ROWS]):,} rows"
+        f" ({show_percents(row[SetScore.COVERED_LOW], row[SetScore.COVERED_HIGH])}).{alone}"
     )
 
 
@@ -356,7 +265,7 @@ def _features(tables: TrainingTables) -> str:
     ]
     return (
         "## What moves the forecasts\nShare of the mean absolute contribution on the newest"
-        " rows.\n\n" + _table(("family", f"the first {_TOP_FEATURES} features"), rows)
+        " rows.\n\n" + table(("family", f"the first {_TOP_FEATURES} features"), rows)
     )
 
 
@@ -390,45 +299,6 @@ def _rollback(horizon: Horizon, models: Sequence[FittedModel]) -> str:
     family = models[0].family.name if models else "FAMILY"
     return (
         f"## Going back\n`isobar models rollback --horizon {horizon.name} --family {family}"
-        ' --reason "..."` brings back the champion before the present one, family by family. `isobar models'
-        f" history --horizon {horizon.name}` shows what served when."
+        ' --reason "..."` brings back the champion before the present one, family by family.'
+        f" `isobar models history --horizon {horizon.name}` shows what served when."
     )
-
-
-def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    names = list(head)
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return _DASH
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else _DASH
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}" if math.isfinite(value) else _DASH
-
-
-def _interval(low: float, high: float, show: Callable[[float], str] = _signed) -> str:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return _DASH
-    return f"{show(low)} to {show(high)}"
-
-
-def _percent(value: float | None) -> str:
-    return f"{value:.1%}" if value is not None and math.isfinite(value) else _DASH
-
-
-def _percents(low: float, high: float) -> str:
-    return _interval(low, high, _percent)

@@ -55,7 +55,7 @@ class StoredModel:
     rule : mapping
         Neutral band and how training rows were weighted.
     metrics : mapping
-        Of the run that trained it.
+        Of the run that trained it, over all; those by window and regime are in its report.
     """
 
     family: str
@@ -69,6 +69,26 @@ class StoredModel:
     rows: int
     rule: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class StoredCard:
+    """The model card of a training.
+
+    Attributes
+    ----------
+    horizon, run_id : str
+        Whose it is.
+    trained_at : datetime
+        UTC; when the run began to be stored.
+    text : str
+        Markdown.
+    """
+
+    horizon: str
+    run_id: str
+    trained_at: dt.datetime
+    text: str
 
 
 @dataclass(frozen=True)
@@ -181,7 +201,7 @@ class RegistryStore:
         now = standing(self.events(registered))
         found = self._client.search_model_versions(f"name='{registered.name}'")
         metrics = {
-            run_id: dict(self._client.get_run(run_id).data.metrics)
+            run_id: _overall(self._client.get_run(run_id).data.metrics)
             for run_id in {v.run_id for v in found if v.run_id}
         }
         return [
@@ -298,6 +318,10 @@ def _to_stored(version: Any, role: str, metrics: Mapping[str, float]) -> StoredM
         rule=orjson.loads(tags.get("rule", "{}")),
         metrics=metrics,
     )
+
+
+def _overall(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if "/" not in k}
 
 
 def _role(now: Standing, number: int) -> str:

@@ -11,15 +11,10 @@ import orjson
 import polars as pl
 
 from market.horizons import Horizon
+from models.card_tables import coverage_table, skill_table, tell_reached, tell_skill
 from models.ensemble_report import ENSEMBLE
 from models.fit import FittedModel
-from models.model_card import (
-    coverage_table,
-    skill_table,
-    tell_reached,
-    tell_skill,
-    write_card,
-)
+from models.model_card import write_card
 from models.pictures import as_markdown, draw_training
 from models.provenance import Provenance
 from models.session_scores import MEASURES, Grouping, Score
