@@ -16,7 +16,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import mlflow
-from mlflow.artifacts import download_artifacts, load_text
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from market.errors import ModelError
@@ -155,7 +155,9 @@ class RunStore:
             )
         found = str(run.info.run_id)
         try:
-            text = load_text(artifact_uri=f"runs:/{found}/{CARD}")
+            # By its place: MLflow draws progress bars for what it finds by the run.
+            path = download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{CARD}")
+            text = Path(path).read_text(encoding="utf-8")
         except (MlflowException, OSError) as error:
             raise ModelError(
                 f"the model card of run {found} cannot be read ({error})",
