@@ -34,9 +34,10 @@ def tell_skill(overall: Mapping[str, float] | None) -> str:
     if overall is None:
         return "**Skill cannot be judged:** no outcome of an out-of-sample forecast is known yet."
     low, high = overall[Score.RANK_IC_LOW], overall[Score.RANK_IC_HIGH]
-    sessions = f"{overall[Score.SESSIONS]:,} sessions"
+    count = int(overall[Score.SESSIONS])
+    sessions = "one session" if count == 1 else f"{count:,} sessions"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return f"**Skill cannot be judged:** {sessions} with outcomes are too few for an interval."
+        return f"**Skill cannot be judged:** {sessions} with outcomes, too few for an interval."
     found = (
         f"the ensemble's mean rank IC is {show_signed(overall[Score.RANK_IC])}, its 95 percent"
         f" interval {show_interval(low, high)}, over {sessions} out of sample"

@@ -76,8 +76,21 @@ def windows_of(predictions: pl.DataFrame, families: Sequence[str]) -> pl.DataFra
     -------
     pl.DataFrame
         ``WINDOW_SCHEMA``, with nulls for what predictions do not show.
+
+    Raises
+    ------
+    ModelError
+        When none of the families has a prediction.
     """
-    first = next((f for f in families if f in set(predictions[Prediction.ENGINE])), None)
+    there = set(predictions[Prediction.ENGINE])
+    first = next((f for f in families if f in there), None)
+    if first is None:
+        raise ModelError(
+            "no model's predictions show the windows",
+            got=", ".join(sorted(there)) or "no prediction",
+            allowed=f"predictions of {', '.join(families) or 'a family'}",
+            remedy="give the predictions of the training that made these models",
+        )
     spans = (
         predictions.filter(pl.col(Prediction.ENGINE) == first)
         .group_by(Prediction.MODEL_VERSION)

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from market.horizons import find_horizon
 from models.conformal import conformal_walk_forward
 from models.ensemble_report import ensemble_against_members
 from models.model_card import tell_skill
@@ -211,3 +212,25 @@ def test_the_ensemble_beside_its_best_member_is_told() -> None:
     assert made.tables.against_members.equals(wanted)
     row = wanted.filter(measure="rank_ic", choice="earlier").row(0, named=True)
     assert f"| {row['standing']} | {row['sessions']} |" in made.card
+
+
+@pytest.mark.parametrize(
+    ("sessions", "symbols", "horizon"), [(1, 3, "1d"), (3, 2, "1d"), (30, 5, "1M")]
+)
+def test_a_short_history_is_reported_without_intervals(sessions, symbols, horizon) -> None:
+    predictions, outcomes = engines(0.3, sessions=sessions, symbols=symbols, horizon=horizon)
+    made = report_training(
+        predictions,
+        outcomes,
+        regimes=regimes(predictions),
+        models=fitted(*FAMILIES),
+        horizon=find_horizon(horizon),
+        provenance=PROVENANCE,
+        as_of=LATER,
+        draws=50,
+    )
+    assert "too few for an interval" in opening(made.card)
+    assert "never, at this evidence" in made.card
+    assert "log_loss_ensemble" in made.metrics
+    assert "rank_ic_low_ensemble" not in made.metrics
+    assert made.files()

@@ -59,6 +59,15 @@ def test_other_windows_are_refused() -> None:
     shifted = windows.with_columns(pl.col("test_from", "test_to") + dt.timedelta(days=7))
     with pytest.raises(ModelError, match="lies in no window"):
         versions_by_window(predictions, shifted, ["linear"])
+    with pytest.raises(ModelError, match="lies in no window"):
+        versions_by_window(predictions, windows.head(3), ["linear"])
     wide = windows.head(1).with_columns(test_to=pl.lit(windows["test_to"].max()))
     with pytest.raises(ModelError, match="windows do not fit the predictions"):
         versions_by_window(predictions, wide, ["linear"])
+
+
+def test_blends_alone_show_no_windows() -> None:
+    predictions, _ = engines()
+    blend = predictions.filter(engine="ensemble")
+    with pytest.raises(ModelError, match=r"no model's predictions.*ensemble"):
+        windows_of(blend, ["linear"])
