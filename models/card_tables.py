@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -17,17 +18,18 @@ _SHOWN_COVERAGES = (0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 DASH = "–"
 
 
-def tell_skill(overall: Mapping[str, float] | None) -> str:
+def tell_skill(overall: Mapping[str, Any] | None) -> str:
     """Return in one or two sentences whether out-of-sample skill is shown.
 
     Parameters
     ----------
     overall : mapping or None
-        The ensemble's row of ``SCORE_SCHEMA`` over all; ``None`` where no outcome is known.
+        An engine's row of ``SCORE_SCHEMA`` over all; ``None`` where no outcome is known.
 
     Examples
     --------
-    >>> row = {"rank_ic": 0.01, "rank_ic_low": -0.01, "rank_ic_high": 0.03, "sessions": 250}
+    >>> row = {"engine": "ensemble", "sessions": 250,
+    ...     "rank_ic": 0.01, "rank_ic_low": -0.01, "rank_ic_high": 0.03}
     >>> tell_skill(row)[:22]
     '**No skill is shown.**'
     """
@@ -39,8 +41,8 @@ def tell_skill(overall: Mapping[str, float] | None) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"**Skill cannot be judged:** {sessions} with outcomes, too few for an interval."
     found = (
-        f"the ensemble's mean rank IC is {show_signed(overall[Score.RANK_IC])}, its 95 percent"
-        f" interval {show_interval(low, high)}, over {sessions} out of sample"
+        f"the mean rank IC of `{overall[Score.ENGINE]}` is {show_signed(overall[Score.RANK_IC])},"
+        f" its 95 percent interval {show_interval(low, high)}, over {sessions} out of sample"
     )
     if low > 0.0:
         return (

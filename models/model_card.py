@@ -70,7 +70,7 @@ def write_card(
     """
     parts = (
         f"# Model card: {horizon.name}",
-        tell_skill(tables.overall(ensemble)),
+        tell_opening(tables, ensemble),
         _forecasts(horizon, provenance, ensemble),
         _data(predictions, models, provenance, as_of),
         _families(models),
@@ -87,6 +87,16 @@ def write_card(
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
+def tell_opening(tables: TrainingTables, ensemble: str) -> str:
+    """Return whether skill is shown: of the ensemble, or where there is none, of each engine."""
+    overall = tables.overall(ensemble)
+    if overall is not None or tables.scores.is_empty():
+        return tell_skill(overall)
+    every = tables.grouped(Grouping.ALL).iter_rows(named=True)
+    told = (f"- `{row[Score.ENGINE]}`: {tell_skill(row)}" for row in every)
+    return "There is no ensemble; engine by engine:\n\n" + "\n".join(told)
+
+
 def _forecasts(horizon: Horizon, provenance: Provenance, ensemble: str) -> str:
     bars = "one bar" if horizon.steps == 1 else f"{horizon.steps} bars"
     return (
@@ -94,8 +104,8 @@ def _forecasts(horizon: Horizon, provenance: Provenance, ensemble: str) -> str:
         f"The return of a US stock over {horizon.name} ({bars} of {horizon.timeframe.value}) in"
         " excess of the mean of all symbols at the same time: its expectation in basis points, and"
         " the probabilities of short, neutral and long. Neutral is an excess return within"
-        f" {provenance.band_bps:g} basis points either way. Signals are made of the engine"
-        f" `{ensemble}`; every family is an engine of its own."
+        f" {provenance.band_bps:g} basis points either way. Every family is an engine; signals are"
+        f" made of the engine `{ensemble}`."
     )
 
 

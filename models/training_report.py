@@ -11,14 +11,13 @@ import orjson
 import polars as pl
 
 from market.horizons import Horizon
-from models.card_tables import coverage_table, skill_table, tell_reached, tell_skill
+from models.card_tables import coverage_table, skill_table, tell_reached
 from models.ensemble_report import ENSEMBLE
 from models.fit import FittedModel
-from models.model_card import write_card
+from models.model_card import tell_opening, write_card
 from models.pictures import as_markdown, draw_training
 from models.provenance import Provenance
 from models.session_scores import MEASURES, Grouping, Score
-from models.spec import Sample
 from models.training_tables import SetScore, TrainingTables, tabulate_training
 
 CARD = "model_card.md"
@@ -124,7 +123,7 @@ def report_training(
     horizon: Horizon,
     provenance: Provenance,
     as_of: dt.datetime,
-    sample: Sample | None = None,
+    importances: pl.DataFrame | None = None,
     windows: pl.DataFrame | None = None,
     ensemble: str = ENSEMBLE,
     draws: int = 1000,
@@ -149,12 +148,14 @@ def report_training(
         What was read.
     as_of : datetime
         Aware; when the training happened. Outcomes known later are not looked at.
-    sample : Sample, optional
-        Rows for the importances, from :func:`models.importances.newest_sample`; none without.
+    importances : pl.DataFrame, optional
+        From :func:`models.importances.importance_table`, of models with other features one
+        below the other.
     windows : pl.DataFrame, optional
         From :func:`models.windows.describe_windows`; when absent, as predictions show them.
     ensemble : str
-        The engine that signals are made of.
+        The engine that signals are made of. Without predictions of it, as of challengers, the
+        engines are told of one by one.
     draws : int
         Resamples of every interval.
 
@@ -173,7 +174,7 @@ def report_training(
         outcomes,
         regimes,
         models,
-        sample=sample,
+        importances=importances,
         windows=windows,
         ensemble=ensemble,
         as_of=as_of,
@@ -201,7 +202,7 @@ def training_metadata(report: TrainingReport) -> dict[str, str]:
     with where 60, 65 and 70 percent are reached, and the pictures.
     """
     tables = report.tables
-    shown = {"skill": tell_skill(tables.overall(report.ensemble))}
+    shown = {"skill": tell_opening(tables, report.ensemble)}
     if tables.scores.height:
         shown["skill by engine"] = skill_table(tables.grouped(Grouping.ALL), "engine", Score.ENGINE)
         mine = tables.grouped(Grouping.REGIME).filter(pl.col(Score.ENGINE) == report.ensemble)

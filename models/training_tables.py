@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import polars as pl
 
@@ -19,7 +19,7 @@ from models.conformal import SetColumn, conformal_walk_forward
 from models.ensemble_report import CONTRAST_SCHEMA, ensemble_against_members
 from models.fit import FittedModel
 from models.forecast import RAW_COLUMNS, Prediction, as_forecast
-from models.importances import IMPORTANCE_SCHEMA, importance_table
+from models.importances import IMPORTANCE_SCHEMA
 from models.outcomes import Outcome, join_outcomes
 from models.scores import expected_calibration_error
 from models.session_bootstrap import share_intervals
@@ -30,7 +30,6 @@ from models.session_scores import (
     attach_groups,
     score_engine,
 )
-from models.spec import Sample
 from models.windows import versions_by_window, windows_of
 
 SET_COVERAGE = 0.8
@@ -120,7 +119,7 @@ class TrainingTables:
         """Return the scores of one grouping."""
         return self.scores.filter(pl.col(Score.GROUPING) == grouping.value)
 
-    def overall(self, engine: str) -> dict[str, float] | None:
+    def overall(self, engine: str) -> dict[str, Any] | None:
         """Return an engine's scores over all, or ``None`` where no outcome of it is known."""
         row = self.grouped(Grouping.ALL).filter(pl.col(Score.ENGINE) == engine)
         return row.row(0, named=True) if row.height else None
@@ -141,7 +140,7 @@ def tabulate_training(
     regimes: pl.DataFrame,
     models: Sequence[FittedModel],
     *,
-    sample: Sample | None,
+    importances: pl.DataFrame | None,
     windows: pl.DataFrame | None,
     ensemble: str,
     as_of: dt.datetime,
@@ -167,7 +166,7 @@ def tabulate_training(
         by_session=_concat([s.by_session for s in scored], _BY_SESSION),
         windows=spans,
         versions=versions_by_window(predictions, spans, families),
-        importances=_importances(models, sample),
+        importances=pl.DataFrame(schema=IMPORTANCE_SCHEMA) if importances is None else importances,
         reliability=_reliability(blended, outcomes, **how),
         calibration=_calibration(blended, outcomes, **how),
         accuracy=accuracy,
@@ -265,12 +264,6 @@ def _with_known_outcome(
 
 def _concat(parts: list[pl.DataFrame], schema: pl.Schema) -> pl.DataFrame:
     return pl.concat(parts) if parts else pl.DataFrame(schema=schema)
-
-
-def _importances(models: Sequence[FittedModel], sample: Sample | None) -> pl.DataFrame:
-    if sample is None:
-        return pl.DataFrame(schema=IMPORTANCE_SCHEMA)
-    return importance_table(models, sample)
 
 
 def _accuracy(

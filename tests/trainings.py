@@ -11,7 +11,7 @@ import polars as pl
 from market.horizons import find_horizon
 from models.fit import FittedModel, fit_model
 from models.forecast import keep_raw
-from models.importances import newest_sample
+from models.importances import importance_table, newest_sample
 from models.provenance import Provenance
 from models.registry import FAMILIES
 from models.training_report import TrainingReport, report_training
@@ -80,14 +80,15 @@ def report(
     skill: float = 0.0, as_of: dt.datetime = LATER, sessions: int = 200, rows: int = 200
 ) -> TrainingReport:
     predictions, outcomes = engines(skill, sessions=sessions)
+    models = fitted("lightgbm", "linear", rows=rows)
     return report_training(
         predictions,
         outcomes,
         regimes=regimes(predictions),
-        models=fitted("lightgbm", "linear", rows=rows),
+        models=models,
         horizon=HORIZON,
         provenance=PROVENANCE,
         as_of=as_of,
-        sample=newest_sample(dataset_of(market()), 60),
+        importances=importance_table(models, newest_sample(dataset_of(market()), 60)),
         draws=200,
     )

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from market.horizons import find_horizon
+from models.card_tables import tell_skill
 from models.conformal import conformal_walk_forward
 from models.ensemble_report import ensemble_against_members
-from models.model_card import tell_skill
 from models.training_report import report_training, training_metadata
 from models.training_tables import score_sets
 from tests.forecasts import LATER
@@ -51,7 +51,7 @@ def test_the_card_begins_with_whether_skill_is_shown() -> None:
 )
 def test_what_is_told_of_an_interval(low: float, high: float, told: str) -> None:
     row = {"rank_ic": 0.0, "rank_ic_low": low, "rank_ic_high": high, "sessions": 9}
-    assert told in tell_skill(row)
+    assert told in tell_skill(row | {"engine": "ensemble"})
 
 
 def test_accuracy_is_told_with_coverage_and_interval_or_as_never() -> None:
@@ -116,7 +116,12 @@ def test_a_training_without_an_ensemble_has_figures_of_its_engines() -> None:
         as_of=LATER,
         draws=50,
     )
-    assert "cannot be judged" in opening(made.card)
+    told = made.card.splitlines()[2:6]
+    assert told[0].startswith("There is no ensemble")
+    for line, engine in zip(told[2:], FAMILIES, strict=True):
+        low = made.tables.overall(engine)["rank_ic_low"]
+        assert line.startswith(f"- `{engine}`: **Some skill is shown:**")
+        assert f"{low:+.4f} to" in line
     assert "rank_ic_linear" in made.metrics
     assert "accuracy" not in made.pictures
 
