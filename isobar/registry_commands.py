@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 import polars as pl
 import typer
+from rich.markdown import Markdown
 
 from isobar import output
 from isobar.arguments import Horizons, JsonFlag, read_horizons, usage
@@ -77,6 +78,26 @@ def show_history(horizon: Horizons = None, as_json: JsonFlag = False) -> None:
     shown = told.select("horizon", "family", "at", "step", "number", "previous", "reason")
     columns = ("horizon", "family", "since", "what", "no", "before", "why")
     output.out.print(output.table(f"{told.height} changes", columns, shown.rows()))
+
+
+@models_app.command("card")
+def show_card(
+    horizon: OneHorizon,
+    family: Annotated[
+        str, typer.Option("--family", help="Of the training that made its champion.")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the model card of the newest training: skill, calibration, accuracy, limits."""
+    settings = load_settings()
+    (row,) = read_horizons([horizon], settings)
+    name = usage(lambda: find_family(family)).name if family else None
+    card = Stores(settings).tracker.card(row.name, name)
+    if as_json:
+        output.print_json(asdict(card))
+        return
+    output.out.print(Markdown(card.text))
+    output.out.print(f"MLflow run {card.run_id}, stored {output.show(card.trained_at)}")
 
 
 @models_app.command("promote")

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from market.errors import ModelError
+from models.evaluation import Vector
 from models.judged import equal_bins, judge
 from models.outcomes import CLASSES, Outcome
 from models.session_bootstrap import share_intervals
@@ -188,12 +189,8 @@ def accuracy_against_coverage(
             remedy="leave them out for the default",
         )
     judged = judge(predictions, outcomes, as_of=as_of, with_returns=True)
-    short, long = judged.probabilities[:, 0], judged.probabilities[:, 2]
-    larger, either = np.maximum(short, long), short + long
-    confidence = np.where(either > 0.0, larger / np.where(either > 0.0, either, 1.0), 0.5)
-    confidence = confidence if conditional else larger
-    came = np.sign(judged.frame[Outcome.EXCESS_RETURN].to_numpy())
-    hit = 0.5 + 0.5 * np.sign(long - short) * came
+    returns = judged.frame[Outcome.EXCESS_RETURN].to_numpy()
+    confidence, hit = directions(judged.probabilities, returns, conditional=conditional)
     at = np.ceil(grid * len(confidence)).astype(np.int64) - 1
     thresholds = np.sort(confidence)[::-1][at]
     # The first row of the table that a prediction belongs to; it belongs to all that follow.
@@ -220,6 +217,40 @@ def accuracy_against_coverage(
             Accuracy.BAND_HIGH: np.clip(right.band_high, 0.0, 1.0),
         }
     )
+
+
+def directions(
+    probabilities: Vector, returns: Vector, *, conditional: bool = True
+) -> tuple[Vector, Vector]:
+    """Return how confident each row is of its direction, and whether that was right.
+
+    Parameters
+    ----------
+    probabilities : (n, 3) float64
+        Short, neutral, long.
+    returns : (n,) float64
+        Excess returns.
+    conditional : bool
+        See :func:`accuracy_against_coverage`.
+
+    Returns
+    -------
+    tuple of (n,) float64
+        Confidence; and 1 where the direction is the sign of the return, 0 where it is not, one
+        half where there is no direction or the return is 0.
+
+    Examples
+    --------
+    >>> sure, torn = [0.1, 0.3, 0.6], [0.4, 0.2, 0.4]
+    >>> confidence, hit = directions(np.array([sure, torn]), np.array([0.01, 0.01]))
+    >>> confidence.round(3).tolist(), hit.tolist()
+    ([0.857, 0.5], [1.0, 0.5])
+    """
+    short, long = probabilities[:, 0], probabilities[:, 2]
+    larger, either = np.maximum(short, long), short + long
+    confidence = np.where(either > 0.0, larger / np.where(either > 0.0, either, 1.0), 0.5)
+    hit = 0.5 + 0.5 * np.sign(long - short) * np.sign(returns)
+    return (confidence if conditional else larger), hit
 
 
 def coverage_at_accuracy(table: pl.DataFrame, levels: Sequence[float] = LEVELS) -> pl.DataFrame:

@@ -59,7 +59,7 @@ class StoredModel:
     feature_names : tuple of str
         What it learned from.
     metrics : mapping
-        Of the run that trained it.
+        Of the run that trained it, over all; those by window and regime are in its report.
     """
 
     family: str
@@ -75,6 +75,26 @@ class StoredModel:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     params: Params = field(default_factory=dict[str, float | int | str | bool])
     feature_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredCard:
+    """The model card of a training.
+
+    Attributes
+    ----------
+    horizon, run_id : str
+        Whose it is.
+    trained_at : datetime
+        UTC; when the run began to be stored.
+    text : str
+        Markdown.
+    """
+
+    horizon: str
+    run_id: str
+    trained_at: dt.datetime
+    text: str
 
 
 @dataclass(frozen=True)
@@ -187,7 +207,7 @@ class RegistryStore:
         now = standing(self.events(registered))
         found = self._client.search_model_versions(f"name='{registered.name}'")
         metrics = {
-            run_id: dict(self._client.get_run(run_id).data.metrics)
+            run_id: _overall(self._client.get_run(run_id).data.metrics)
             for run_id in {v.run_id for v in found if v.run_id}
         }
         return [
@@ -306,6 +326,10 @@ def _to_stored(version: Any, role: str, metrics: Mapping[str, float]) -> StoredM
         params=orjson.loads(tags["params"]),
         feature_names=tuple(orjson.loads(tags["feature_names"])),
     )
+
+
+def _overall(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if "/" not in k}
 
 
 def _role(now: Standing, number: int) -> str:

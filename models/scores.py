@@ -50,7 +50,7 @@ def brier(
         See :func:`models.judged.judge`.
     """
     judged = judge(predictions, outcomes, as_of=as_of)
-    return _estimate(judged, _brier_rows(judged), seed=seed, block=block, draws=draws)
+    return _estimate(judged, brier_rows(judged), seed=seed, block=block, draws=draws)
 
 
 def log_loss(
@@ -68,7 +68,7 @@ def log_loss(
     third gives 1.0986.
     """
     judged = judge(predictions, outcomes, as_of=as_of)
-    return _estimate(judged, _log_rows(judged), seed=seed, block=block, draws=draws)
+    return _estimate(judged, log_rows(judged), seed=seed, block=block, draws=draws)
 
 
 def session_losses(
@@ -90,8 +90,8 @@ def session_losses(
     return (
         judged.frame.select(
             Prediction.SESSION,
-            pl.Series("log_loss", _log_rows(judged)),
-            pl.Series("brier", _brier_rows(judged)),
+            pl.Series("log_loss", log_rows(judged)),
+            pl.Series("brier", brier_rows(judged)),
         )
         .group_by(Prediction.SESSION, maintain_order=True)
         .agg(pl.len().alias("rows"), pl.col("log_loss").mean(), pl.col("brier").mean())
@@ -141,12 +141,14 @@ def expected_calibration_error(
     return Estimate(error, max(0.0, error - noise), error + noise, judged.sessions)
 
 
-def _brier_rows(judged: Judged) -> Vector:
+def brier_rows(judged: Judged) -> Vector:
+    """Return the Brier score of each row."""
     happened = np.eye(len(CLASSES))[judged.classes]
     return ((judged.probabilities - happened) ** 2).sum(axis=1)
 
 
-def _log_rows(judged: Judged) -> Vector:
+def log_rows(judged: Judged) -> Vector:
+    """Return the negative log-probability of what happened, of each row."""
     chosen = judged.probabilities[np.arange(len(judged.classes)), judged.classes]
     return -np.log(np.maximum(chosen, SMALLEST))
 

@@ -1,46 +1,35 @@
 """The one door to MLflow: runs, stored models, champions and challengers.
 
-Models are stored in their libraries' native flavours (scikit-learn's as skops), never pickled.
 A registered model version carries what is needed to use it as tags, so that a champion is
-restored from the registry alone. Its files are loaded only where they are, to the bit, the files
-that were stored.
+restored from the registry alone. How runs and files are kept is in :mod:`models.run_store`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
-import mlflow
 import orjson
 import polars as pl
-from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
 from models.fit import FittedModel
 from models.recipe import recipe_of
-from models.registry import find_family
 from models.registry_store import (
     CHAMPION,
-    PREFIX,
     Change,
     Contest,
     RegistryStore,
+    StoredCard,
     StoredModel,
-    digest_files,
-    from_tags,
     registered_name,
-    to_tags,
 )
+from models.run_store import RunStore
 from models.sequential import SequentialTest
 from models.succession import (
     HISTORY_SCHEMA,
@@ -53,16 +42,9 @@ from models.succession import (
     standing,
     standing_at,
 )
+from models.training_report import TrainingReport
 
 __all__ = ["CHAMPION", "Tracker"]
-
-# Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
-# trees, whose numbers the library does not check against their bounds.
-_TRUSTED = (
-    "numpy.dtype",
-    "sklearn.tree._tree.Tree",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-)
 
 
 class Tracker:
@@ -80,10 +62,9 @@ class Tracker:
         # MLflow reports each migration of its own store, which says nothing to our reader.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self._uri = uri
-        self._artifacts = artifact_root
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._registry = RegistryStore(self._client)
+        self._runs = RunStore(self._client, uri, artifact_root)
 
     def log_training(
         self,
@@ -96,6 +77,7 @@ class Tracker:
         now: dt.datetime | None = None,
         features: Collection[str] | None = None,
         as_challenger: bool | None = None,
+        report: TrainingReport | None = None,
     ) -> str:
         """Log one training run, store its models and make them champions or challengers.
 
@@ -117,6 +99,9 @@ class Tracker:
             never replaced on a guess.
         as_challenger : bool, optional
             Decides by hand what the models become.
+        report : TrainingReport, optional
+            What is told of the training; its metrics, tags and files go with the run. Where a
+            name is given twice, ``metrics`` and ``tags`` hold.
 
         Returns
         -------
@@ -129,75 +114,20 @@ class Tracker:
             When the tracking store refuses; the champions stay as they were.
         """
         try:
-            run_id, stored = self._log(horizon, models, params, metrics, tags)
+            run_id, stored = self._runs.log(
+                horizon, models, params=params, metrics=metrics, tags=tags, report=report
+            )
             changes = [
                 self._after_training(m, number, now, features, as_challenger)
                 for m, number in stored
             ]
             self._commit(changes)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             raise ModelError(
-                f"MLflow did not store the training run of {horizon} ({error.message})",
+                f"MLflow did not store the training run of {horizon} ({error})",
                 remedy="check the tracking store; the previous champions keep serving",
             ) from error
         return run_id
-
-    def _log(
-        self,
-        horizon: str,
-        models: Sequence[FittedModel],
-        params: Mapping[str, object],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-    ) -> tuple[str, list[tuple[FittedModel, int]]]:
-        self._connect()
-        experiment = f"{PREFIX}-{horizon}"
-        if self._client.get_experiment_by_name(experiment) is None:
-            self._client.create_experiment(experiment, f"{self._artifacts}/{experiment}")
-        mlflow.set_experiment(experiment)
-        with mlflow.start_run() as run:
-            mlflow.log_params(dict(params))
-            mlflow.log_metrics({k: v for k, v in metrics.items() if v == v})
-            mlflow.set_tags(dict(tags))
-            stored = [(m, self._store(m)) for m in models]
-        run_id = str(run.info.run_id)
-        return run_id, [(m, self._register(m, uri, run_id)) for m, uri in stored]
-
-    def _connect(self) -> None:
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_registry_uri(self._uri)
-
-    def _store(self, model: FittedModel) -> str:
-        flavour = _flavour(model.family.flavour)
-        native = model.forecaster.native()
-        extra: dict[str, Any] = {}
-        if model.family.flavour == "sklearn":
-            extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
-        if model.family.flavour == "xgboost":
-            extra["model_format"] = "ubj"
-        if model.family.flavour == "pytorch":
-            # The program that runs, not the object: its graph is traced on an example.
-            extra |= {"serialization_format": "pt2", "input_example": native.example()}
-        info = flavour.log_model(
-            native,
-            name=model.family.name,
-            pip_requirements=["isobar-quant"],
-            **extra,
-        )
-        return str(info.model_uri)
-
-    def _register(self, model: FittedModel, uri: str, run_id: str) -> int:
-        name = registered_name(model.horizon, model.family.name)
-        try:
-            self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        digest = digest_files(Path(download_artifacts(artifact_uri=uri)))
-        version = self._client.create_model_version(
-            name, source=uri, run_id=run_id, tags=to_tags(model, digest)
-        )
-        return int(version.version)
 
     def _after_training(
         self,
@@ -256,17 +186,38 @@ class Tracker:
 
     def is_trained_on(self, horizon: str, dataset_version: str, config_hash: str) -> bool:
         """Say whether the horizon's newest finished training saw this dataset and settings."""
-        experiment = self._client.get_experiment_by_name(f"{PREFIX}-{horizon}")
-        if experiment is None:
-            return False
-        runs = self._client.search_runs(
-            [experiment.experiment_id],
-            filter_string="attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
+        run = self._runs.newest(horizon)
         wanted = {"dataset_version": dataset_version, "config_hash": config_hash}
-        return bool(runs) and all(runs[0].data.tags.get(k) == v for k, v in wanted.items())
+        return run is not None and all(run.data.tags.get(k) == v for k, v in wanted.items())
+
+    def card(self, horizon: str, family: str | None = None) -> StoredCard:
+        """Return the model card of a horizon's newest training that has one.
+
+        Parameters
+        ----------
+        horizon : str
+            A row of the horizons table.
+        family : str, optional
+            The training that made this family's champion instead.
+
+        Raises
+        ------
+        ModelError
+            When there is no such training or champion, or no card.
+        """
+        if family is None:
+            return self._runs.card(horizon)
+        registered = self._registry.find(horizon, family)
+        champion = standing(self._registry.events(registered)).champion
+        if champion is None:
+            raise ModelError(
+                f"{registered.name} has no champion",
+                got="versions alone",
+                allowed="a champion",
+                remedy=f"run `isobar train --horizon {horizon}`",
+            )
+        version = self._client.get_model_version(registered.name, str(champion.number))
+        return self._runs.card(horizon, str(version.run_id))
 
     def champions(self, horizon: str, as_of: dt.datetime) -> list[FittedModel]:
         """Load the champions of a horizon as they were at ``as_of``.
@@ -287,7 +238,7 @@ class Tracker:
             known += [e.known_at for e in events]
             champion = standing_at(events, as_of).champion
             if champion is not None:
-                found.append(self._restore(registered.name, champion.number))
+                found.append(self._runs.restore(registered.name, champion.number))
         if not found:
             raise ModelError(
                 f"no champion for horizon {horizon} that was trained by {as_of.isoformat()}",
@@ -309,7 +260,7 @@ class Tracker:
         for registered in self._registry.families(horizon).values():
             challenger = standing_at(self._registry.events(registered), as_of).challenger
             if challenger is not None:
-                found.append(self._restore(registered.name, challenger.number))
+                found.append(self._runs.restore(registered.name, challenger.number))
         return sorted(found, key=lambda m: m.family.name)
 
     def promote(
@@ -353,7 +304,7 @@ class Tracker:
         events = self._registry.events(registered)
         event = decide(standing(events))
         # What cannot be loaded must not become champion.
-        self._restore(registered.name, event.number)
+        self._runs.restore(registered.name, event.number)
         try:
             self._commit([self._registry.change(registered.name, event, events)])
         except MlflowException as error:
@@ -398,27 +349,3 @@ class Tracker:
     def keep_test(self, horizon: str, family: str, test: SequentialTest) -> None:
         """Keep what the test of the present champion and challenger has seen."""
         self._registry.keep_test(self._registry.find(horizon, family), test)
-
-    def _restore(self, name: str, number: int) -> FittedModel:
-        self._connect()
-        version = self._client.get_model_version(name, str(number))
-        tags: dict[str, str] = version.tags
-        family = find_family(tags["family"])
-        try:
-            folder = download_artifacts(artifact_uri=version.source)
-            if digest_files(Path(folder)) != tags.get("files_sha256"):
-                raise ValueError("its files are not those that were stored")
-            native = _flavour(family.flavour).load_model(folder)
-        except (MlflowException, OSError, ValueError, RuntimeError, BadZipFile) as error:
-            raise ModelError(
-                f"the stored model {tags['version']} cannot be read ({error})",
-                got=f"version {number} of {name}",
-                allowed="the very files that were stored, by their SHA-256",
-                remedy="restore the artifact store from a backup, go back with `isobar models"
-                f" rollback --horizon {tags['horizon']} --family {family.name}`, or train again",
-            ) from error
-        return from_tags(tags, family, native)
-
-
-def _flavour(name: str) -> Any:
-    return importlib.import_module(f"mlflow.{name}")

@@ -37,6 +37,7 @@ COMMANDS = (
     "predictions",
     "models",
     "models list",
+    "models card",
     "models promote",
     "models rollback",
     "models history",

@@ -12,6 +12,7 @@ import pytest
 from market.errors import ModelError
 from models.fit import FittedModel, fit_model
 from models.registry import FAMILIES
+from models.run_store import RunStore
 from models.tracking import Tracker
 from tests.markets import dataset_of, market
 
@@ -114,7 +115,7 @@ def test_when_the_store_refuses_the_champion_stays(tracker: Tracker, monkeypatch
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("the disk is full")
 
-    monkeypatch.setattr(Tracker, "_store", refuse)
+    monkeypatch.setattr(RunStore, "_store", refuse)
     with pytest.raises(ModelError, match="the previous champions keep serving"):
         log(tracker, model(300))
     monkeypatch.undo()

@@ -1,0 +1,257 @@
+"""Pictures of a training, as PNG: a white card that reads in light and in dark pages.
+
+Dagster strips elements from Markdown and leaves images; MLflow shows PNG files.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from models.confidence import LEVELS, Accuracy, Reliability
+from models.importances import Importance
+from models.training_tables import Stage, TrainingTables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TOP_FEATURES = 25
+_DPI = 100
+_PALETTE = 64
+_INK, _FAINT = "#24292f", "#d0d7de"
+# Told apart by those who do not see all colours (Okabe and Ito 2008); the ensemble is the ink.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+_CLASS_NAMES = {-1: "short", 0: "neutral", 1: "long"}
+
+
+def draw_training(tables: TrainingTables, *, horizon: str, ensemble: str) -> dict[str, bytes]:
+    """Draw the pictures of a training.
+
+    Parameters
+    ----------
+    tables : TrainingTables
+        What is known about it.
+    horizon, ensemble : str
+        For the titles; whose line is the thick one.
+
+    Returns
+    -------
+    dict
+        Name to PNG: ``reliability``, ``accuracy``, ``rank_ic`` and ``importances``, each where
+        there is something to draw.
+    """
+    drawn: dict[str, bytes] = {}
+    if tables.reliability.height:
+        drawn["reliability"] = draw_reliability(tables.reliability, horizon)
+    if tables.accuracy.height:
+        drawn["accuracy"] = draw_accuracy(tables.accuracy, horizon)
+    if tables.by_session.height:
+        drawn["rank_ic"] = draw_rank_ic(tables.by_session, horizon, ensemble)
+    if tables.importances.height:
+        drawn["importances"] = draw_importances(tables.importances, horizon)
+    return drawn
+
+
+def draw_reliability(table: pl.DataFrame, horizon: str) -> bytes:
+    """Draw forecast against observed shares of each class, before and after calibration."""
+    figure, axes = _card(9.0, 3.7, columns=3)
+    figure.suptitle(f"{horizon}: stated and observed probability, 95 % intervals", color=_INK)
+    stages = [s for s in Stage if s.value in set(table["stage"])]
+    for axis, (outcome, name) in zip(axes, _CLASS_NAMES.items(), strict=True):
+        mine = table.filter(pl.col(Reliability.CLASS) == outcome)
+        seen = mine.select(Reliability.FORECAST, Reliability.OBSERVED).to_numpy()
+        low, high = _around(seen)
+        axis.plot([low, high], [low, high], color=_FAINT, linewidth=1.2, zorder=1)
+        for stage in stages:
+            part = mine.filter(pl.col("stage") == stage.value)
+            forecast, observed = part[Reliability.FORECAST], part[Reliability.OBSERVED]
+            calibrated = stage is Stage.CALIBRATED
+            axis.errorbar(
+                forecast,
+                observed,
+                yerr=_bars(part, Reliability.OBSERVED, Reliability.LOW, Reliability.HIGH),
+                color=_COLOURS[0] if calibrated else _COLOURS[1],
+                fmt="o-" if calibrated else "s--",
+                markersize=4,
+                linewidth=1.2,
+                elinewidth=0.8,
+                alpha=1.0 if calibrated else 0.75,
+                label="calibrated" if calibrated else "raw",
+            )
+        axis.set_title(name, fontsize=10, color=_INK)
+        axis.set_xlabel("stated")
+        axis.set_xlim(low, high)
+    axes[0].set_ylabel("observed")
+    _legend(figure, axes[0])
+    return _png(figure)
+
+
+def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
+    """Draw how often the direction is right among the most confident rows."""
+    figure, (axis,) = _card(7.0, 4.0)
+    share = table[Accuracy.SHARE].to_numpy()
+    axis.fill_between(
+        share,
+        table[Accuracy.BAND_LOW].to_numpy(),
+        table[Accuracy.BAND_HIGH].to_numpy(),
+        color=_COLOURS[0],
+        alpha=0.13,
+        linewidth=0,
+        label="all points at once, 95 %",
+    )
+    axis.fill_between(
+        share,
+        table[Accuracy.LOW].to_numpy(),
+        table[Accuracy.HIGH].to_numpy(),
+        color=_COLOURS[0],
+        alpha=0.30,
+        linewidth=0,
+        label="each point, 95 %",
+    )
+    accuracy = table[Accuracy.ACCURACY].to_numpy()
+    axis.plot(share, accuracy, "o-", color=_COLOURS[0], markersize=4, label="accuracy")
+    axis.axhline(0.5, color=_INK, linewidth=0.9)
+    for level in LEVELS:
+        axis.axhline(level, color=_COLOURS[1], linewidth=0.9, linestyle=":")
+    axis.set_xscale("log")
+    axis.set_xlim(max(0.9 * share.min(), 1e-4), 1.05)
+    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if t >= 0.9 * share.min()]
+    axis.set_xticks(ticks, [f"{t:.0%}" for t in ticks])
+    axis.minorticks_off()
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(0.0, min(bottom, 0.45)), min(1.0, max(top, 0.73)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.set_xlabel("share of rows, the most confident first")
+    axis.set_ylabel("direction right")
+    axis.set_title(f"{horizon}: accuracy against coverage (dotted: 60, 65, 70 %)", color=_INK)
+    _legend(figure, axis)
+    return _png(figure)
+
+
+def draw_rank_ic(by_session: pl.DataFrame, horizon: str, ensemble: str) -> bytes:
+    """Draw the sum of each engine's daily rank IC; a straight rise is steady skill."""
+    figure, (axis,) = _card(7.0, 4.0)
+    engines = sorted(by_session["engine"].unique(), key=lambda e: (e == ensemble, e))
+    colours = _colours([e for e in engines if e != ensemble])
+    for engine in engines:
+        mine = by_session.filter(pl.col("engine") == engine).sort("session")
+        axis.plot(
+            mine["session"].to_numpy(),
+            mine["rank_ic"].cum_sum().to_numpy(),
+            color=colours.get(engine, _INK),
+            linewidth=2.2 if engine == ensemble else 1.2,
+            label=engine,
+        )
+    axis.axhline(0.0, color=_INK, linewidth=0.9)
+    axis.set_ylabel("sum of daily rank IC")
+    axis.set_title(f"{horizon}: rank IC out of sample, summed up", color=_INK)
+    _legend(figure, axis)
+    _concise(axis)
+    return _png(figure)
+
+
+def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES) -> bytes:
+    """Draw the features that move forecasts most: a bar for the mean, a dot for each family."""
+    means = (
+        table.group_by(Importance.FEATURE)
+        .agg(pl.col(Importance.SHARE).mean())
+        .sort(Importance.SHARE, Importance.FEATURE, descending=[True, False])
+        .head(top)
+    )
+    names = means[Importance.FEATURE].to_list()
+    figure, (axis,) = _card(7.0, 1.4 + 0.21 * len(names))
+    places = np.arange(len(names))[::-1]
+    axis.barh(places, means[Importance.SHARE].to_numpy(), color=_FAINT, height=0.75)
+    engines = sorted(table[Importance.ENGINE].unique())
+    for engine, colour in _colours(engines).items():
+        share = dict(
+            table.filter(pl.col(Importance.ENGINE) == engine)
+            .select(Importance.FEATURE, Importance.SHARE)
+            .rows()
+        )
+        axis.plot([share[n] for n in names], places, "o", color=colour, ms=4.5, label=engine)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set_ylim(-0.7, len(names) - 0.3)
+    axis.set_xlim(left=0.0)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    axis.set_xlabel("share of mean absolute contribution; bar: mean over families")
+    title = f"{horizon}: the {len(names)} features that move forecasts most"
+    axis.set_title(title, color=_INK)
+    _legend(figure, axis)
+    return _png(figure)
+
+
+def as_markdown(name: str, png: bytes) -> str:
+    """Return a picture as Markdown with its bytes in it.
+
+    Examples
+    --------
+    >>> as_markdown("rank IC", b"abc")
+    '![rank IC](data:image/png;base64,YWJj)'
+    """
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _card(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    # Takes half a second to import, which reading a card need not wait.
+    from matplotlib.figure import Figure
+
+    # A figure by itself draws with Agg and is known to no global state.
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    axes: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axis in axes:
+        axis.set_facecolor("white")
+        axis.grid(color=_FAINT, linewidth=0.5, alpha=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8, colors=_INK)
+        axis.title.set_fontsize(11)
+    return figure, axes
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    # Outside the axes, where it lies on no line.
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Few colours suffice and make a third of the bytes; these stand in asset metadata.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    out = io.BytesIO()
+    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def _concise(axis: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _colours(engines: list[str]) -> dict[str, str]:
+    return {e: _COLOURS[k % len(_COLOURS)] for k, e in enumerate(engines)}
+
+
+def _around(seen: Any) -> tuple[float, float]:
+    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    pad = max(0.02, 0.08 * (high - low))
+    return max(0.0, low - pad), min(1.0, high + pad)
+
+
+def _bars(part: pl.DataFrame, middle: str, low: str, high: str) -> Any:
+    at = part[middle].to_numpy()
+    ends = np.stack([at - part[low].to_numpy(), part[high].to_numpy() - at])
+    return np.nan_to_num(np.maximum(ends, 0.0))

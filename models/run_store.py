@@ -1,0 +1,223 @@
+"""How training runs and models are kept in MLflow: runs, reports, files in native flavours.
+
+Behind the same door as :mod:`models.tracking`, which decides what becomes of a model; nothing
+else uses it. Models are stored in their libraries' native flavours (scikit-learn's as skops),
+never pickled, and loaded only where their files are, to the bit, those that were stored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import mlflow
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from market.errors import ModelError
+from models.fit import FittedModel
+from models.registry import find_family
+from models.registry_store import (
+    PREFIX,
+    StoredCard,
+    digest_files,
+    from_tags,
+    registered_name,
+    to_tags,
+)
+from models.training_report import CARD, TrainingReport
+
+_CARD_TAG = "model_card"
+
+# Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
+# trees, whose numbers the library does not check against their bounds.
+_TRUSTED = (
+    "numpy.dtype",
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+
+
+class RunStore:
+    """Keeps runs with their models and reports.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        Its errors pass through.
+    uri : str
+        Tracking store, ``sqlite:///...`` or a server's URL.
+    artifact_root : str
+        Where new experiments keep their files.
+    """
+
+    def __init__(self, client: Any, uri: str, artifact_root: str) -> None:
+        self._client = client
+        self._uri = uri
+        self._artifacts = artifact_root
+
+    def log(
+        self,
+        horizon: str,
+        models: Sequence[FittedModel],
+        *,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        report: TrainingReport | None = None,
+    ) -> tuple[str, list[tuple[FittedModel, int]]]:
+        """Log one run, and store its models as new versions that are nothing yet.
+
+        Returns
+        -------
+        tuple
+            The run's id, and each model with the number of its version.
+        """
+        self._connect()
+        experiment = f"{PREFIX}-{horizon}"
+        if self._client.get_experiment_by_name(experiment) is None:
+            self._client.create_experiment(experiment, f"{self._artifacts}/{experiment}")
+        mlflow.set_experiment(experiment)
+        with mlflow.start_run() as run:
+            mlflow.log_params(dict(params))
+            if report is not None:
+                _log_report(report)
+            mlflow.log_metrics({k: v for k, v in metrics.items() if v == v})
+            mlflow.set_tags(dict(tags))
+            stored = [(m, self._store(m)) for m in models]
+        run_id = str(run.info.run_id)
+        return run_id, [(m, self._register(m, uri, run_id)) for m, uri in stored]
+
+    def restore(self, name: str, number: int) -> FittedModel:
+        """Load a version of a registered model.
+
+        Raises
+        ------
+        ModelError
+            When its files cannot be read, or are not those that were stored.
+        """
+        self._connect()
+        version = self._client.get_model_version(name, str(number))
+        tags: dict[str, str] = version.tags
+        family = find_family(tags["family"])
+        try:
+            folder = download_artifacts(artifact_uri=version.source)
+            if digest_files(Path(folder)) != tags.get("files_sha256"):
+                raise ValueError("its files are not those that were stored")
+            native = _flavour(family.flavour).load_model(folder)
+        except (MlflowException, OSError, ValueError, RuntimeError, BadZipFile) as error:
+            raise ModelError(
+                f"the stored model {tags['version']} cannot be read ({error})",
+                got=f"version {number} of {name}",
+                allowed="the very files that were stored, by their SHA-256",
+                remedy="restore the artifact store from a backup, go back with `isobar models"
+                f" rollback --horizon {tags['horizon']} --family {family.name}`, or train again",
+            ) from error
+        return from_tags(tags, family, native)
+
+    def newest(self, horizon: str, *, with_card: bool = False) -> Any:
+        """Return the newest finished run of a horizon, or ``None``."""
+        experiment = self._client.get_experiment_by_name(f"{PREFIX}-{horizon}")
+        if experiment is None:
+            return None
+        wanted = "attributes.status = 'FINISHED'"
+        if with_card:
+            wanted += f" and tags.{_CARD_TAG} = '{CARD}'"
+        runs = self._client.search_runs(
+            [experiment.experiment_id],
+            filter_string=wanted,
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        return runs[0] if runs else None
+
+    def card(self, horizon: str, run_id: str | None = None) -> StoredCard:
+        """Return the model card of a run, or of the newest that has one.
+
+        Raises
+        ------
+        ModelError
+            When there is none, or it cannot be read.
+        """
+        self._connect()
+        run = self._client.get_run(run_id) if run_id else self.newest(horizon, with_card=True)
+        if run is None or run.data.tags.get(_CARD_TAG) != CARD:
+            raise ModelError(
+                f"there is no model card for horizon {horizon}",
+                got=f"run {run_id}, without a card" if run_id else "no training with one",
+                allowed="a training since reports are kept",
+                remedy=f"run `isobar train --horizon {horizon}`",
+            )
+        found = str(run.info.run_id)
+        try:
+            # By its place: MLflow draws progress bars for what it finds by the run.
+            path = download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{CARD}")
+            text = Path(path).read_text(encoding="utf-8")
+        except (MlflowException, OSError) as error:
+            raise ModelError(
+                f"the model card of run {found} cannot be read ({error})",
+                allowed="the file that was stored",
+                remedy="restore the artifact store from a backup, or train again",
+            ) from error
+        at = dt.datetime.fromtimestamp(run.info.start_time / 1e3, dt.UTC)
+        return StoredCard(horizon, found, at, text)
+
+    def _connect(self) -> None:
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+
+    def _store(self, model: FittedModel) -> str:
+        flavour = _flavour(model.family.flavour)
+        native = model.forecaster.native()
+        extra: dict[str, Any] = {}
+        if model.family.flavour == "sklearn":
+            extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
+        if model.family.flavour == "xgboost":
+            extra["model_format"] = "ubj"
+        if model.family.flavour == "pytorch":
+            # The program that runs, not the object: its graph is traced on an example.
+            extra |= {"serialization_format": "pt2", "input_example": native.example()}
+        info = flavour.log_model(
+            native,
+            name=model.family.name,
+            pip_requirements=["isobar-quant"],
+            **extra,
+        )
+        return str(info.model_uri)
+
+    def _register(self, model: FittedModel, uri: str, run_id: str) -> int:
+        name = registered_name(model.horizon, model.family.name)
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        digest = digest_files(Path(download_artifacts(artifact_uri=uri)))
+        version = self._client.create_model_version(
+            name, source=uri, run_id=run_id, tags=to_tags(model, digest)
+        )
+        return int(version.version)
+
+
+def _log_report(report: TrainingReport) -> None:
+    """Log what is told of a training into the run that is open."""
+    mlflow.log_metrics(report.metrics)
+    for number, metrics in report.window_metrics.items():
+        mlflow.log_metrics(metrics, step=number)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in report.files().items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        mlflow.log_artifacts(folder)
+    # Last: a run that says it has a card has all of the report.
+    mlflow.set_tags(report.tags | {_CARD_TAG: CARD})
+
+
+def _flavour(name: str) -> Any:
+    return importlib.import_module(f"mlflow.{name}")

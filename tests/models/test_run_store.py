@@ -1,0 +1,110 @@
+"""What a run carries of its training's report, and the card read back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow.artifacts
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from market.errors import ModelError
+from models.tracking import Tracker
+from models.training_report import TrainingReport
+from tests.forecasts import LATER
+from tests.trainings import PROVENANCE, fitted, report
+
+
+@pytest.fixture
+def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def client(tracker: Tracker, tmp_path: Path) -> MlflowClient:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def train(
+    tracker: Tracker, told: TrainingReport | None, *families: str, rows: int = 200, **more
+) -> str:
+    models = fitted(*families, rows=rows)
+    return tracker.log_training(
+        "1d", models, params={"seed": 3}, metrics={}, tags={}, report=told, **more
+    )
+
+
+def test_a_run_carries_the_whole_report(tracker: Tracker, client: MlflowClient) -> None:
+    told = report(0.4)
+    run_id = train(tracker, told, "linear")
+    run = client.get_run(run_id)
+    assert PROVENANCE.tags().items() <= run.data.tags.items()
+    for name, value in told.metrics.items():
+        assert run.data.metrics[name] == pytest.approx(value), name
+    series = client.get_metric_history(run_id, "window/rank_ic_ensemble")
+    wanted = {n: m["window/rank_ic_ensemble"] for n, m in told.window_metrics.items()}
+    assert {m.step: m.value for m in series} == pytest.approx(wanted)
+    for name, content in told.files().items():
+        path = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{name}")
+        assert Path(path).read_bytes() == content, name
+    windows = json.loads(told.files()["windows.json"])
+    assert windows[0]["models"]["linear"] == "linear-0"
+    assert tracker.is_trained_on("1d", PROVENANCE.data_hash, PROVENANCE.config_hash)
+    (stored,) = tracker.stored("1d")
+    assert stored.metrics["rank_ic_linear"] == pytest.approx(told.metrics["rank_ic_linear"])
+    assert not [name for name in stored.metrics if "/" in name]
+
+
+def test_the_card_is_that_of_the_newest_training_or_of_a_champion(tracker: Tracker) -> None:
+    with pytest.raises(ModelError, match="no model card for horizon 1d"):
+        tracker.card("1d")
+    old, new = report(0.0), report(0.4)
+    first = train(tracker, old, "linear")
+    second = train(tracker, new, "linear", rows=300, as_challenger=True)
+    assert (tracker.card("1d").run_id, tracker.card("1d").text) == (second, new.card)
+    serving = tracker.card("1d", "linear")
+    assert (serving.run_id, serving.text, serving.horizon) == (first, old.card, "1d")
+    with pytest.raises(ModelError, match="no model of this family"):
+        tracker.card("1d", "xgboost")
+
+
+def test_a_training_without_a_report_has_no_card(tracker: Tracker) -> None:
+    told = report(0.0)
+    first = train(tracker, told, "linear")
+    train(tracker, None, "lightgbm")
+    assert tracker.card("1d").run_id == first
+    with pytest.raises(ModelError, match=r"no model card.*without a card"):
+        tracker.card("1d", "lightgbm")
+
+
+def test_a_lost_card_is_one_clear_error(tracker: Tracker, tmp_path: Path) -> None:
+    train(tracker, report(0.0), "linear")
+    for file in (tmp_path / "artifacts").rglob("model_card.md"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"model card of run .* cannot be read"):
+        tracker.card("1d")
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), MlflowException("no space left")])
+@pytest.mark.parametrize("broken", ["log_artifacts", "log_metrics", "set_tags"])
+def test_a_report_that_cannot_be_logged_leaves_the_champion(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, broken: str, error: Exception
+) -> None:
+    (old,) = fitted("linear")
+    train(tracker, report(0.0), "linear")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, broken, refuse)
+        with pytest.raises(ModelError, match=r"no space left.*previous champions keep serving"):
+            train(tracker, report(0.4), "linear", rows=300)
+    assert [m.version for m in tracker.champions("1d", LATER)] == [old.version]
+    assert tracker.card("1d").text == report(0.0).card
+    assert len(tracker.stored("1d")) == 1
