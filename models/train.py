@@ -12,9 +12,11 @@ from market.errors import ModelError
 from market.horizons import Horizon
 from models.dataset import Dataset, assemble, reach_of
 from models.fit import FittedModel, fit_lesson, prepare
+from models.importances import importance_table, newest_sample
 from models.spec import Family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
+from models.windows import describe_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,17 @@ class Training:
         One per family, fitted on everything known at ``as_of``: the coming champions.
     windows : int
         Out-of-sample windows.
+    spans : pl.DataFrame
+        The windows (``models.windows.WINDOW_SCHEMA``).
+    importances : pl.DataFrame
+        What moves the newest models' forecasts (``models.importances.IMPORTANCE_SCHEMA``).
     """
 
     predictions: pl.DataFrame
     models: tuple[FittedModel, ...]
     windows: int
+    spans: pl.DataFrame
+    importances: pl.DataFrame
 
 
 def train_horizon(
@@ -144,7 +152,13 @@ def train_horizon(
         max_train_sessions=rhythm.max_train_sessions,
     )
     fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
-    return Training(walked.predictions, fitted, walked.windows)
+    return Training(
+        walked.predictions,
+        fitted,
+        walked.windows,
+        describe_windows(dataset, splitter),
+        importance_table(fitted, newest_sample(dataset)),
+    )
 
 
 def _first_window(dataset: Dataset, start: dt.date | None, default: int) -> int:

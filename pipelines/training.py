@@ -27,11 +27,14 @@ from models.evaluation import Estimate, skill
 from models.fit import FittedModel
 from models.forecast import Prediction, keep_raw
 from models.outcomes import outcomes_of
+from models.provenance import Provenance, feature_hash
 from models.recipe import challenger_engine, digest_recipe, is_challenger
 from models.registry_store import CHAMPION, StoredModel
 from models.spec import Family
 from models.train import Rhythm, Training, train_horizon
-from pipelines.feature_run import feature_table, kept_features, used_timeframes
+from models.training_report import TrainingReport, report_training, training_metadata
+from pipelines.code_version import code_version
+from pipelines.feature_run import definitions_of, feature_table, kept_features, used_timeframes
 from pipelines.resources import Stores
 from pipelines.settings import ModelSettings, Settings
 from signals.schema import ENSEMBLE_ENGINE
@@ -70,6 +73,7 @@ class _Trained:
     challengers: tuple[FittedModel, ...]
     windows: int
     estimates: Mapping[str, Estimate]
+    reports: Mapping[bool, TrainingReport]
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class TrainingSummary:
         Engine to its rank IC with interval.
     run_id : str
         The MLflow run of the champions.
+    shown : mapping
+        Markdown by label, for the asset's metadata.
     """
 
     predictions: int
@@ -96,6 +102,7 @@ class TrainingSummary:
     windows: int
     estimates: Mapping[str, Estimate]
     run_id: str
+    shown: Mapping[str, str]
 
 
 def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
@@ -240,7 +247,12 @@ def train_and_store(
         for place, recipes in enumerate(plan)
     ]  # fmt: skip
     raw = assemble_predictions(made, labels, lake.scan("regimes").collect(), horizon)
-    predictions = _calibrated(raw, labels, horizon, settings.band_bps)
+    outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps)
+    predictions = _calibrated(raw, outcomes, horizon)
+    reports = {
+        challenge: _report(stores, horizon, made, predictions, outcomes, challenge, as_of, version)
+        for challenge in {r.challenge for r, _ in made}
+    }
     with lake.locked():
         lake.replace("predictions", predictions, [horizon.name])
     trained = _Trained(
@@ -249,6 +261,7 @@ def train_and_store(
         tuple(m for r, t in made if r.challenge for m in t.models),
         max(t.windows for _, t in made),
         skill_by_engine(predictions, labels, horizon, settings.models.seed),
+        reports,
     )
     return TrainingSummary(
         predictions.height,
@@ -257,6 +270,7 @@ def train_and_store(
         trained.windows,
         trained.estimates,
         _log(stores, horizon, trained, version, features, now),
+        training_metadata(reports[False]),
     )
 
 
@@ -349,11 +363,8 @@ def assemble_predictions(
     return pl.concat([core, *beside, blend_walk_forward(core, labels, regimes)])
 
 
-def _calibrated(
-    raw: pl.DataFrame, labels: pl.DataFrame, horizon: Horizon, band_bps: float
-) -> pl.DataFrame:
+def _calibrated(raw: pl.DataFrame, outcomes: pl.DataFrame, horizon: Horizon) -> pl.DataFrame:
     least, most = windows_of(horizon)
-    outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=band_bps)
     made, _ = calibrate_walk_forward(keep_raw(raw), outcomes, min_sessions=least, max_sessions=most)
     return made
 
@@ -420,4 +431,49 @@ def _log_run(
         },
         now=now,
         features=features,
+        report=trained.reports[challenge],
+    )
+
+
+def _report(
+    stores: Stores,
+    horizon: Horizon,
+    made: Sequence[tuple[Recipes, Training]],
+    predictions: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    challenge: bool,
+    as_of: dt.datetime,
+    version: str,
+) -> TrainingReport:
+    """Report the champions with their ensemble, or the challengers under their families' names."""
+    settings = stores.settings
+    mine = [t for r, t in made if r.challenge is challenge]
+    models = [m for t in mine for m in t.models]
+    kept = kept_features(settings, horizon.timeframe)
+    computed_by = definitions_of(kept, settings.features.sectors_file)
+    names = dict.fromkeys(n for m in models for n in m.feature_names)
+    suffix = challenger_engine("")
+    engine = pl.col(Prediction.ENGINE)
+    return report_training(
+        predictions.filter(engine.str.ends_with(suffix) == challenge).with_columns(
+            engine.str.strip_suffix(suffix)
+        ),
+        outcomes,
+        regimes=stores.lake.scan("regimes").collect(),
+        models=models,
+        horizon=horizon,
+        provenance=Provenance(
+            data_hash=version,
+            feature_hash=feature_hash(
+                {**computed_by.window, **computed_by.history, **computed_by.beside}, list(names)
+            ),
+            config_hash=settings.config_hash,
+            code_version=code_version(),
+            seed=settings.models.seed,
+            band_bps=settings.band_bps,
+        ),
+        as_of=as_of,
+        importances=pl.concat([t.importances for t in mine]),
+        windows=mine[0].spans,
+        ensemble=ENSEMBLE_ENGINE,
     )

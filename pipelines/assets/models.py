@@ -97,13 +97,9 @@ def _as_of(now: dt.datetime, end: dt.date | None) -> dt.datetime:
 
 
 def _metadata(summary: TrainingSummary, peak_bytes: int) -> dict[str, object]:
-    table = "| engine | rank IC | 95% interval | sessions |\n|---|---|---|---|\n" + "\n".join(
-        f"| {name} | {e.mean:+.4f} | {e.low:+.4f} to {e.high:+.4f} | {e.periods} |"
-        for name, e in summary.estimates.items()
-    )
     ensemble = summary.estimates[ENSEMBLE_ENGINE]
     return {
-        "out-of-sample skill": dg.MetadataValue.md(table),
+        **{label: dg.MetadataValue.md(text) for label, text in summary.shown.items()},
         "rank IC": None if math.isnan(ensemble.mean) else ensemble.mean,
         "predictions": summary.predictions,
         "windows": summary.windows,
