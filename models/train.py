@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import polars as pl
 
+from market import calendar
 from market.errors import ModelError
 from market.horizons import Horizon
+from market.schema import Bar
 from models.dataset import Dataset, assemble, reach_of
 from models.fit import FittedModel, fit_lesson, prepare
 from models.importances import importance_table, newest_sample
-from models.spec import Family
+from models.row_budget import kept_weeks, symbols_per_kept
+from models.spec import Family, Indices
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
 from models.windows import describe_windows
@@ -83,6 +88,7 @@ def train_horizon(
     seed: int,
     band_bps: float,
     data_hash: str,
+    matrix_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
     """Walk forward over the out-of-sample period, then fit on all that is known.
@@ -104,6 +110,9 @@ def train_horizon(
         First and last session of the out-of-sample period.
     as_of : datetime
         Aware; the moment at which the training happens.
+    matrix_bytes : int, optional
+        How large the matrix may be. Where all rows would be larger, some symbols of each week are
+        left out of what is learned from (:mod:`models.row_budget`); all rows are forecast.
     seed, band_bps, data_hash, progress
         See :func:`models.walk_forward.walk_forward`.
 
@@ -119,13 +128,8 @@ def train_horizon(
         pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
         for c in ("label_known_at", "forward_return", "excess_return")
     )
-    dataset = assemble(
-        known,
-        arrived,
-        feature_names,
-        steps=horizon.steps,
-        reach_sessions=reach_of(horizon.timeframe),
-    )
+    table = _Table(known.lazy(), arrived, tuple(feature_names), horizon, matrix_bytes)
+    dataset = table.to_learn_from()
     splitter = PurgedWalkForward(
         horizon,
         min_train_sessions=_first_window(dataset, start, rhythm.min_train_sessions),
@@ -141,6 +145,7 @@ def train_horizon(
         band_bps=band_bps,
         last_weight=rhythm.last_weight,
         data_hash=data_hash,
+        read=table.to_forecast,
         progress=progress,
     )
     lesson = prepare(
@@ -159,6 +164,67 @@ def train_horizon(
         describe_windows(dataset, splitter),
         importance_table(fitted, newest_sample(dataset)),
     )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Features and labels of a horizon, read into matrices of bounded size."""
+
+    features: pl.LazyFrame
+    labels: pl.DataFrame
+    names: tuple[str, ...]
+    horizon: Horizon
+    matrix_bytes: int | None
+
+    @cached_property
+    def _pairs(self) -> pl.DataFrame:
+        counted = self.features.group_by(Bar.SYMBOL, Bar.SESSION).agg(pl.len().alias("rows"))
+        return counted.sort(Bar.SESSION, Bar.SYMBOL).collect()
+
+    @cached_property
+    def _one_in(self) -> int:
+        if self.matrix_bytes is None:
+            return 1
+        rows = int(self._pairs["rows"].sum())
+        return symbols_per_kept(rows, len(self.names), matrix_bytes=self.matrix_bytes)
+
+    def to_learn_from(self) -> Dataset:
+        """Return the rows that models learn from."""
+        if self._one_in == 1:
+            return self._assembled(self.features)
+        kept = kept_weeks(self._pairs, self._one_in)
+        return self._assembled(
+            self.features.join(
+                kept.lazy(), on=[Bar.SYMBOL, Bar.SESSION], how="semi", maintain_order="left"
+            )
+        )
+
+    def to_forecast(self, dataset: Dataset, rows: Indices) -> Iterator[tuple[Dataset, Indices]]:
+        """Yield all rows of a test window, as many sessions at once as fit."""
+        if self._one_in == 1:
+            yield dataset, rows
+            return
+        assert self.matrix_bytes is not None
+        first, last = (dataset.keys[Bar.SESSION][int(rows[k])] for k in (0, -1))
+        inside = self._pairs.filter(pl.col(Bar.SESSION).is_between(first, last))
+        by_session = inside.group_by(Bar.SESSION, maintain_order=True).agg(pl.col("rows").sum())
+        reach = reach_of(self.horizon.timeframe)
+        most = self.matrix_bytes // (4 * len(self.names)) // int(by_session["rows"].max())  # type: ignore[arg-type]
+        for part in by_session[Bar.SESSION].to_frame().iter_slices(max(1, most - reach)):
+            days = part[Bar.SESSION]
+            begin = calendar.offset_session(days[0], -reach)
+            near = pl.col(Bar.SESSION).is_between(begin, days[-1])
+            made = self._assembled(self.features.filter(near))
+            yield made, np.flatnonzero((made.keys[Bar.SESSION] >= days[0]).to_numpy())
+
+    def _assembled(self, features: pl.LazyFrame) -> Dataset:
+        return assemble(
+            features,
+            self.labels,
+            self.names,
+            steps=self.horizon.steps,
+            reach_sessions=reach_of(self.horizon.timeframe),
+        )
 
 
 def _first_window(dataset: Dataset, start: dt.date | None, default: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,11 +10,18 @@ import polars as pl
 from market import calendar
 from market.errors import ModelError
 from models.dataset import Dataset
-from models.fit import fit_lesson, predict_rows, prepare
+from models.fit import FittedModel, fit_lesson, predict_rows, prepare
 from models.spec import Family, Indices
 from models.splits import PurgedWalkForward
 
 Progress = Callable[[int, int], None]
+Reader = Callable[[Dataset, Indices], Iterable[tuple[Dataset, Indices]]]
+"""From a dataset and its rows of a test window to the rows that are forecast, part by part."""
+
+
+def read_as_learned(dataset: Dataset, rows: Indices) -> Iterable[tuple[Dataset, Indices]]:
+    """Forecast the very rows of the dataset that is learned from."""
+    yield dataset, rows
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ def walk_forward(
     band_bps: float,
     last_weight: float = 1.0,
     data_hash: str = "",
+    read: Reader = read_as_learned,
     progress: Progress | None = None,
 ) -> WalkForward:
     """Forecast every test window with models that saw only what was known before it.
@@ -54,6 +62,8 @@ def walk_forward(
         What the oldest label of a window weighs beside the newest.
     data_hash : str
         What the bars hash to; part of each model's version.
+    read : callable
+        What a test window's forecasts are made from, where the dataset lacks some of its rows.
     progress : callable, optional
         Called with (models trained, models in all).
 
@@ -80,12 +90,17 @@ def walk_forward(
             band_bps=band_bps,
             last_weight=last_weight,
         )
+        models: list[FittedModel] = []
         for family in families:
-            model = fit_lesson(lesson, family, seed=seed, data_hash=data_hash)
-            parts.append(predict_rows(model, dataset, test, band_bps))
+            models.append(fit_lesson(lesson, family, seed=seed, data_hash=data_hash))
             done += 1
             if progress is not None:
                 progress(done, total)
+        parts += [
+            predict_rows(model, part, rows, band_bps)
+            for part, rows in read(dataset, test)
+            for model in models
+        ]
     return WalkForward(pl.concat(parts), len(windows))
 
 

@@ -253,6 +253,9 @@ class ModelSettings(_Frozen):
         1.0, gt=-1, le=1, description="What the oldest label weighs beside the newest; 1: as much"
     )
     embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
+    matrix_gb: float = Field(
+        2.0, gt=0, description="Of a larger matrix some symbols of each week are not learned from"
+    )
     memory_gb: float = Field(
         8.0, gt=0, description="A training that holds more is stopped; the champions stay"
     )

@@ -322,6 +322,7 @@ def _train(
         seed=settings.models.seed,
         band_bps=recipes.rule["band_bps"],
         data_hash=data_hash,
+        matrix_bytes=int(settings.models.matrix_gb * 1e9),
         progress=progress,
     )
 

@@ -170,8 +170,10 @@ def _main(answers: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    # The other end is closed when the parent ends, however it ends.
-    sys.stdin.buffer.read()
+    # The other end is closed when the parent ends, however it ends. Not through `sys.stdin`:
+    # a thread that waits there holds a lock that the interpreter wants when it ends.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 
