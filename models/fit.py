@@ -16,7 +16,7 @@ import polars as pl
 from market.errors import ModelError
 from models.dataset import Dataset
 from models.forecast import to_predictions
-from models.spec import Family, Forecaster, Indices, Labelled, Params
+from models.spec import Family, Forecaster, Indices, Labelled, Params, window_of
 
 LEAST_ROWS = 50
 HELD_SHARE = 0.15
@@ -167,6 +167,7 @@ def prepare(
     """
     whole = dataset.labelled(rows, band_bps=band_bps, last_weight=last_weight)
     _require_labels(whole, horizon)
+    _require_values(whole, horizon)
     keys = dataset.keys[whole.sample.rows]
     rule: dict[str, float] = {"band_bps": band_bps, "last_weight": last_weight}
     if max_train_sessions is not None:
@@ -193,6 +194,8 @@ def fit_lesson(
     train, held = lesson.split() if family.stops_early else (lesson.whole, None)
     if held is not None:
         _require_labels(train, lesson.horizon)
+    if family.needs_sequences:
+        _require_windows(train, window_of(used), family.name)
     model.fit(train, held)
     # Residuals of rows that a model did not see tell how wide its forecasts are.
     judged = train if held is None else held
@@ -233,6 +236,39 @@ def _require_labels(rows: Labelled, horizon: str) -> None:
             got=f"{len(rows)} labelled rows, {len(np.unique(rows.y))} distinct labels",
             allowed=f"{LEAST_ROWS} rows or more with different labels",
             remedy="ingest more history or more symbols",
+        )
+    if np.ptp(rows.classes) == 0:
+        raise ModelError(
+            f"cannot train for horizon {horizon}: every label is of one class",
+            got=("short", "neutral", "long")[int(rows.classes[0])],
+            allowed="returns inside and outside of the neutral band, or on both sides of it",
+            remedy="look at the costs that the band is made of, or ingest more history",
+        )
+
+
+def _require_values(rows: Labelled, horizon: str) -> None:
+    """Refuse rows without one known feature: from these a model learns the mean and no more."""
+    matrix = rows.sample.matrix()
+    # A block at a time: as a rule the first one has a value.
+    blocks = range(0, len(matrix), 4096)
+    if not any(np.isfinite(matrix[k : k + 4096]).any() for k in blocks):
+        raise ModelError(
+            f"cannot train for horizon {horizon}: every feature of every row is missing",
+            got=f"{matrix.shape[1]} features of {len(matrix)} rows, all null",
+            allowed="features with values",
+            remedy="compute the features again, and see the checks on their asset",
+        )
+
+
+def _require_windows(rows: Labelled, bars: int, family: str) -> None:
+    lines, places = rows.sample.lines, rows.sample.rows
+    longest = 1 if lines is None else int((lines.place[places] - lines.first[places]).max()) + 1
+    if longest < bars:
+        raise ModelError(
+            f"cannot train {family}: no row has as many bars before it as its window",
+            got=f"at most {longest} bars",
+            allowed=f"{bars} bars or more of some symbol",
+            remedy="ingest a longer history, or lower the family's parameter window",
         )
 
 
