@@ -13,6 +13,7 @@ from features.spec import PANEL_KEYS
 from market.errors import ModelError
 from market.schema import Bar
 from market.timeframes import Timeframe
+from models.normal_scores import to_normal_scores
 from models.spec import Indices, Labelled, Lines, Matrix, Sample, Vector
 
 VOLATILITY = "volatility_20"
@@ -25,7 +26,8 @@ _CLIP = 4.0
 # What is read at once: beside a large matrix there is only so much in memory, and a table is not
 # gone through more often than that asks for.
 _BLOCK_BYTES = 64_000_000
-_LABEL = ("label_known_at", "forward_return", "excess_return")
+EXCESS_RETURN = "excess_return"
+_LABEL = ("label_known_at", "forward_return", EXCESS_RETURN)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Dataset:
     feature_names : tuple of str
         Names of the columns of ``x``.
     y : (n,) float64
-        Excess return over the horizon in ``unit``, clipped to plus or minus 4; NaN when not
-        known.
+        What is learned, the excess return over the horizon or another label, in ``unit``,
+        clipped to plus or minus 4; NaN when not known.
     volatility : (n,) float64
         Standard deviation of one bar's return, known at ``as_of``.
     unit : (n,) float64
@@ -54,6 +56,8 @@ class Dataset:
         Where the earlier bars of each row are.
     steps : int
         Bars that a label spans.
+    ranked : bool
+        Whether features are normal scores of their ranks among the symbols of a moment.
     """
 
     keys: pl.DataFrame
@@ -66,6 +70,7 @@ class Dataset:
     forward_return: Vector
     lines: Lines
     steps: int
+    ranked: bool = False
 
     def __len__(self) -> int:
         return self.keys.height
@@ -106,6 +111,8 @@ def assemble(
     *,
     steps: int,
     reach_sessions: int = REACH_SESSIONS,
+    ranked: bool = False,
+    target: str = EXCESS_RETURN,
 ) -> Dataset:
     """Join features and labels on (symbol, bar_end).
 
@@ -123,6 +130,11 @@ def assemble(
         Length of the horizon in bars: volatility grows with its square root.
     reach_sessions : int
         How many sessions back a window of bars may reach; see :func:`reach_of`.
+    ranked : bool
+        Put each feature's normal score among the symbols of its moment in its place
+        (:func:`models.normal_scores.to_normal_scores`): all rows of a moment must be there.
+    target : str
+        The column of ``labels`` that is learned: a fraction over the horizon.
 
     Returns
     -------
@@ -137,7 +149,8 @@ def assemble(
     table = features.lazy()
     _require(table.collect_schema().names(), names)
     every = table.select(*PANEL_KEYS, VOLATILITY).collect()
-    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *_LABEL)
+    wanted = dict.fromkeys((*_LABEL, target))
+    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *wanted)
     frame = (
         every.with_row_index("_row")
         .filter(pl.col(VOLATILITY) > 0)
@@ -153,20 +166,21 @@ def assemble(
         )
     volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
     unit = volatility * steps**0.5
-    excess = _floats(frame["excess_return"])
+    learned = _floats(frame[target])
     rows = frame["_row"].to_numpy().astype(np.int64)
     keys = every.select(Bar.SYMBOL, Bar.BAR_END)
     return Dataset(
         keys=frame.select(*PANEL_KEYS, "label_known_at"),
-        x=_matrix(table, keys, names, rows),
+        x=_matrix(table, keys, names, rows, _moments(frame) if ranked else None),
         feature_names=tuple(names),
-        y=np.clip(excess / unit, -_CLIP, _CLIP),
+        y=np.clip(learned / unit, -_CLIP, _CLIP),
         volatility=volatility,
         unit=unit,
-        excess_return=excess,
+        excess_return=_floats(frame[EXCESS_RETURN]),
         forward_return=_floats(frame["forward_return"]),
         lines=lines_of(frame, reach_sessions),
         steps=steps,
+        ranked=ranked,
     )
 
 
@@ -208,7 +222,19 @@ def _require(columns: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
-def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows: Indices) -> Matrix:
+def _moments(frame: pl.DataFrame) -> Indices:
+    """Return where each moment of rows in order of time begins, and how many rows there are."""
+    ends = frame[Bar.BAR_END].to_physical().to_numpy()
+    return np.flatnonzero(np.concatenate([[True], ends[1:] != ends[:-1], [True]])).astype(np.int64)
+
+
+def _matrix(
+    table: pl.LazyFrame,
+    keys: pl.DataFrame,
+    names: Sequence[str],
+    rows: Indices,
+    moments: Indices | None,
+) -> Matrix:
     x = np.empty((len(rows), len(names)), np.float32)
     columns = max(1, _BLOCK_BYTES // (4 * len(keys)))
     for begin in range(0, len(names), columns):
@@ -222,7 +248,10 @@ def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows:
                 remedy="read a fixed version, or try again",
             )
         values = read.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in block)
-        x[:, begin : begin + len(block)] = values.to_numpy()[rows]
+        part = values.to_numpy()[rows]
+        if moments is not None:
+            part = to_normal_scores(part, moments)
+        x[:, begin : begin + len(block)] = part
     return x
 
 
