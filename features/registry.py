@@ -34,7 +34,7 @@ FAMILIES: dict[str, tuple[Feature, ...]] = {
     "technical": technical.FEATURES,
     "microstructure": microstructure.FEATURES,
     "cross_section": cross_section.FEATURES,
-    "anomalies": anomalies.FEATURES,
+    "anomalies": (*anomalies.FEATURES, *cross_section.ANOMALIES),
     "calendar": calendar_features.FEATURES,
     "macro": macro_features.FEATURES,
     "sentiment": sentiment.FEATURES,

@@ -13,10 +13,11 @@ from features.spec import PANEL_KEYS
 from market.errors import ModelError
 from market.schema import Bar
 from market.timeframes import Timeframe
-from models.normal_scores import to_normal_scores
+from models.normal_scores import source_of, to_normal_scores
 from models.spec import Indices, Labelled, Lines, Matrix, Sample, Vector
 
 VOLATILITY = "volatility_20"
+EXCESS_RETURN = "excess_return"
 REACH_SESSIONS = 100
 """How many sessions back a window of daily bars may reach."""
 
@@ -26,7 +27,6 @@ _CLIP = 4.0
 # What is read at once: beside a large matrix there is only so much in memory, and a table is not
 # gone through more often than that asks for.
 _BLOCK_BYTES = 64_000_000
-EXCESS_RETURN = "excess_return"
 _LABEL = ("label_known_at", "forward_return", EXCESS_RETURN)
 
 
@@ -44,8 +44,7 @@ class Dataset:
     feature_names : tuple of str
         Names of the columns of ``x``.
     y : (n,) float64
-        What is learned, the excess return over the horizon or another label, in ``unit``,
-        clipped to plus or minus 4; NaN when not known.
+        What is learned, in ``unit``, clipped to plus or minus 4; NaN when not known.
     volatility : (n,) float64
         Standard deviation of one bar's return, known at ``as_of``.
     unit : (n,) float64
@@ -56,8 +55,8 @@ class Dataset:
         Where the earlier bars of each row are.
     steps : int
         Bars that a label spans.
-    ranked : bool
-        Whether features are normal scores of their ranks among the symbols of a moment.
+    target : str
+        The label that ``y`` was made of.
     """
 
     keys: pl.DataFrame
@@ -70,7 +69,7 @@ class Dataset:
     forward_return: Vector
     lines: Lines
     steps: int
-    ranked: bool = False
+    target: str = EXCESS_RETURN
 
     def __len__(self) -> int:
         return self.keys.height
@@ -111,7 +110,6 @@ def assemble(
     *,
     steps: int,
     reach_sessions: int = REACH_SESSIONS,
-    ranked: bool = False,
     target: str = EXCESS_RETURN,
 ) -> Dataset:
     """Join features and labels on (symbol, bar_end).
@@ -124,15 +122,13 @@ def assemble(
     labels : pl.DataFrame
         From :func:`features.labels.forward_returns`; may lack rows.
     names : sequence of str
-        Feature columns to learn from. ``volatility_20`` must be among ``features``: it scales
-        the target.
+        Feature columns to learn from; of one with the suffix ``@rank`` the normal scores among
+        the rows of each moment (:mod:`models.normal_scores`), all of which must then be there.
+        ``volatility_20`` must be among ``features``: it scales the target.
     steps : int
         Length of the horizon in bars: volatility grows with its square root.
     reach_sessions : int
         How many sessions back a window of bars may reach; see :func:`reach_of`.
-    ranked : bool
-        Put each feature's normal score among the symbols of its moment in its place
-        (:func:`models.normal_scores.to_normal_scores`): all rows of a moment must be there.
     target : str
         The column of ``labels`` that is learned: a fraction over the horizon.
 
@@ -166,21 +162,20 @@ def assemble(
         )
     volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
     unit = volatility * steps**0.5
-    learned = _floats(frame[target])
     rows = frame["_row"].to_numpy().astype(np.int64)
     keys = every.select(Bar.SYMBOL, Bar.BAR_END)
     return Dataset(
         keys=frame.select(*PANEL_KEYS, "label_known_at"),
-        x=_matrix(table, keys, names, rows, _moments(frame) if ranked else None),
+        x=_matrix(table, keys, names, rows, _moments(frame)),
         feature_names=tuple(names),
-        y=np.clip(learned / unit, -_CLIP, _CLIP),
+        y=np.clip(_floats(frame[target]) / unit, -_CLIP, _CLIP),
         volatility=volatility,
         unit=unit,
         excess_return=_floats(frame[EXCESS_RETURN]),
         forward_return=_floats(frame["forward_return"]),
         lines=lines_of(frame, reach_sessions),
         steps=steps,
-        ranked=ranked,
+        target=target,
     )
 
 
@@ -212,7 +207,7 @@ def lines_of(keys: pl.DataFrame, reach_sessions: int = REACH_SESSIONS) -> Lines:
 
 
 def _require(columns: Sequence[str], names: Sequence[str]) -> None:
-    missing = [n for n in (VOLATILITY, *names) if n not in columns]
+    missing = [n for n in (VOLATILITY, *map(source_of, names)) if n not in columns]
     if missing:
         raise ModelError(
             "features that a model needs are not there",
@@ -225,21 +220,19 @@ def _require(columns: Sequence[str], names: Sequence[str]) -> None:
 def _moments(frame: pl.DataFrame) -> Indices:
     """Return where each moment of rows in order of time begins, and how many rows there are."""
     ends = frame[Bar.BAR_END].to_physical().to_numpy()
-    return np.flatnonzero(np.concatenate([[True], ends[1:] != ends[:-1], [True]])).astype(np.int64)
+    begins = np.flatnonzero(np.append(True, ends[1:] != ends[:-1]))
+    return np.append(begins, len(ends)).astype(np.int64)
 
 
 def _matrix(
-    table: pl.LazyFrame,
-    keys: pl.DataFrame,
-    names: Sequence[str],
-    rows: Indices,
-    moments: Indices | None,
+    table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows: Indices, moments: Indices
 ) -> Matrix:
     x = np.empty((len(rows), len(names)), np.float32)
     columns = max(1, _BLOCK_BYTES // (4 * len(keys)))
     for begin in range(0, len(names), columns):
         block = list(names[begin : begin + columns])
-        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(block) - {Bar.SYMBOL})).collect()
+        sources = [source_of(n) for n in block]
+        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(sources) - {Bar.SYMBOL})).collect()
         if not read.select(keys.columns).equals(keys):
             raise ModelError(
                 "the table of features changed while it was read",
@@ -247,11 +240,14 @@ def _matrix(
                 allowed="one version of the table",
                 remedy="read a fixed version, or try again",
             )
-        values = read.select(pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in block)
-        part = values.to_numpy()[rows]
-        if moments is not None:
-            part = to_normal_scores(part, moments)
-        x[:, begin : begin + len(block)] = part
+        values = read.select(
+            pl.col(source).cast(pl.Float32).fill_null(float("nan")).alias(name)
+            for source, name in zip(sources, block, strict=True)
+        )
+        x[:, begin : begin + len(block)] = values.to_numpy()[rows]
+        for k, (source, name) in enumerate(zip(sources, block, strict=True), begin):
+            if source != name:
+                x[:, k] = to_normal_scores(x[:, k], moments)
     return x
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.dataset import Dataset, assemble, reach_of
+from models.dataset import EXCESS_RETURN, Dataset, assemble, reach_of
 from models.fit import FittedModel, fit_lesson, prepare
 from models.spec import Family
 from models.splits import PurgedWalkForward
@@ -75,6 +75,7 @@ def train_horizon(
     seed: int,
     band_bps: float,
     data_hash: str,
+    target: str = EXCESS_RETURN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
     """Walk forward over the out-of-sample period, then fit on all that is known.
@@ -96,6 +97,8 @@ def train_horizon(
         First and last session of the out-of-sample period.
     as_of : datetime
         Aware; the moment at which the training happens.
+    target : str
+        The column of ``labels`` that is learned; see :func:`models.dataset.assemble`.
     seed, band_bps, data_hash, progress
         See :func:`models.walk_forward.walk_forward`.
 
@@ -109,7 +112,7 @@ def train_horizon(
         known = known.filter(pl.col("session") <= end)
     arrived = labels.with_columns(
         pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
-        for c in ("label_known_at", "forward_return", "excess_return")
+        for c in dict.fromkeys(("label_known_at", "forward_return", EXCESS_RETURN, target))
     )
     dataset = assemble(
         known,
@@ -117,6 +120,7 @@ def train_horizon(
         feature_names,
         steps=horizon.steps,
         reach_sessions=reach_of(horizon.timeframe),
+        target=target,
     )
     splitter = PurgedWalkForward(
         horizon,
