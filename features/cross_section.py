@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from features import alpha158, anomalies, core, market_relative, microstructure
+from features import alpha158, core, market_relative, microstructure
 from features.kernels import Values
 from features.panel import Panel, ratio
-from features.spec import Feature, Scope, Stage
+from features.spec import Feature, Stage
 
 FAMILY = "cross_section"
 _BY_NAME = {
     f.name: f
-    for family in (core, alpha158, anomalies, microstructure, market_relative)
+    for family in (core, alpha158, microstructure, market_relative)
     for f in family.FEATURES
 }
 
@@ -160,28 +159,6 @@ _SCALED = (
 _NEUTRAL = (
     *("return_1", "return_5", "return_20", "sma_gap_20", "residual_momentum_60"),
     *("volatility_20", "volume_ratio", "amihud_5_over_60"),
-)
-
-_APART = (
-    *(f"{part}_{n}" for part in ("night", "day") for n in (0, 1, 2, 3)),
-    *(f"{part}_sum_{n}" for part in ("night", "day") for n in (10, 60, 250)),
-    *("up_share_60", "up_share_250", "under_high_250", "expected_echo"),
-)
-
-ANOMALIES: tuple[Feature, ...] = tuple(
-    replace(
-        _cross(
-            f"{n}_in_sector",
-            partial(in_sector, of=n),
-            n,
-            f"{n} against the symbols of its sector, in standard deviations",
-            "Asness, Porter and Stevens (2000), within industries",
-            family=anomalies.FAMILY,
-            beside=("sector",),
-        ),
-        scope=Scope.DAILY,
-    )
-    for n in _APART
 )
 
 FEATURES: tuple[Feature, ...] = (

@@ -34,7 +34,7 @@ FAMILIES: dict[str, tuple[Feature, ...]] = {
     "technical": technical.FEATURES,
     "microstructure": microstructure.FEATURES,
     "cross_section": cross_section.FEATURES,
-    "anomalies": (*anomalies.FEATURES, *cross_section.ANOMALIES),
+    "anomalies": anomalies.FEATURES,
     "calendar": calendar_features.FEATURES,
     "macro": macro_features.FEATURES,
     "sentiment": sentiment.FEATURES,

@@ -17,6 +17,7 @@ from models.dataset import VOLATILITY, Dataset, assemble, reach_of
 from models.ensemble import META_ENGINE, stack
 from models.fit import FittedModel, predict_rows
 from models.forecast import Prediction
+from models.normal_scores import source_of
 from models.spec import Indices, window_of
 from signals.schema import ENSEMBLE_ENGINE
 from signals.weighting import Weight, attach_regime, blend
@@ -96,11 +97,16 @@ def score_latest(
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
+    names = models[0].feature_names
     newest = _with_windows(known, rows, max(window_of(m.params) for m in models))
+    if any(n != source_of(n) for n in names):
+        # A rank is one among all symbols of its moment, also of those that have no newest bar.
+        first = newest["bar_end"].min()
+        newest = known.filter((pl.col(VOLATILITY) > 0) & (pl.col("bar_end") >= first))
     dataset = assemble(
         newest,
         _NO_LABELS,
-        models[0].feature_names,
+        names,
         steps=horizon.steps,
         reach_sessions=reach_of(horizon.timeframe),
     )

@@ -21,6 +21,7 @@ from models.evaluation import Estimate, skill
 from models.forecast import Prediction, keep_raw
 from models.outcomes import outcomes_of
 from models.train import Rhythm, Training, train_horizon
+from pipelines.daily_recipe import learned_from
 from pipelines.feature_run import feature_table, kept_features, used_timeframes
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
@@ -160,12 +161,15 @@ def _train(
     if horizon.timeframe.is_intraday:
         settled &= settled_sessions(stores.lake, Timeframe.M1)
     features = stores.lake.scan(feature_table(horizon.timeframe))
+    members = stores.only_members(features.filter(pl.col("session").is_in(sorted(settled))))
+    names = learned_features(settings, horizon.timeframe)
+    learned = learned_from(stores, horizon, members, labels, names)
     return train_horizon(
-        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
-        labels,
+        members,
+        learned.labels,
         horizon=horizon,
         families=settings.models.families_of(horizon),
-        feature_names=learned_features(settings, horizon.timeframe),
+        feature_names=learned.names,
         rhythm=_rhythm(settings.models, horizon),
         start=parse_date(config.start),
         end=parse_date(config.end),
@@ -173,6 +177,7 @@ def _train(
         seed=settings.models.seed,
         band_bps=settings.band_bps,
         data_hash=version,
+        target=learned.target,
         progress=lambda done, total: stores.progress(f"training {horizon.name}", done, total),
     )
 
