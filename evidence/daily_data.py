@@ -25,9 +25,7 @@ def read_daily(folder: Path) -> pl.DataFrame:
     """Return forward-adjusted daily bars (``BAR_SCHEMA``) without the source's known faults."""
     made = load_bars_file(folder / BARS, as_of=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     assert made.daily is not None
-    adjusted = forward_adjust(
-        made.daily, session_factors(made.daily, made.splits, made.dividends)
-    )
+    adjusted = forward_adjust(made.daily, session_factors(made.daily, made.splits, made.dividends))
     listed = pl.read_csv(folder / CORRECTIONS, schema_overrides={"date": pl.Date})
     return correct(adjusted, listed)
 

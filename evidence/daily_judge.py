@@ -172,9 +172,9 @@ def _returns(daily: pl.DataFrame, sessions: Sequence[Any], symbols: Sequence[str
     own = daily.sort("symbol", "session").select(
         *KEYS, (pl.col("close") / pl.col("close").shift(1).over("symbol") - 1.0).alias("r")
     )
-    wide = own.filter(
-        pl.col("session").is_in(sessions) & pl.col("symbol").is_in(symbols)
-    ).pivot(on="symbol", index="session", values="r")
+    wide = own.filter(pl.col("session").is_in(sessions) & pl.col("symbol").is_in(symbols)).pivot(
+        on="symbol", index="session", values="r"
+    )
     return np.nan_to_num(wide.sort("session").select(symbols).to_numpy().astype(np.float64))
 
 

@@ -28,8 +28,14 @@ ENSEMBLE = "ensemble"
 CONFIG: dict[str, Any] = {
     "first_session": "2010-01-01",
     "last_session": "2014-12-31",
-    "feature_families": ["core", "alpha158", "technical", "microstructure", "cross_section",
-                         "anomalies"],
+    "feature_families": [
+        "core",
+        "alpha158",
+        "technical",
+        "microstructure",
+        "cross_section",
+        "anomalies",
+    ],
     "families": {h: ["linear", "lightgbm"] for h in ("1d", "7d", "14d", "1M")},
     # The headline: the mean of these, each on one scale per session.
     "ensemble": ["linear", "lightgbm"],
@@ -54,8 +60,8 @@ CONFIG: dict[str, Any] = {
     },
 }
 NOT_RUN = (
-    "gradient_boosting (lightgbm stands for it: the same algorithm and sizes), random_forest, lstm, "
-    "transformer, policy and the meta-learner"
+    "gradient_boosting (lightgbm stands for it: the same algorithm and sizes), random_forest, "
+    "lstm, transformer, policy and the meta-learner"
 )
 
 

@@ -41,9 +41,7 @@ def source_of(name: str) -> str:
     return name.removesuffix(SUFFIX)
 
 
-def to_normal_scores(
-    values: npt.NDArray[np.float32], offsets: Indices
-) -> npt.NDArray[np.float32]:
+def to_normal_scores(values: npt.NDArray[np.float32], offsets: Indices) -> npt.NDArray[np.float32]:
     """Return each value's rank within its moment, as a quantile of the normal distribution.
 
     Parameters

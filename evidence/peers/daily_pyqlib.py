@@ -69,6 +69,7 @@ def label(steps: int, wait: int) -> str:
 
 
 def load(folder: Path, table: Path, steps: list[int]) -> dict:
+    """Compute Alpha158 and the labels of all members and keep them."""
     import qlib
     from qlib.config import REG_US
     from qlib.contrib.data.loader import Alpha158DL
@@ -93,6 +94,7 @@ def load(folder: Path, table: Path, steps: list[int]) -> dict:
 
 
 def walk(table: Path, out: Path, given: argparse.Namespace) -> dict:
+    """Train a recipe for each year on what came before it and write its forecasts."""
     import importlib
 
     import numpy as np
@@ -184,6 +186,7 @@ def _sampled(days, every: int, train_end, valid_from, test):
 
 
 def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     loading = commands.add_parser("load")
