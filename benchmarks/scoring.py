@@ -29,6 +29,7 @@ SYMBOLS, FEATURES, ROUNDS = 500, 400, 200
 TRAINED_ON = 60
 AS_OF = calendar.session_close(dt.date(2025, 6, 26))
 NAMES = (VOLATILITY, *(f"feature_{k:03d}" for k in range(FEATURES - 1)))
+ONE = ["S123"]
 NO_DELAY = dt.timedelta(0)
 PLATT = Calibrator(Method.PLATT, coefficients=(0.0, 0.0, 1.0, 0.0))
 MOST_OF_ONE, MOST_OF_ALL, AGREED = 0.100, 1.0, 1e-6
@@ -101,8 +102,12 @@ def ensemble(horizon: Horizon, models: dict[str, FittedModel]) -> Ensemble:
     return Ensemble(horizon, champions, weights, regimes, stacked=stacked, calibrators=calibrators)
 
 
-def score(features: dict[Timeframe, pl.DataFrame], ensembles: list[Ensemble]) -> dict[str, Scores]:
-    return score_horizons(features, ensembles, as_of=AS_OF, delay=NO_DELAY, band_bps=5.0)
+def score(
+    features: dict[Timeframe, pl.DataFrame], ensembles: list[Ensemble], symbols: list[str] | None
+) -> dict[str, Scores]:
+    return score_horizons(
+        features, ensembles, as_of=AS_OF, delay=NO_DELAY, band_bps=5.0, symbols=symbols
+    )
 
 
 def worst_difference(single: dict[str, Scores], batch: dict[str, Scores], symbol: str) -> float:
@@ -123,13 +128,12 @@ def main() -> None:
     ensembles = [ensemble(h, models) for h in HORIZONS]
     reach = max(window_of(m.params) for m in models.values())
     many = {t: table(t, SYMBOLS, reach, seed=3) for t in {h.timeframe for h in HORIZONS}}
-    one = {t: f.filter(pl.col("symbol") == "S123") for t, f in many.items()}
-    batch = score(many, ensembles)
-    worst = worst_difference(score(one, ensembles), batch, "S123")
+    batch = score(many, ensembles, None)
+    worst = worst_difference(score(many, ensembles, ONE), batch, ONE[0])
     if worst > AGREED:
         raise SystemExit(f"one symbol differs from the batch by {worst:.2e}, {AGREED} is allowed")
-    single = [timed(one, ensembles) for _ in range(ROUNDS)]
-    whole = [timed(many, ensembles) for _ in range(5)]
+    single = [timed(many, ensembles, ONE) for _ in range(ROUNDS)]
+    whole = [timed(many, ensembles, None) for _ in range(5)]
     began = time.perf_counter()
     for scores in batch.values():
         strongest_reasons(scores)
@@ -148,9 +152,11 @@ def main() -> None:
         raise SystemExit("scoring is too slow")
 
 
-def timed(features: dict[Timeframe, pl.DataFrame], ensembles: list[Ensemble]) -> float:
+def timed(
+    features: dict[Timeframe, pl.DataFrame], ensembles: list[Ensemble], symbols: list[str] | None
+) -> float:
     began = time.perf_counter()
-    score(features, ensembles)
+    score(features, ensembles, symbols)
     return time.perf_counter() - began
 
 

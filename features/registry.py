@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from features import (
     alpha158,
+    anomalies,
     calendar_features,
     core,
     cross_section,
@@ -33,6 +34,7 @@ FAMILIES: dict[str, tuple[Feature, ...]] = {
     "technical": technical.FEATURES,
     "microstructure": microstructure.FEATURES,
     "cross_section": cross_section.FEATURES,
+    "anomalies": anomalies.FEATURES,
     "calendar": calendar_features.FEATURES,
     "macro": macro_features.FEATURES,
     "sentiment": sentiment.FEATURES,

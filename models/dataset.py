@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,11 @@ from features.spec import PANEL_KEYS
 from market.errors import ModelError
 from market.schema import Bar
 from market.timeframes import Timeframe
+from models.normal_scores import source_of, to_normal_scores
 from models.spec import Indices, Labelled, Lines, Matrix, Sample, Vector
 
 VOLATILITY = "volatility_20"
+EXCESS_RETURN = "excess_return"
 REACH_SESSIONS = 100
 """How many sessions back a window of daily bars may reach."""
 
@@ -25,7 +28,7 @@ _CLIP = 4.0
 # What is read at once: beside a large matrix there is only so much in memory, and a table is not
 # gone through more often than that asks for.
 _BLOCK_BYTES = 64_000_000
-_LABEL = ("label_known_at", "forward_return", "excess_return")
+_LABEL = ("label_known_at", "forward_return", EXCESS_RETURN)
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class Dataset:
     feature_names : tuple of str
         Names of the columns of ``x``.
     y : (n,) float64
-        Excess return over the horizon in ``unit``, clipped to plus or minus 4; NaN when not
-        known.
+        What is learned, in ``unit``, clipped to plus or minus 4; NaN when not known.
     volatility : (n,) float64
         Standard deviation of one bar's return, known at ``as_of``.
     unit : (n,) float64
@@ -54,6 +56,8 @@ class Dataset:
         Where the earlier bars of each row are.
     steps : int
         Bars that a label spans.
+    target : str
+        The label that ``y`` was made of.
     """
 
     keys: pl.DataFrame
@@ -66,6 +70,7 @@ class Dataset:
     forward_return: Vector
     lines: Lines
     steps: int
+    target: str = EXCESS_RETURN
 
     def __len__(self) -> int:
         return self.keys.height
@@ -106,6 +111,8 @@ def assemble(
     *,
     steps: int,
     reach_sessions: int = REACH_SESSIONS,
+    target: str = EXCESS_RETURN,
+    kept: pl.DataFrame | None = None,
 ) -> Dataset:
     """Join features and labels on (symbol, bar_end).
 
@@ -117,12 +124,18 @@ def assemble(
     labels : pl.DataFrame
         From :func:`features.labels.forward_returns`; may lack rows.
     names : sequence of str
-        Feature columns to learn from. ``volatility_20`` must be among ``features``: it scales
-        the target.
+        Feature columns to learn from; of one with the suffix ``@rank`` the normal scores among
+        the rows of each moment (:mod:`models.normal_scores`), all of which must then be there.
+        ``volatility_20`` must be among ``features``: it scales the target.
     steps : int
         Length of the horizon in bars: volatility grows with its square root.
     reach_sessions : int
         How many sessions back a window of bars may reach; see :func:`reach_of`.
+    target : str
+        The column of ``labels`` that is learned: a fraction over the horizon.
+    kept : pl.DataFrame, optional
+        The only pairs of ``symbol`` and ``session`` of which there are rows in the result; normal
+        scores are those among all rows.
 
     Returns
     -------
@@ -136,13 +149,20 @@ def assemble(
     """
     table = features.lazy()
     _require(table.collect_schema().names(), names)
+    ranks = any(source_of(n) != n for n in names)
+    if kept is not None and not ranks:
+        table, kept = _only(table, kept.lazy()), None
     every = table.select(*PANEL_KEYS, VOLATILITY).collect()
-    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *_LABEL)
-    frame = (
+    order = (
         every.with_row_index("_row")
         .filter(pl.col(VOLATILITY) > 0)
-        .join(label, on=[Bar.SYMBOL, Bar.BAR_END], how="left")
         .sort(Bar.BAR_END, Bar.SYMBOL)
+        .with_row_index("_place")
+    )
+    wanted = dict.fromkeys((*_LABEL, target))
+    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *wanted)
+    frame = (order if kept is None else _only(order, kept)).join(
+        label, on=[Bar.SYMBOL, Bar.BAR_END], how="left", maintain_order="left"
     )
     if frame.is_empty():
         raise ModelError(
@@ -153,20 +173,24 @@ def assemble(
         )
     volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
     unit = volatility * steps**0.5
-    excess = _floats(frame["excess_return"])
-    rows = frame["_row"].to_numpy().astype(np.int64)
     keys = every.select(Bar.SYMBOL, Bar.BAR_END)
+    places = _Places(
+        order["_row"].to_numpy().astype(np.int64),
+        _moments(order),
+        None if kept is None else frame["_place"].to_numpy().astype(np.int64),
+    )
     return Dataset(
         keys=frame.select(*PANEL_KEYS, "label_known_at"),
-        x=_matrix(table, keys, names, rows),
+        x=_matrix(table, keys, names, places),
         feature_names=tuple(names),
-        y=np.clip(excess / unit, -_CLIP, _CLIP),
+        y=np.clip(_floats(frame[target]) / unit, -_CLIP, _CLIP),
         volatility=volatility,
         unit=unit,
-        excess_return=excess,
+        excess_return=_floats(frame[EXCESS_RETURN]),
         forward_return=_floats(frame["forward_return"]),
         lines=lines_of(frame, reach_sessions),
         steps=steps,
+        target=target,
     )
 
 
@@ -198,7 +222,7 @@ def lines_of(keys: pl.DataFrame, reach_sessions: int = REACH_SESSIONS) -> Lines:
 
 
 def _require(columns: Sequence[str], names: Sequence[str]) -> None:
-    missing = [n for n in (VOLATILITY, *names) if n not in columns]
+    missing = [n for n in (VOLATILITY, *map(source_of, names)) if n not in columns]
     if missing:
         raise ModelError(
             "features that a model needs are not there",
@@ -208,12 +232,40 @@ def _require(columns: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
-def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows: Indices) -> Matrix:
-    x = np.empty((len(rows), len(names)), np.float32)
+def _only(rows: Any, kept: Any) -> Any:
+    return rows.join(kept, on=[Bar.SYMBOL, Bar.SESSION], how="semi", maintain_order="left")
+
+
+def _moments(frame: pl.DataFrame) -> Indices:
+    """Return where each moment of rows in order of time begins, and how many rows there are."""
+    ends = frame[Bar.BAR_END].to_physical().to_numpy()
+    begins = np.flatnonzero(np.append(True, ends[1:] != ends[:-1]))
+    return np.append(begins, len(ends)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Rows of a table in order of time, where their moments begin, and which of them are kept."""
+
+    rows: Indices
+    moments: Indices
+    kept: Indices | None
+
+    def column(self, values: Matrix, *, ranked: bool) -> Matrix:
+        ordered = values[self.rows]
+        scored = to_normal_scores(ordered, self.moments) if ranked else ordered
+        return scored if self.kept is None else scored[self.kept]
+
+
+def _matrix(
+    table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], places: _Places
+) -> Matrix:
+    x = np.empty((len(places.rows if places.kept is None else places.kept), len(names)), np.float32)
     columns = max(1, _BLOCK_BYTES // (4 * len(keys)))
     for begin in range(0, len(names), columns):
         block = list(names[begin : begin + columns])
-        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(block) - {Bar.SYMBOL})).collect()
+        sources = [source_of(n) for n in block]
+        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(sources) - {Bar.SYMBOL})).collect()
         if not read.select(keys.columns).equals(keys):
             raise ModelError(
                 "the table of features changed while it was read",
@@ -222,8 +274,13 @@ def _matrix(table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], rows:
                 remedy="read a fixed version, or try again",
             )
         # A null becomes NaN on the way.
-        values = read.select(pl.col(block).cast(pl.Float32)).to_numpy()
-        x[:, begin : begin + len(block)] = values[rows]
+        values = read.select(pl.col(list(dict.fromkeys(sources))).cast(pl.Float32)).to_numpy()
+        if sources == block and places.kept is None:
+            x[:, begin : begin + len(block)] = values[places.rows]
+            continue
+        at = {source: k for k, source in enumerate(dict.fromkeys(sources))}
+        for k, (source, name) in enumerate(zip(sources, block, strict=True), begin):
+            x[:, k] = places.column(values[:, at[source]], ranked=source != name)
     return x
 
 

@@ -14,7 +14,7 @@ import orjson
 import polars as pl
 
 from market.errors import ModelError
-from models.dataset import Dataset
+from models.dataset import EXCESS_RETURN, Dataset
 from models.forecast import to_predictions
 from models.spec import Family, Forecaster, Indices, Labelled, Params, window_of
 
@@ -23,6 +23,7 @@ HELD_SHARE = 0.15
 """Share of the training sessions, the newest, on which a family that stops early decides when."""
 
 EMBARGO_SESSIONS = 1
+NEUTRAL = "neutral"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Lesson:
         Session of each row.
     rule : mapping
         How the rows were chosen and weighted: ``band_bps``, ``last_weight`` and, where windows
-        roll, ``max_train_sessions``.
+        roll, ``max_train_sessions``; ``neutral`` is 1 where another label than the excess
+        return is learned.
     """
 
     whole: Labelled
@@ -172,6 +174,8 @@ def prepare(
     rule: dict[str, float] = {"band_bps": band_bps, "last_weight": last_weight}
     if max_train_sessions is not None:
         rule["max_train_sessions"] = max_train_sessions
+    if dataset.target != EXCESS_RETURN:
+        rule[NEUTRAL] = 1.0
     return Lesson(
         whole,
         horizon,

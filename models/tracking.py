@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
 from models.fit import FittedModel
+from models.normal_scores import source_of
 from models.recipe import recipe_of
 from models.registry_store import (
     CHAMPION,
@@ -143,7 +144,8 @@ class Tracker:
         lost: set[str] = set()
         if before.champion is not None and features is not None:
             tags = self._client.get_model_version(name, str(before.champion.number)).tags
-            lost = set(orjson.loads(tags["feature_names"])) - set(features)
+            used = map(source_of, orjson.loads(tags["feature_names"]))
+            lost = set(used) - set(features)
         event = after_training(
             before,
             number=number,

@@ -14,7 +14,7 @@ from market import calendar
 from market.errors import ModelError
 from market.horizons import Horizon
 from market.schema import Bar
-from models.dataset import Dataset, assemble, reach_of
+from models.dataset import EXCESS_RETURN, Dataset, assemble, reach_of
 from models.fit import FittedModel, fit_lesson, prepare
 from models.importances import importance_table, newest_sample
 from models.row_budget import kept_weeks, symbols_per_kept
@@ -88,6 +88,7 @@ def train_horizon(
     seed: int,
     band_bps: float,
     data_hash: str,
+    target: str = EXCESS_RETURN,
     matrix_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
@@ -110,6 +111,8 @@ def train_horizon(
         First and last session of the out-of-sample period.
     as_of : datetime
         Aware; the moment at which the training happens.
+    target : str
+        The column of ``labels`` that is learned; see :func:`models.dataset.assemble`.
     matrix_bytes : int, optional
         How large the matrix may be. Where all rows would be larger, some symbols of each week are
         left out of what is learned from (:mod:`models.row_budget`); all rows are forecast.
@@ -126,9 +129,9 @@ def train_horizon(
         known = known.filter(pl.col("session") <= end)
     arrived = labels.with_columns(
         pl.when(pl.col("label_known_at") <= as_of).then(pl.col(c)).alias(c)
-        for c in ("label_known_at", "forward_return", "excess_return")
+        for c in dict.fromkeys(("label_known_at", "forward_return", EXCESS_RETURN, target))
     )
-    table = _Table(known.lazy(), arrived, tuple(feature_names), horizon, matrix_bytes)
+    table = _Table(known.lazy(), arrived, tuple(feature_names), horizon, target, matrix_bytes)
     dataset = table.to_learn_from()
     splitter = PurgedWalkForward(
         horizon,
@@ -174,6 +177,7 @@ class _Table:
     labels: pl.DataFrame
     names: tuple[str, ...]
     horizon: Horizon
+    target: str
     matrix_bytes: int | None
 
     @cached_property
@@ -192,12 +196,7 @@ class _Table:
         """Return the rows that models learn from."""
         if self._one_in == 1:
             return self._assembled(self.features)
-        kept = kept_weeks(self._pairs, self._one_in)
-        return self._assembled(
-            self.features.join(
-                kept.lazy(), on=[Bar.SYMBOL, Bar.SESSION], how="semi", maintain_order="left"
-            )
-        )
+        return self._assembled(self.features, kept_weeks(self._pairs, self._one_in))
 
     def to_forecast(self, dataset: Dataset, rows: Indices) -> Iterator[tuple[Dataset, Indices]]:
         """Yield all rows of a test window, as many sessions at once as fit."""
@@ -217,13 +216,15 @@ class _Table:
             made = self._assembled(self.features.filter(near))
             yield made, np.flatnonzero((made.keys[Bar.SESSION] >= days[0]).to_numpy())
 
-    def _assembled(self, features: pl.LazyFrame) -> Dataset:
+    def _assembled(self, features: pl.LazyFrame, kept: pl.DataFrame | None = None) -> Dataset:
         return assemble(
             features,
             self.labels,
             self.names,
             steps=self.horizon.steps,
             reach_sessions=reach_of(self.horizon.timeframe),
+            target=self.target,
+            kept=kept,
         )
 
 

@@ -20,6 +20,7 @@ from models.dataset import VOLATILITY, reach_of
 from models.ensemble import META_ENGINE, stack_weights
 from models.fit import FittedModel
 from models.forecast import LIVE_SCHEMA, Prediction, as_forecast
+from models.normal_scores import source_of
 from models.outcomes import outcomes_of
 from models.registry import families_of
 from pipelines.feature_run import feature_table
@@ -108,7 +109,8 @@ def _recent(
     sessions = max(RECENT_SESSIONS, reach_of(timeframe) if windows else 0)
     first = calendar.offset_session(calendar.previous_session(day), -sessions)
     table = stores.lake.scan(feature_table(timeframe))
-    wanted = {*PANEL_KEYS, VOLATILITY, *(n for m in models for n in m.feature_names)}
+    names = (source_of(n) for m in models for n in m.feature_names)
+    wanted = {*PANEL_KEYS, VOLATILITY, *names}
     # One that is gone is for the dataset to name.
     there = [c for c in table.collect_schema().names() if c in wanted]
     return stores.only_members(table.filter(pl.col("session") >= first).select(there)).collect()

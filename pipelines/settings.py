@@ -253,6 +253,12 @@ class ModelSettings(_Frozen):
         1.0, gt=-1, le=1, description="What the oldest label weighs beside the newest; 1: as much"
     )
     embargo_sessions: int = Field(1, ge=0, description="Sessions left out beyond the purge")
+    ranks_from_symbols: int = Field(
+        100,
+        ge=0,
+        description="Symbols a session from which models of daily bars learn from ranks, and"
+        " returns beyond market and sector; 0: never",
+    )
     matrix_gb: float = Field(
         2.0, gt=0, description="Of a larger matrix some symbols of each week are not learned from"
     )

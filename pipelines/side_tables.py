@@ -80,7 +80,7 @@ def read_side_tables(
         yields=_until(lake, YIELDS_TABLE, Yield.DATE, end),
         news=_news(lake, start, end),
         premarket=premarket,
-        sectors=None if sectors is None else _sectors(lake, sectors, end),
+        sectors=None if sectors is None else read_sectors(lake, sectors, end),
     )
 
 
@@ -130,7 +130,14 @@ def _news(lake: Lake, start: dt.date, end: dt.date) -> pl.DataFrame | None:
     return name_companies(lake, rows, date="_date").drop("_date")
 
 
-def _sectors(lake: Lake, path: Path, end: dt.date) -> pl.DataFrame:
+def read_sectors(lake: Lake, path: Path, end: dt.date) -> pl.DataFrame:
+    """Return ``symbol``, ``sector`` of the companies as they are named at ``end``.
+
+    Raises
+    ------
+    MarketError
+        When the file lacks a column or names a symbol twice.
+    """
     rows = pl.read_csv(path, infer_schema=False)
     wanted = [Ticker.SYMBOL.value, _SECTOR]
     missing = [c for c in wanted if c not in rows.columns]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from features.labels import forward_returns
+from features.neutral_labels import NEUTRAL_RETURN
 from features.spec import Memory
 from market.bars import by_company, read_adjusted
 from market.horizons import Horizon
@@ -22,10 +23,12 @@ from market.lake import Lake
 from market.lineage import dataset_digest
 from market.timeframes import Timeframe
 from models.calibration import calibrate_walk_forward, windows_of
+from models.dataset import EXCESS_RETURN
 from models.ensemble import stack_walk_forward
 from models.evaluation import Estimate, skill
-from models.fit import FittedModel
+from models.fit import NEUTRAL, FittedModel
 from models.forecast import Prediction, keep_raw
+from models.normal_scores import ranked, source_of
 from models.outcomes import outcomes_of
 from models.provenance import Provenance, feature_hash
 from models.recipe import challenger_engine, digest_recipe, is_challenger
@@ -34,6 +37,7 @@ from models.spec import Family
 from models.train import Rhythm, Training, train_horizon
 from models.training_report import TrainingReport, report_training, training_metadata
 from pipelines.code_version import code_version
+from pipelines.daily_recipe import learns_ranks, neutral_labels
 from pipelines.feature_run import definitions_of, feature_table, kept_features, used_timeframes
 from pipelines.resources import Stores
 from pipelines.settings import ModelSettings, Settings
@@ -54,8 +58,7 @@ class Recipes:
     feature_names : tuple of str
         Columns of the matrix, in order.
     rule : mapping
-        ``band_bps``, ``last_weight`` and, where windows roll, ``max_train_sessions``; see
-        :class:`models.fit.Lesson`.
+        ``band_bps``, ``last_weight`` and what else there is of :class:`models.fit.Lesson`.
     challenge : bool
         Whether a champion of another recipe is there for each of them.
     """
@@ -123,11 +126,21 @@ def learned_features(settings: Settings, timeframe: Timeframe) -> tuple[str, ...
     )
 
 
-def wanted_recipes(settings: Settings, horizon: Horizon) -> list[Recipes]:
-    """Return the recipes that the settings ask for."""
+def wanted_recipes(settings: Settings, horizon: Horizon, *, ranks: bool) -> list[Recipes]:
+    """Return the recipes that the settings ask for.
+
+    Parameters
+    ----------
+    settings, horizon
+        Which.
+    ranks : bool
+        Whether models learn from ranks; see :func:`pipelines.daily_recipe.learns_ranks`.
+    """
     models = settings.models
     every = learned_features(settings, horizon.timeframe)
     rule = _rule(models, horizon, settings.band_bps)
+    if ranks:
+        every, rule = tuple(ranked(every)), rule | {NEUTRAL: 1.0}
     found = []
     for family in models.families_of(horizon):
         entry = models.tuned.get(horizon.name, {}).get(family.name)
@@ -168,7 +181,7 @@ def plan_recipes(
     for one in wanted:
         (family,) = one.families
         champion = champions.get(family.name)
-        lost = champion is not None and not set(champion.feature_names) <= there
+        lost = champion is not None and not set(map(source_of, champion.feature_names)) <= there
         if champion is None or lost or champion.recipe == _digest(one, champion.horizon):
             serving.append(one)
             continue
@@ -234,14 +247,14 @@ def train_and_store(
     labels = read_labels(lake, horizon)
     version = dataset_digest(lake, used_timeframes(settings))
     features = {f.name for f in kept_features(settings, horizon.timeframe)}
-    plan = plan_recipes(
-        wanted_recipes(settings, horizon), stores.tracker.stored(horizon.name), features
-    )
+    members = training_features(stores, horizon)
+    wanted = wanted_recipes(settings, horizon, ranks=learns_ranks(settings, horizon, members))
+    plan = plan_recipes(wanted, stores.tracker.stored(horizon.name), features)
     steps = _Steps(plan, progress)
     made = [
         (
             recipes,
-            _train(stores, horizon, recipes, labels, start=start, end=end, as_of=as_of,
+            _train(stores, horizon, recipes, members, labels, start=start, end=end, as_of=as_of,
                    data_hash=version, progress=steps.of(place)),
         )
         for place, recipes in enumerate(plan)
@@ -292,10 +305,20 @@ class _Steps:
         return step
 
 
+def training_features(stores: Stores, horizon: Horizon) -> pl.LazyFrame:
+    """Return the features that a horizon's models may learn from: settled sessions, members."""
+    settled = settled_sessions(stores.lake, Timeframe.D1)
+    if horizon.timeframe.is_intraday:
+        settled &= settled_sessions(stores.lake, Timeframe.M1)
+    features = stores.lake.scan(feature_table(horizon.timeframe))
+    return stores.only_members(features.filter(pl.col("session").is_in(sorted(settled))))
+
+
 def _train(
     stores: Stores,
     horizon: Horizon,
     recipes: Recipes,
+    features: pl.LazyFrame,
     labels: pl.DataFrame,
     *,
     start: dt.date | None,
@@ -305,13 +328,10 @@ def _train(
     progress: TrainingProgress,
 ) -> Training:
     settings = stores.settings
-    settled = settled_sessions(stores.lake, Timeframe.D1)
-    if horizon.timeframe.is_intraday:
-        settled &= settled_sessions(stores.lake, Timeframe.M1)
-    features = stores.lake.scan(feature_table(horizon.timeframe))
+    neutral = NEUTRAL in recipes.rule
     return train_horizon(
-        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
-        labels,
+        features,
+        neutral_labels(stores, horizon, features, labels) if neutral else labels,
         horizon=horizon,
         families=recipes.families,
         feature_names=recipes.feature_names,
@@ -322,6 +342,7 @@ def _train(
         seed=settings.models.seed,
         band_bps=recipes.rule["band_bps"],
         data_hash=data_hash,
+        target=NEUTRAL_RETURN if neutral else EXCESS_RETURN,
         matrix_bytes=int(settings.models.matrix_gb * 1e9),
         progress=progress,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from models.dataset import VOLATILITY, Dataset, assemble, reach_of
 from models.ensemble import stack
 from models.fit import FittedModel, predict_rows
 from models.forecast import Prediction, keep_raw
+from models.normal_scores import source_of
 from models.recipe import challenger_engine
 from models.spec import Indices, window_of
 from signals.weighting import Weight, blend
@@ -109,14 +110,13 @@ class Scores:
     @cached_property
     def data_hash(self) -> str:
         """Digest of the features that this horizon's models looked at, and of nothing else."""
-        names = sorted({VOLATILITY, *(n for names in self.seen for n in names)})
-        bars = max(window_of(m.params) for _, m in self.ensemble.engines())
-        looked_at = (
-            self.features.select(*PANEL_KEYS, *(n for n in names if n not in PANEL_KEYS))
-            .sort(Bar.SYMBOL, Bar.BAR_END)
-            .group_by(Bar.SYMBOL, maintain_order=True)
-            .tail(bars)
-        )
+        read = {name for names in self.seen for name in names}
+        sources = {VOLATILITY, *map(source_of, read)} - set(PANEL_KEYS)
+        looked_at = self.features.select(*PANEL_KEYS, *sorted(sources))
+        if read == set(map(source_of, read)):
+            bars = max(window_of(m.params) for _, m in self.ensemble.engines())
+            by_symbol = looked_at.sort(Bar.SYMBOL, Bar.BAR_END).group_by(Bar.SYMBOL)
+            looked_at = by_symbol.tail(bars)
         return frame_hash(looked_at.sort(Bar.BAR_END, Bar.SYMBOL))
 
 
@@ -127,18 +127,21 @@ def score_horizons(
     as_of: dt.datetime,
     delay: dt.timedelta,
     band_bps: float,
+    symbols: Collection[str] | None = None,
 ) -> dict[str, Scores]:
     """Forecast from the newest complete bar with every loaded ensemble.
 
     Parameters
     ----------
     features : mapping
-        Timeframe to its features, the last sessions at least, of one symbol or of many: no
-        row's forecast depends on which other symbols are there.
+        Timeframe to its features, the last sessions at least, of all symbols: some models learn
+        from ranks among them.
     ensembles : sequence of Ensemble
         One per horizon, one or more, all of one moment: they share their regimes.
     as_of, delay, band_bps
         See :func:`score_latest`.
+    symbols : collection of str, optional
+        Forecast these alone; their forecasts are those that they have among all.
 
     Returns
     -------
@@ -150,7 +153,7 @@ def score_horizons(
         by_timeframe.setdefault(ensemble.horizon.timeframe, []).append(ensemble)
     seen: dict[str, tuple[pl.DataFrame, Datasets]] = {}
     for timeframe, alike in by_timeframe.items():
-        rows, datasets = _read_newest(features[timeframe], timeframe, alike, as_of, delay)
+        rows, datasets = _read_newest(features[timeframe], alike, as_of, delay, symbols)
         seen |= {e.horizon.name: (rows, _of_horizon(datasets, e)) for e in alike}
     forecast = pl.concat([_forecast(e, seen[e.horizon.name][1], band_bps) for e in ensembles])
     by_horizon = _blended(forecast, ensembles)
@@ -206,12 +209,13 @@ def score_latest(
 
 def _read_newest(
     features: pl.DataFrame,
-    timeframe: Timeframe,
     ensembles: Sequence[Ensemble],
     as_of: dt.datetime,
     delay: dt.timedelta,
+    symbols: Collection[str] | None,
 ) -> tuple[pl.DataFrame, Datasets]:
     """Return the newest rows with their windows, and the same as models read them."""
+    timeframe = ensembles[0].horizon.timeframe
     expected = last_complete_bar(timeframe, as_of, delay)
     models = [m for e in ensembles for _, m in e.engines()]
     known = features.select(Bar.SYMBOL, Bar.BAR_END, "as_of", VOLATILITY).with_row_index("_row")
@@ -225,12 +229,22 @@ def _read_newest(
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
-    bars = max(window_of(m.params) for m in models)
-    rows = features[_with_windows(known, there, bars)["_row"]]
+    if symbols is not None:
+        there = there.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
+    newest = _with_windows(known, there, max(window_of(m.params) for m in models))
+    if any(n != source_of(n) for m in models for n in m.feature_names):
+        # A rank is one among all symbols of its moment, also of those that have no newest bar.
+        first = newest[Bar.BAR_END].min()
+        newest = known.filter((pl.col(VOLATILITY) > 0) & (pl.col(Bar.BAR_END) >= first))
+    rows, wanted = features[newest["_row"]], there[Bar.SYMBOL].to_list()
     datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
     for names in dict.fromkeys(m.feature_names for m in models):
         made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
-        datasets[names] = made, np.flatnonzero((made.keys[Bar.BAR_END] == expected).to_numpy())
+        keys = made.keys.select(
+            (pl.col(Bar.BAR_END) == expected)
+            & pl.col(Bar.SYMBOL).is_in(there[Bar.SYMBOL].to_list())
+        )
+        datasets[names] = made, np.flatnonzero(keys.to_series().to_numpy())
     return rows, datasets
 
 

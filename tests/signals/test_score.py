@@ -17,6 +17,7 @@ from market.errors import ModelError, SignalError
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
 from models.calibration import Calibrator, Method
+from models.dataset import assemble
 from models.ensemble import stack
 from models.fit import FittedModel, fit_model, predict_rows
 from models.forecast import STORED_SCHEMA, keep_raw
@@ -25,7 +26,8 @@ from models.registry import FAMILIES
 from signals.reasons import strongest_reasons
 from signals.score import Ensemble, Scores, score_horizons, score_latest
 from signals.weighting import regime_weights
-from tests.markets import adjusted_daily, dataset_of, market, regimes_of
+from tests.families import quick
+from tests.markets import adjusted_daily, dataset_of, labels_of, market, regimes_of
 
 DAILY = find_horizon("1d")
 NONE = dt.timedelta(0)
@@ -234,8 +236,9 @@ def test_one_call_scores_every_horizon_and_one_symbol_as_among_many() -> None:
     many = score_horizons(frames, ensembles, as_of=newest(), delay=NONE, band_bps=5.0)
     assert list(many) == ["1d", "7d"]
     for symbol in features()["symbol"].unique().sort():
-        alone = {t: f.filter(pl.col("symbol") == symbol) for t, f in frames.items()}
-        single = score_horizons(alone, ensembles, as_of=newest(), delay=NONE, band_bps=5.0)
+        single = score_horizons(
+            frames, ensembles, as_of=newest(), delay=NONE, band_bps=5.0, symbols=[symbol]
+        )
         for name, scores in single.items():
             batch = many[name].predictions.filter(pl.col("symbol") == symbol)
             assert_frame_equal(scores.predictions, batch, rel_tol=1e-6, abs_tol=1e-6)
@@ -257,3 +260,32 @@ def test_models_of_another_horizon_or_none_make_no_ensemble() -> None:
         replace(ensemble(), horizon=find_horizon("7d"))
     with pytest.raises(SignalError, match="got 'no champion'"):
         replace(ensemble(), champions=())
+
+
+def test_one_symbol_keeps_its_rank_among_all() -> None:
+    """Also where another one has no newest bar: in its window it had its place."""
+    names = ("volatility_20@rank", "return_5@rank")
+    family = quick([FAMILIES["lstm"]])[0]
+    model = fit_model(
+        dataset_of(market(), names=names),
+        np.arange(300), family, horizon="1d", seed=1, data_hash="",
+    )  # fmt: skip
+    made = replace(ensemble(lstm=1.0), champions=(model,))
+    halted = features()["symbol"].max()
+    frame = features().filter(~((pl.col("symbol") == halted) & (pl.col("bar_end") == newest())))
+    every = score_latest(frame, made, as_of=newest(), delay=NONE, band_bps=5.0).predictions
+    assert halted not in every["symbol"].to_list()
+    data = assemble(frame, labels_of(market()), names, steps=1)
+    last = np.flatnonzero((data.keys["bar_end"] == newest()).to_numpy())
+    research = predict_rows(model, data, last, 5.0)
+    shown = ["symbol", "expected_return_bps"]
+    assert_frame_equal(
+        every.filter(pl.col("engine") == "lstm").select(shown), research.select(shown), rel_tol=1e-6
+    )
+    for symbol in every["symbol"].unique():
+        alone = score_horizons(
+            {DAILY.timeframe: frame}, [made], as_of=newest(), delay=NONE, band_bps=5.0,
+            symbols=[symbol],
+        )["1d"].predictions  # fmt: skip
+        batch = every.filter(pl.col("symbol") == symbol)
+        assert_frame_equal(alone, batch, rel_tol=1e-6, abs_tol=1e-6)

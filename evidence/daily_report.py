@@ -1,0 +1,156 @@
+"""The chapter on real daily bars, from its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evidence.tables import interval, number, table
+
+_OUTCOMES = {
+    "outcome": "from the close of the decision",
+    "outcome_next": "from the next session's close",
+}
+_GOAL = {"1d": 1.5, "7d": 1.5, "1M": 1.5}
+
+
+def sections(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Return the Markdown below the chapter's heading."""
+    parts = [_setting(result, config), _goal(result)]
+    for name, horizon in result["horizons"].items():
+        parts.append(f"### {name}\n")
+        parts.append(
+            f"{horizon['rows']:,} rows of {horizon['sessions']:,} sessions, the same for all.\n"
+        )
+        for outcome, words in _OUTCOMES.items():
+            parts.append(f"#### {name}, {words}\n")
+            parts.append(_whole(horizon, horizon[outcome]))
+            parts.append(_apart(horizon[outcome]["models"], "by_year", "year"))
+            parts.append(_apart(horizon[outcome]["models"], "by_regime", "regime"))
+    return "\n".join(parts)
+
+
+def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    look = result["look"]
+    return (
+        f"Members of the index, session by session, among 504 large companies of 2021 (so of "
+        f"survivors). Training begins in 2000 and is repeated every {config['retrain_sessions']} "
+        f"sessions on all of the past, purged by the horizon and one session; judged: "
+        f"{config['first_session']} to {config['last_session']}. Everything was chosen on 2000 to "
+        f"2009.\n\nLooks at the judged years so far: {look['looks']}; this is look {look['look']} "
+        f"({look['date']}, configuration {look['config']}).\n\n"
+        f"`ensemble` is the headline, fixed before the look: the mean of "
+        f"{' and '.join(config['ensemble'])}, each on one scale per session. `reversal` is the "
+        f"last period's return turned round, `momentum_12_1` that of twelve months without the "
+        f"last, `pyqlib_*` are pyqlib 0.9.7's published Alpha158 recipes, which learn the return "
+        f"from the next close on (`Ref($close, -1-h) / Ref($close, -1) - 1`; published for one "
+        f"session, of the same form for the others). Its linear recipe also learns from the two "
+        f"years that its trees stop by. Its trees learn from each n-th session (n by horizon: "
+        f"{_thinning(config)}).\n\n"
+        f"In brackets: 95 percent intervals from a stationary bootstrap of sessions. IR: mean of "
+        f"the daily coefficient over its standard deviation. t: Newey and West, with as many lags "
+        f"as the horizon has sessions. Portfolio: best tenth long, worst tenth short, equal "
+        f"weights, as many overlapping books as the horizon has sessions, "
+        f"{config['cost_bps']:g} bps for what is bought or sold; IR a year.\n\n"
+        f"Not run here: {result['not_run']}.\n"
+    )
+
+
+def _thinning(config: Mapping[str, Any]) -> str:
+    trees = config["peers"].get("lightgbm", {})
+    return ", ".join(f"{h} {n}" for h, n in trees.items())
+
+
+def _goal(result: Mapping[str, Any]) -> str:
+    rows: list[Sequence[str]] = []
+    for name, wanted in _GOAL.items():
+        horizon = result["horizons"][name]
+        for outcome, words in _OUTCOMES.items():
+            found = horizon[outcome]
+            best = max(
+                horizon["baselines"], key=lambda b: found["models"][b]["rank_ic"]["mean"] or -1.0
+            )
+            gap = found["differences"][best]
+            nets = {
+                b: found["portfolios"][b]["net_information_ratio"] or -99.0
+                for b in horizon["baselines"]
+            }
+            richest = max(nets, key=lambda b: nets[b])
+            own = found["portfolios"]["ensemble"]["net_information_ratio"]
+            met = (
+                (gap["ratio"] or 0.0) >= wanted
+                and (gap["t"] or 0.0) > 2.0
+                and (own or -99.0) > nets[richest]
+            )
+            rows.append(
+                (
+                    name,
+                    words,
+                    number(found["models"]["ensemble"]["rank_ic"]["mean"]),
+                    f"{best} {number(found['models'][best]['rank_ic']['mean'])}",
+                    number(gap["ratio"], 2, signed=False),
+                    number(gap["t"], 2),
+                    number(own, 2),
+                    f"{richest} {number(nets[richest], 2)}",
+                    "met" if met else "missed",
+                )
+            )
+    head = (
+        "horizon",
+        "return",
+        "rank IC",
+        "best baseline",
+        "ratio (goal 1.5)",
+        "t of difference (goal 2)",
+        "net IR",
+        "best baseline's net IR",
+        "goal",
+    )
+    return "### The goal\n\n" + table(head, rows) + "\n"
+
+
+def _whole(horizon: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    rows: list[Sequence[str]] = []
+    for model in (*horizon["ours"], *horizon["baselines"]):
+        one = found["models"][model]
+        gap = found["differences"].get(model)
+        book = found["portfolios"][model]
+        rows.append(
+            (
+                model,
+                _estimate(one["ic"]),
+                number(one["ic"]["information_ratio"], 3),
+                _estimate(one["rank_ic"]),
+                number(one["rank_ic"]["information_ratio"], 3),
+                number(one["rank_ic"]["t"], 2),
+                "-" if gap is None else f"{_estimate(gap)}, t {number(gap['t'], 2)}",
+                number(book["gross_information_ratio"], 2),
+                number(book["net_information_ratio"], 2),
+                number(book["turnover"], 2, signed=False),
+            )
+        )
+    head = (
+        "model",
+        "IC",
+        "IR",
+        "rank IC",
+        "IR",
+        "t",
+        "ensemble's rank IC less this one's",
+        "gross IR",
+        "net IR",
+        "turnover a session",
+    )
+    return table(head, rows) + "\n"
+
+
+def _apart(models: Mapping[str, Any], key: str, word: str) -> str:
+    parts = sorted({p for one in models.values() for p in one[key]})
+    rows = [
+        (model, *(_estimate(one[key].get(p, {})) for p in parts)) for model, one in models.items()
+    ]
+    return f"Rank IC by {word}:\n\n" + table(("model", *parts), rows) + "\n"
+
+
+def _estimate(one: Mapping[str, Any]) -> str:
+    return interval(one.get("mean"), one.get("low"), one.get("high"))

@@ -1,0 +1,209 @@
+"""Real daily bars: 2010 to 2014 out of sample, beside published baselines on the same rows.
+
+Every choice below was made on 2000 to 2009. Each configuration that is judged on 2010 to 2014 is
+a look, counted in ``daily_looks.json``; the same configuration again is no new one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from evidence import daily_judge, daily_models, daily_peers, daily_report
+from evidence.daily_data import read_daily, read_members, read_sectors
+from features.regime import classify_regimes
+
+NAME = "real_daily"
+TITLE = "Real daily bars"
+NEEDS_REAL_BARS = True
+LOOKS = Path(__file__).parent / "daily_looks.json"
+ENSEMBLE = "ensemble"
+
+CONFIG: dict[str, Any] = {
+    "first_session": "2010-01-01",
+    "last_session": "2014-12-31",
+    "feature_families": [
+        "core",
+        "alpha158",
+        "technical",
+        "microstructure",
+        "cross_section",
+        "anomalies",
+    ],
+    "families": {h: ["linear", "lightgbm"] for h in ("1d", "7d", "14d", "1M")},
+    # The headline: the mean of these, each on one scale per session.
+    "ensemble": ["linear", "lightgbm"],
+    "params": {
+        "linear": {"penalty_per_row": 0.02},
+        "lightgbm": {"trees": 250, "num_leaves": 8, "min_data_in_leaf": 1000, "num_threads": 1},
+    },
+    # Training labels of each so many-th session: those of neighbours overlap.
+    "every": {
+        "linear": {"1d": 1, "7d": 2, "14d": 3, "1M": 3},
+        "lightgbm": {"1d": 2, "7d": 4, "14d": 5, "1M": 5},
+    },
+    "retrain_sessions": 252,
+    "last_weight": 1.0,
+    "band_bps": 6.0,
+    "seed": 1,
+    "cost_bps": 5.0,
+    "peers": {
+        "linear": {"1d": 1, "7d": 1, "14d": 1, "1M": 1},
+        "lightgbm": {"1d": 3, "7d": 5, "14d": 5, "1M": 5},
+        "xgboost": {"1d": 3, "7d": 5, "14d": 5, "1M": 5},
+    },
+}
+NOT_RUN = (
+    "gradient_boosting (lightgbm stands for it: the same algorithm and sizes), random_forest, "
+    "lstm, transformer, policy and the meta-learner"
+)
+
+
+def measure(run: Any) -> dict[str, Any]:
+    """Return coefficients, differences and portfolios of every horizon."""
+    assert run.bars is not None
+    daily, sectors = read_daily(run.bars), read_sectors(run.bars)
+    last = dt.date.fromisoformat(CONFIG["last_session"])
+    daily = daily.filter(pl.col("session") <= last)
+    members = read_members(run.bars, daily)
+    ours = _our_forecasts(run, daily, members, sectors)
+    peers = daily_peers.forecasts(run, daily, members, CONFIG)
+    look = count_look(CONFIG, LOOKS, today=dt.datetime.now(dt.UTC).date())
+    first = dt.date.fromisoformat(CONFIG["first_session"])
+    tested = members.filter(pl.col("session") >= first)
+    regimes = classify_regimes(daily).select("session", "regime")
+    result: dict[str, Any] = {"look": look, "not_run": NOT_RUN, "horizons": {}}
+    for name in daily_models.horizons():
+        run.progress(f"judging {name}")
+        result["horizons"][name] = _judged(
+            name, ours[name], peers.get(name, {}), daily, tested, regimes
+        )
+    return result
+
+
+def _our_forecasts(
+    run: Any, daily: pl.DataFrame, members: pl.DataFrame, sectors: pl.DataFrame
+) -> dict[str, dict[str, pl.DataFrame]]:
+    wanted = {
+        (h, f): run.folder / f"ours_{h}_{f}.parquet"
+        for h, families in CONFIG["families"].items()
+        for f in families
+    }
+    if not all(p.exists() for p in wanted.values()):
+        _walk(run, daily, members, sectors, wanted)
+    made: dict[str, dict[str, pl.DataFrame]] = {}
+    for (horizon, family), path in wanted.items():
+        made.setdefault(horizon, {})[family] = pl.read_parquet(path)
+    for parts in made.values():
+        parts[ENSEMBLE] = daily_models.mean_of_scores([parts[f] for f in CONFIG["ensemble"]])
+    return made
+
+
+def _walk(
+    run: Any,
+    daily: pl.DataFrame,
+    members: pl.DataFrame,
+    sectors: pl.DataFrame,
+    wanted: Mapping[tuple[str, str], Path],
+) -> None:
+    names = daily_models.learned_names(CONFIG["feature_families"])
+    table = run.folder / "features.parquet"
+    if not table.exists():
+        run.progress(f"computing {len(names)} features")
+        daily_models.write_features(table, daily, members, sectors, names)
+    run.progress("assembling the matrix of normal scores")
+    datasets = daily_models.build_dataset(table, daily, sectors, names)
+    for (horizon, family), path in wanted.items():
+        if path.exists():
+            continue
+        run.progress(f"{horizon}: {family}")
+        made = daily_models.forecast(
+            datasets[horizon],
+            horizon,
+            family,
+            CONFIG,
+            first_session=dt.date.fromisoformat(CONFIG["first_session"]),
+            data_hash="",
+            progress=lambda done, total: run.progress(f"  {done} of {total}"),
+        )
+        made.write_parquet(path)
+
+
+def _judged(
+    name: str,
+    ours: Mapping[str, pl.DataFrame],
+    peers: Mapping[str, pl.DataFrame],
+    daily: pl.DataFrame,
+    tested: pl.DataFrame,
+    regimes: pl.DataFrame,
+) -> dict[str, Any]:
+    steps = daily_models.steps_of(name)
+    baselines = {**daily_judge.simple_baselines(daily, steps), **peers}
+    everything = {**ours, **baselines}
+    frame = daily_judge.common_rows(everything, daily_judge.outcomes(daily, steps), tested)
+    result: dict[str, Any] = {
+        "rows": frame.height,
+        "sessions": frame["session"].n_unique(),
+        "ours": list(ours),
+        "baselines": list(baselines),
+    }
+    for outcome in ("outcome", "outcome_next"):
+        wait = int(outcome == "outcome_next")
+        result[outcome] = {
+            "models": daily_judge.judge(
+                frame, list(everything), regimes, steps=steps, seed=CONFIG["seed"], outcome=outcome
+            ),
+            "differences": daily_judge.differences(
+                frame, ENSEMBLE, list(baselines), steps=steps, seed=CONFIG["seed"], outcome=outcome
+            ),
+            "portfolios": {
+                m: daily_judge.portfolio(
+                    frame, m, daily, steps=steps, cost_bps=CONFIG["cost_bps"], wait=wait
+                )
+                for m in everything
+            },
+        }
+    return result
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return what a configuration is known by among the looks."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def count_look(config: Mapping[str, Any], path: Path, *, today: dt.date) -> dict[str, Any]:
+    """Return which look at the out-of-sample years this is, and note a new one.
+
+    The file is written before anything is judged: a look that fails half way is a look.
+    """
+    looks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    digest = config_hash(config)
+    for look in looks:
+        if look["config"] == digest:
+            return {**look, "looks": len(looks)}
+    look = {
+        "look": len(looks) + 1,
+        "date": today.isoformat(),
+        "config": digest,
+        "period": f"{config['first_session']} to {config['last_session']}",
+        "what": "every horizon, model, year and regime of the table",
+    }
+    looks.append(look)
+    path.write_text(json.dumps(looks, indent=2) + "\n", encoding="utf-8")
+    return {**look, "looks": len(looks)}
+
+
+def sections(result: dict[str, Any]) -> str:
+    """Return the chapter below its heading."""
+    return daily_report.sections(result, CONFIG)
+
+
+def pictures(result: dict[str, Any]) -> dict[str, bytes]:
+    """Return no picture."""
+    return {}
