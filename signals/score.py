@@ -237,14 +237,12 @@ def _read_newest(
         first = newest[Bar.BAR_END].min()
         newest = known.filter((pl.col(VOLATILITY) > 0) & (pl.col(Bar.BAR_END) >= first))
     rows, wanted = features[newest["_row"]], there[Bar.SYMBOL].to_list()
+    asked = (pl.col(Bar.BAR_END) == expected) & pl.col(Bar.SYMBOL).is_in(wanted)
     datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
     for names in dict.fromkeys(m.feature_names for m in models):
         made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
-        keys = made.keys.select(
-            (pl.col(Bar.BAR_END) == expected)
-            & pl.col(Bar.SYMBOL).is_in(there[Bar.SYMBOL].to_list())
-        )
-        datasets[names] = made, np.flatnonzero(keys.to_series().to_numpy())
+        scored = made.keys.select(asked).to_series()
+        datasets[names] = made, np.flatnonzero(scored.to_numpy())
     return rows, datasets
 
 
