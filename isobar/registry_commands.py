@@ -15,7 +15,7 @@ from isobar import output
 from isobar.arguments import Horizons, JsonFlag, read_horizons, usage
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.forecast import PREDICTION_SCHEMA, Prediction
+from models.forecast import LIVE_TABLE, PREDICTION_SCHEMA, Prediction
 from models.outcomes import outcomes_of
 from models.promotion import Verdict, judge_challenger
 from models.recipe import challenger_engine
@@ -144,8 +144,22 @@ def roll_back(
     _report("Rolled back", row, name, event, as_json)
 
 
+@models_app.command("dismiss")
+def dismiss(
+    horizon: OneHorizon,
+    family: OneFamily,
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """End a challenge: the challenger is scored no more, and the champion goes on serving."""
+    stores, row, name = _named(horizon, family)
+    now = dt.datetime.now(dt.UTC)
+    event = stores.tracker.dismiss(row.name, name, now=now, reason=reason)
+    _report("Dismissed", row, name, event, as_json)
+
+
 def weigh_challenger(stores: Stores, horizon: Horizon, family: str, now: dt.datetime) -> Verdict:
-    """Judge a challenger by what both have forecast since it became one.
+    """Judge a challenger by what both have forecast live since it became one.
 
     The look is kept with the challenger: each one spends of the same error rate.
 
@@ -158,10 +172,11 @@ def weigh_challenger(stores: Stores, horizon: Horizon, family: str, now: dt.date
     band_bps = stores.settings.band_bps
     _require_one_band(contest, band_bps)
     made = pl.DataFrame(schema=PREDICTION_SCHEMA)
-    if stores.lake.exists("predictions"):
+    if stores.lake.exists(LIVE_TABLE):
         since = pl.col(Prediction.AS_OF) >= contest.begun
         of = pl.col(Prediction.HORIZON) == horizon.name
-        made = stores.lake.scan("predictions").filter(of & since).collect()
+        live = stores.lake.scan(LIVE_TABLE).filter(of & since)
+        made = live.select(PREDICTION_SCHEMA.names()).collect()
     champion, challenger = (
         made.filter(pl.col(Prediction.ENGINE) == engine)
         for engine in (family, challenger_engine(family))

@@ -59,6 +59,7 @@ STORED_SCHEMA = pl.Schema(
 )
 """The predictions table of the lake."""
 
+LIVE_TABLE = "live_predictions"
 LIVE_SCHEMA = pl.Schema({**STORED_SCHEMA, "run_as_of": UTC_MICROSECONDS})
 """The live predictions table: what scheduled runs forecast, and the moment of the run."""
 

@@ -45,6 +45,10 @@ class Step(StrEnum):
     CHALLENGED = "challenged"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
+    DISMISSED = "dismissed"
+
+
+_OF_CHALLENGERS = (Step.CHALLENGED, Step.DISMISSED)
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,8 @@ class Standing:
         if event.step is Step.CHALLENGED:
             same = self.challenger is not None and self.challenger.recipe == event.recipe
             return replace(after, challenger=event, begun=self.begun if same else event.at)
+        if event.step is Step.DISMISSED:
+            return replace(after, challenger=None, begun=None)
         if event.step is Step.ROLLED_BACK:
             kept = [k for k, e in enumerate(self.reigns[:-1]) if e.number == event.number]
             reigns = self.reigns[: kept[-1] + 1] if kept else (*self.reigns, event)
@@ -185,9 +191,9 @@ def standing_at(events: Sequence[Event], as_of: dt.datetime) -> Standing:
     if found.champion is not None:
         return found
     stands_in: Event | None = None
-    first = next((e for e in events if e.step is not Step.CHALLENGED), None)
+    first = next((e for e in events if e.step not in _OF_CHALLENGERS), None)
     for event in events:
-        if event.step is Step.CHALLENGED:
+        if event.step in _OF_CHALLENGERS:
             continue
         if first is None or event.step is not Step.TRAINED or event.recipe != first.recipe:
             break
@@ -269,21 +275,30 @@ def promote_challenger(
     ModelError
         When there is no challenger, no reason, or ``now`` lies before an earlier event.
     """
-    challenger = before.challenger
-    if challenger is None:
-        raise ModelError(
-            "there is no challenger to promote",
-            got=f"champion: version {before.champion.number}" if before.champion else "no model",
-            allowed="a challenger, which a training with another recipe makes",
-            remedy="change the recipe and train, or see `isobar models list`",
-        )
     return replace(
-        challenger,
+        _challenger_of(before, "promote"),
         step=Step.PROMOTED,
         previous=before.champion.number if before.champion else None,
         at=_moment(before, now),
         reason=_reason(reason),
         evidence=dict(evidence or {}),
+    )
+
+
+def dismiss_challenger(before: Standing, *, now: dt.datetime, reason: str) -> Event:
+    """Return the event that ends a challenge; the champion goes on serving.
+
+    Raises
+    ------
+    ModelError
+        When there is no challenger, no reason, or ``now`` lies before an earlier event.
+    """
+    return replace(
+        _challenger_of(before, "dismiss"),
+        step=Step.DISMISSED,
+        previous=before.champion.number if before.champion else None,
+        at=_moment(before, now),
+        reason=_reason(reason),
     )
 
 
@@ -310,6 +325,17 @@ def roll_back(before: Standing, *, now: dt.datetime, reason: str) -> Event:
         reason=_reason(reason),
         evidence={},
     )
+
+
+def _challenger_of(before: Standing, what: str) -> Event:
+    if before.challenger is None:
+        raise ModelError(
+            f"there is no challenger to {what}",
+            got=f"champion: version {before.champion.number}" if before.champion else "no model",
+            allowed="a challenger, which a training with another recipe makes",
+            remedy="change the recipe and train, or see `isobar models list`",
+        )
+    return before.challenger
 
 
 def _moment(before: Standing, now: dt.datetime) -> dt.datetime:

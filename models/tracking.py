@@ -37,7 +37,9 @@ from models.succession import (
     Event,
     Evidence,
     Standing,
+    Step,
     after_training,
+    dismiss_challenger,
     promote_challenger,
     roll_back,
     standing,
@@ -190,7 +192,9 @@ class Tracker:
         """Say whether the horizon's newest finished training saw this dataset and settings."""
         run = self._runs.newest(horizon)
         wanted = {"dataset_version": dataset_version, "config_hash": config_hash}
-        return run is not None and all(run.data.tags.get(k) == v for k, v in wanted.items())
+        if run is None or run.data.tags.get("role") == "challengers":
+            return False  # Champions are stored last: theirs is missing.
+        return all(run.data.tags.get(k) == v for k, v in wanted.items())
 
     def card(self, horizon: str, family: str | None = None) -> StoredCard:
         """Return the model card of a horizon's newest training that has one.
@@ -301,12 +305,26 @@ class Tracker:
             horizon, family, lambda before: roll_back(before, now=now, reason=reason)
         )
 
+    def dismiss(self, horizon: str, family: str, *, now: dt.datetime, reason: str) -> Event:
+        """End the challenge of a family; its champion goes on serving.
+
+        Raises
+        ------
+        ModelError
+            When there is no challenger, the reason is empty, or ``now`` lies before an earlier
+            change.
+        """
+        return self._change(
+            horizon, family, lambda before: dismiss_challenger(before, now=now, reason=reason)
+        )
+
     def _change(self, horizon: str, family: str, decide: Callable[[Standing], Event]) -> Event:
         registered = self._registry.find(horizon, family)
         events = self._registry.events(registered)
         event = decide(standing(events))
-        # What cannot be loaded must not become champion.
-        self._runs.restore(registered.name, event.number)
+        if event.step is not Step.DISMISSED:
+            # What cannot be loaded must not become champion.
+            self._runs.restore(registered.name, event.number)
         try:
             self._commit([self._registry.change(registered.name, event, events)])
         except MlflowException as error:

@@ -19,7 +19,7 @@ from models.calibration import fit_latest, windows_of
 from models.dataset import VOLATILITY, reach_of
 from models.ensemble import META_ENGINE, stack_weights
 from models.fit import FittedModel
-from models.forecast import LIVE_SCHEMA, Prediction, as_forecast
+from models.forecast import LIVE_SCHEMA, LIVE_TABLE, Prediction, as_forecast
 from models.normal_scores import source_of
 from models.outcomes import outcomes_of
 from models.registry import families_of
@@ -29,7 +29,6 @@ from signals.score import Ensemble, Scores
 from signals.weighting import regime_weights, session_skill
 
 RECENT_SESSIONS = 5
-LIVE_TABLE = "live_predictions"
 
 
 def load_ensemble(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Ensemble:

@@ -39,6 +39,7 @@ COMMANDS = (
     "models list",
     "models card",
     "models promote",
+    "models dismiss",
     "models rollback",
     "models history",
     "features",

@@ -15,7 +15,7 @@ from market.errors import ModelError
 from market.horizons import find_horizon
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from models.fit import FittedModel, fit_model
-from models.forecast import keep_raw, to_predictions
+from models.forecast import LIVE_SCHEMA, LIVE_TABLE, keep_raw, to_predictions
 from models.recipe import challenger_engine
 from models.registry import FAMILIES
 from models.sequential import Decision
@@ -85,7 +85,10 @@ class Home:
             )
             for engine, seen in (("linear", 0.0), (challenger_engine("linear"), sees))
         ]
-        self.stores.lake.replace("predictions", keep_raw(pl.concat(made)), ["1d"])
+        rows = keep_raw(pl.concat(made)).with_columns(pl.col("as_of").alias("run_as_of"))
+        self.stores.lake.replace(
+            LIVE_TABLE, rows.cast(LIVE_SCHEMA), rows["session"].unique().to_list()
+        )
 
 
 @pytest.fixture
@@ -161,6 +164,18 @@ def test_only_what_was_forecast_as_a_challenger_counts_and_by_hand_anything_goes
     assert (verdict.decision, verdict.sessions) == (Decision.CONTINUE, 0)
     by_hand = home.asked(*PROMOTE, "--reason", "the old one cannot go on")
     assert (by_hand["number"], by_hand["evidence"]) == (2, {})
+
+
+def test_a_challenger_can_be_dismissed(home: Home) -> None:
+    home.train(10.0, now=BEGUN)
+    home.train(500.0, now=BEGUN + dt.timedelta(days=1))
+    words = ("dismiss", "--horizon", "1d", "--family", "linear", "--reason")
+    done = home.asked(*words, "no better after a year")
+    assert (done["step"], done["number"], done["previous"]) == ("dismissed", 2, 1)
+    assert [m["role"] for m in home.asked("list", "--horizon", "1d")] == ["", "champion"]
+    again = home.ask(*words, "once more")
+    assert again.status == 1
+    assert "no challenger to dismiss" in again.message
 
 
 def test_other_bands_cannot_be_compared(home: Home) -> None:

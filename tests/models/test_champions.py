@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -110,6 +111,27 @@ def test_from_challenger_to_champion_and_back(tracker: Tracker, client: MlflowCl
     assert told["at"].to_list() == [day(0), day(10), day(20), day(30)]
     assert json.loads(told["evidence"][2]) == evidence
     assert told["reason"][3] == "it lost money"
+
+
+def test_a_challenger_is_dismissed_even_when_it_cannot_be_loaded(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    old, new = made(10.0), made(500.0)
+    train(tracker, old, now=day(0))
+    train(tracker, new, now=day(10))
+    (source,) = (
+        v.source
+        for v in client.search_model_versions("name='isobar-1d-linear'")
+        if str(v.version) == "2"
+    )
+    for path in Path(download_artifacts(artifact_uri=source)).rglob("*.skops"):
+        path.write_bytes(b"broken")
+    event = tracker.dismiss("1d", "linear", now=day(20), reason="no better")
+    assert (event.number, event.previous) == (2, 1)
+    assert tracker.challengers("1d", day(20)) == []
+    assert serving(tracker, day(20)) == [old.version]
+    assert aliases(client) == {"champion": 1}
+    assert tracker.history("1d")["step"].to_list() == ["trained", "challenged", "dismissed"]
 
 
 def test_only_a_champion_whose_features_are_gone_is_replaced(tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from features.compute import compute_features
 from features.labels import forward_returns
 from market.horizons import find_horizon
+from models.dataset import assemble
 from models.row_budget import WEEK_SESSIONS, kept_weeks, symbols_per_kept
 from models.spec import Family, Forecast, Labelled, Sample
 from models.train import Rhythm, Training, train_horizon
@@ -157,3 +158,16 @@ def test_weeks_are_whole_and_apart() -> None:
         inner = np.diff(np.append(-1, breaks))[1:]
         assert (inner % WEEK_SESSIONS == 0).all()
         assert (np.diff(k)[breaks] > WEEK_SESSIONS).all()
+
+
+def test_ranks_are_those_among_all_symbols_whatever_is_kept() -> None:
+    features, labels = tables()
+    names = ("return_5@rank", "return_1")
+    every = assemble(features, labels, names, steps=HORIZON.steps)
+    kept = kept_weeks(features, 3)
+    few = assemble(features, labels, names, steps=HORIZON.steps, kept=kept)
+    mine = every.keys.with_row_index("row").join(kept, on=["symbol", "session"], how="semi")
+    assert 0 < len(few) == mine.height < len(every)
+    assert few.keys.equals(mine.sort("row").drop("row"))
+    assert np.array_equal(few.x, every.x[mine["row"].sort().to_numpy()], equal_nan=True)
+    assert np.array_equal(few.y, every.y[mine["row"].sort().to_numpy()], equal_nan=True)

@@ -14,6 +14,7 @@ from models.succession import (
     Standing,
     Step,
     after_training,
+    dismiss_challenger,
     promote_challenger,
     roll_back,
     standing,
@@ -57,6 +58,10 @@ class Story:
     def back(self) -> Event:
         self.today += 1
         return self.add(roll_back(self.now, now=day(self.today), reason="worse"))
+
+    def dismiss(self) -> Event:
+        self.today += 1
+        return self.add(dismiss_challenger(self.now, now=day(self.today), reason="no use"))
 
     @property
     def champion(self) -> int | None:
@@ -155,7 +160,7 @@ def test_what_replaced_a_champion_stands_in_for_nothing_before() -> None:
     assert [story.champion_at(day(n)) for n in (-10, 1, 2)] == [1, 1, 2]
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c", "promote", "back"]), max_size=25))
+@given(st.lists(st.sampled_from(["a", "b", "c", "promote", "back", "dismiss"]), max_size=25))
 def test_no_story_lets_a_challenger_serve_or_changes_what_was(moves: list[str]) -> None:
     story = Story()
     seen: dict[dt.datetime, int | None] = {}
@@ -170,16 +175,37 @@ def test_no_story_lets_a_challenger_serve_or_changes_what_was(moves: list[str]) 
             elif move == "back":
                 story.back()
                 served.pop()
+            elif move == "dismiss":
+                story.dismiss()
+                assert story.now.challenger is None
             elif story.train(move).step is Step.TRAINED:
                 served.append(story.number)
         except ModelError:
-            assert (move == "promote" and before.challenger is None) or len(served) < 2
+            nobody = move in ("promote", "dismiss") and before.challenger is None
+            assert nobody or (move == "back" and len(served) < 2)
             continue
         # An independent book: a stack of those who served.
         assert story.champion == (served[-1] if served else None)
         seen[story.events[-1].at] = story.champion
     assert {m: story.champion_at(m) for m in seen} == seen
     assert [Event.from_json(e.to_json()) for e in story.events] == story.events
+
+
+def test_a_dismissed_challenger_waits_no_more_and_may_come_again() -> None:
+    story = Story()
+    for recipe in ("a", "b"):
+        story.train(recipe)
+    begun = story.now.begun
+    event = story.dismiss()
+    assert (event.step, event.number, event.previous) == (Step.DISMISSED, 2, 1)
+    assert story.champion == 1
+    assert standing_at(story.events, event.at - MOMENT).challenger is not None
+    assert standing_at(story.events, event.at).challenger is None
+    with pytest.raises(ModelError, match="no challenger to dismiss"):
+        story.dismiss()
+    again = story.train("b")
+    assert again.step is Step.CHALLENGED
+    assert story.now.begun == again.at > begun
 
 
 def test_what_is_promoted_or_taken_back_needs_a_reason_and_a_present() -> None:

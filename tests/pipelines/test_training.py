@@ -14,13 +14,12 @@ import sqlalchemy as sa
 from market.errors import ModelError
 from market.horizons import Run, find_horizon, scheduled_for
 from market.ledger_tables import engines, signals
-from models.forecast import LIVE_SCHEMA
+from models.forecast import LIVE_SCHEMA, LIVE_TABLE
 from models.recipe import challenger_engine, digest_recipe
 from models.registry import FAMILIES
 from models.registry_store import CHAMPION, StoredModel
 from pipelines.assets.signals import publish_run
 from pipelines.resources import Stores
-from pipelines.scoring import LIVE_TABLE
 from pipelines.settings import load_settings
 from pipelines.training import Recipes, plan_recipes, train_and_store
 from pipelines.training_process import TrainingRequest, train_apart
