@@ -252,13 +252,13 @@ def _require_labels(rows: Labelled, horizon: str) -> None:
 
 def _require_values(rows: Labelled, horizon: str) -> None:
     """Refuse rows without one known feature: from these a model learns the mean and no more."""
-    matrix = rows.sample.matrix()
+    x, places = rows.sample.x, rows.sample.rows
     # A block at a time: as a rule the first one has a value.
-    blocks = range(0, len(matrix), 4096)
-    if not any(np.isfinite(matrix[k : k + 4096]).any() for k in blocks):
+    blocks = range(0, len(places), 4096)
+    if not any(np.isfinite(x[places[k : k + 4096]]).any() for k in blocks):
         raise ModelError(
             f"cannot train for horizon {horizon}: every feature of every row is missing",
-            got=f"{matrix.shape[1]} features of {len(matrix)} rows, all null",
+            got=f"{x.shape[1]} features of {len(places)} rows, all null",
             allowed="features with values",
             remedy="compute the features again, and see the checks on their asset",
         )
