@@ -17,6 +17,8 @@ BENCHMARKS = (
     "leak_audit",
     "dataset_assembly",
     "neural_training",
+    "tree_training",
+    "scoring",
 )
 
 
