@@ -87,27 +87,36 @@ class DemoSummary:
 
     def show(self) -> None:
         """Print it."""
-        rows: list[tuple[str, str]] = [
-            (f"bars ingested, {name}", f"{n:,}") for name, n in self.bars.items()
+        columns = ("horizon", "rank IC found", "rank IC planted", "return", "orders")
+        rows = [self._row(horizon) for horizon in self.skill]
+        title = f"Demo, {self.seconds:.0f} seconds: out of sample, 95% intervals, after costs"
+        output.out.print(output.table(title, columns, rows))
+        counts = [
+            *((f"bars ingested, {name}", f"{n:,}") for name, n in self.bars.items()),
+            *((f"signals published, {run}", f"{n:,}") for run, n in self.signals.items()),
+            *((f"orders {state}", f"{n:,}") for state, n in self.orders.items()),
         ]
-        for horizon, s in self.skill.items():
-            rows.append((f"out-of-sample rank IC, {horizon}", _interval(s["found"])))
-            if "planted" in s:
-                rows.append((f"planted rank IC, {horizon}", _interval(s["planted"])))
-        for horizon, metrics in self.backtests.items():
-            rows += [(f"backtest {horizon}, {k}", output.show(v)) for k, v in metrics.items()]
-        rows += [(f"signals published, {run}", f"{n:,}") for run, n in self.signals.items()]
-        rows += [(f"orders {state}", f"{n:,}") for state, n in self.orders.items()]
-        output.out.print(output.table(f"Demo, {self.seconds:.0f} seconds", ("", ""), rows))
-        for horizon, path in self.tear_sheets.items():
-            output.out.print(f"Tear sheet {horizon}: {path}", soft_wrap=True)
+        output.out.print(output.table("", ("", ""), counts))
+        sheets = next(iter(self.tear_sheets.values())).rpartition("/")[0]
+        output.out.print(f"Tear sheets: {sheets}", soft_wrap=True)
         output.out.print(
             f"Look further: ISOBAR_HOME={self.home} isobar signals, status, ui", soft_wrap=True
         )
 
+    def _row(self, horizon: str) -> tuple[str, ...]:
+        skill, metrics = self.skill[horizon], self.backtests[horizon]
+        return (
+            horizon,
+            _interval(skill["found"]),
+            _interval(skill["planted"]) if "planted" in skill else "",
+            f"{metrics['total_return']:+.1%}",
+            f"{metrics['orders']:,}",
+        )
+
 
 def _interval(e: dict[str, float]) -> str:
-    return f"{e['mean']:+.4f}  (95%: {e['low']:+.4f} to {e['high']:+.4f})"
+    mean, low, high = (f"{e[k]:+.3f}".replace("0.", ".") for k in ("mean", "low", "high"))
+    return f"{mean} ({low}, {high})"
 
 
 def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
