@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from market.schema import UTC_MICROSECONDS
 from models.spec import Forecast, Vector
@@ -136,21 +137,28 @@ def to_predictions(
     if forecast.classes is None:
         band = band_bps / 1e4 / unit
         wide = spread if forecast.spread is None else forecast.spread
-        p_long = norm.sf((band - forecast.mean) / wide)
-        p_short = norm.cdf((-band - forecast.mean) / wide)
+        p_long = ndtr((forecast.mean - band) / wide)
+        p_short = ndtr((-band - forecast.mean) / wide)
     else:
         p_short, p_long = forecast.classes[:, 0], forecast.classes[:, 2]
-    return keys.select(
-        Prediction.SYMBOL,
-        Prediction.SESSION,
-        Prediction.BAR_END,
-        Prediction.AS_OF,
-        pl.lit(horizon).alias(Prediction.HORIZON),
-        pl.lit(engine).alias(Prediction.ENGINE),
-        pl.lit(model_version).alias(Prediction.MODEL_VERSION),
-        pl.Series(Prediction.P_SHORT, p_short),
-        pl.Series(Prediction.P_NEUTRAL, np.clip(1.0 - p_short - p_long, 0.0, 1.0)),
-        pl.Series(Prediction.P_LONG, p_long),
-        pl.Series(Prediction.EXPECTED_RETURN_BPS, forecast.mean * unit * 1e4),
-        pl.Series(Prediction.VOLATILITY_BPS, volatility * 1e4),
-    ).cast(PREDICTION_SCHEMA)
+
+    # Column by column: a query of Polars for each of a hundred models would take longer than these.
+    def every(text: str) -> pl.Series:
+        return pl.Series([text], dtype=pl.String).new_from_index(0, keys.height)
+
+    made: dict[str, Any] = {
+        Prediction.SYMBOL: keys[Prediction.SYMBOL],
+        Prediction.SESSION: keys[Prediction.SESSION],
+        Prediction.BAR_END: keys[Prediction.BAR_END],
+        Prediction.AS_OF: keys[Prediction.AS_OF],
+        Prediction.HORIZON: every(horizon),
+        Prediction.ENGINE: every(engine),
+        Prediction.MODEL_VERSION: every(model_version),
+        Prediction.P_SHORT: p_short,
+        Prediction.P_NEUTRAL: np.clip(1.0 - p_short - p_long, 0.0, 1.0),
+        Prediction.P_LONG: p_long,
+        Prediction.EXPECTED_RETURN_BPS: forecast.mean * unit * 1e4,
+        Prediction.VOLATILITY_BPS: volatility * 1e4,
+    }
+    frame = pl.DataFrame(made)
+    return frame if frame.schema == PREDICTION_SCHEMA else frame.cast(PREDICTION_SCHEMA)

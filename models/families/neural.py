@@ -15,6 +15,8 @@ from models.families.neural_settings import settings_of
 from models.families.neural_training import CHUNK, Windows, find_machine, learn, steady
 from models.spec import Forecast, Labelled, Params, Sample, Vector, not_fitted
 
+# Bars that are brought down at once.
+_BARS = 64
 _NODES = 8
 
 
@@ -65,8 +67,12 @@ class NeuralForecaster:
         mean, spread = np.empty((2, len(sample)))
         with steady(self._settings.threads, device), torch.no_grad():
             windows = Windows.of(network, sample, device, torch.float32)
-            for at, bars in _chunks(windows):
-                found, log_spread = network.read(bars)
+            embedded, present = _embedded(network, windows.panel)
+            for at, places in _chunks(windows):
+                bars = windows.at.index_select(0, places)
+                found, log_spread = network.outcome(
+                    embedded[bars], present[bars], windows.panel[bars[:, -1]]
+                )
                 mean[at] = _floats(found, at)
                 spread[at] = np.exp(_floats(log_spread, at))
         return Forecast(mean, spread)
@@ -85,8 +91,8 @@ class NeuralForecaster:
         shares = np.empty((len(sample), network.features))
         with steady(self._settings.threads, device):
             windows = Windows.of(network, sample, device, torch.float32)
-            for at, bars in _chunks(windows):
-                shares[at] = _floats(_integrated(network, bars), at)
+            for at, places in _chunks(windows):
+                shares[at] = _floats(_integrated(network, windows.gather(places)), at)
             gap = mean - _constant(network, device) - shares.sum(axis=1)
         size = np.abs(shares)
         total = size.sum(axis=1, keepdims=True)
@@ -126,11 +132,24 @@ def _settled(network: WindowNetwork) -> WindowNetwork:
 
 
 def _chunks(windows: Windows) -> Iterator[tuple[slice, Tensor]]:
-    """Yield which rows they are, and their bars; the last row again up to a full chunk."""
+    """Yield which rows they are, and their places; the last row again up to a full chunk."""
     for begin in range(0, len(windows), CHUNK):
         places = torch.arange(begin, begin + CHUNK).clamp(max=len(windows) - 1)
         end = min(begin + CHUNK, len(windows))
-        yield slice(begin, end), windows.gather(places.to(windows.at.device))
+        yield slice(begin, end), places.to(windows.at.device)
+
+
+def _embedded(network: WindowNetwork, panel: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each bar of a panel brought down, and whether it is there.
+
+    Once per bar, however many windows hold it, and so many at once whatever the panel's length:
+    a bar alone comes out as among others, to the bit.
+    """
+    short = -len(panel) % _BARS
+    padded = torch.cat([panel, panel.new_zeros((short, panel.shape[1]))])
+    parts = [network.embed(bars.unsqueeze(1)) for bars in padded.split(_BARS)]
+    embedded, present = (torch.cat(p)[: len(panel), 0] for p in zip(*parts, strict=True))
+    return embedded, present
 
 
 def _floats(values: Tensor, at: slice) -> Vector:

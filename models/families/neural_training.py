@@ -17,7 +17,7 @@ from models.families.networks import WindowNetwork
 from models.families.neural_settings import Settings
 from models.spec import Indices, Labelled, Matrix, Sample
 
-CHUNK = 256
+CHUNK = 64
 """Rows that are forecast at once, always: a product rounds a row differently among more rows."""
 
 _LEAST_BATCH = 64
