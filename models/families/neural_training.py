@@ -163,11 +163,17 @@ class Windows:
         rows = np.flatnonzero(used[:-1])
         place = np.full(len(used), len(rows), np.int32)
         place[rows] = np.arange(len(rows))
-        panel = torch.zeros((len(rows) + 1, network.features + 1), dtype=precision, device=device)
+        shape = len(rows) + 1, network.features + 1
+        panel = torch.empty(shape, dtype=precision, device=device)
+        panel[-1] = 0.0
         with torch.no_grad():
             for begin in range(0, len(rows), _BLOCK):
-                raw = torch.from_numpy(sample.x[rows[begin : begin + _BLOCK]])
-                panel[begin : begin + len(raw)] = network.scale(raw.to(device))
+                raw = torch.from_numpy(sample.x[rows[begin : begin + _BLOCK]]).to(device)
+                part = panel[begin : begin + len(raw)]
+                if precision is raw.dtype:
+                    network.scale_into(part, raw)
+                else:
+                    part.copy_(network.scale(raw))
         return Windows(panel, torch.from_numpy(place[at]).to(device))
 
     def gather(self, places: Tensor) -> Tensor:

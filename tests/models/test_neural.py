@@ -378,3 +378,19 @@ def test_a_day_is_not_needed_to_forecast(family: Family) -> None:
         model.predict(Sample.of(of.x[:SYMBOLS])).mean.tobytes()
         == model.predict(first).mean.tobytes()
     )
+
+
+def test_bars_are_scaled_in_place_as_elsewhere() -> None:
+    """What a forecast reads is, to the bit, what the stored program makes of raw bars."""
+    generator = torch.Generator().manual_seed(1)
+    network = NeuralForecaster("lstm", lstm.FAMILY.defaults, 1)._new(50)
+    network.center = torch.randn(50, generator=generator)
+    network.inverse = torch.rand(50, generator=generator)
+    network.inverse[3] = 0.0
+    raw = 5.0 * torch.randn((700, 50), generator=generator)
+    raw[torch.rand((700, 50), generator=generator) < 0.1] = float("nan")
+    raw[7] = float("nan")
+    panel = torch.full((700, 51), float("nan"))
+    network.scale_into(panel, raw)
+    assert torch.equal(panel, network.scale(raw))
+    assert panel.isfinite().all()
