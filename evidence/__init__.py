@@ -1,0 +1,1 @@
+"""What the models are worth, measured: `make evidence` makes docs/evidence.md and its pictures."""
