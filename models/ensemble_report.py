@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -129,17 +130,17 @@ def ensemble_report(
     """
     names = sorted(members)
     series = _aligned(daily, ensemble, names)
-    sure = {"seed": seed, "block": block, "draws": draws}
+    estimate = partial(mean_interval, seed=seed, block=block, draws=draws)
     own = series[ensemble]
     best = _best(series, names, slice(None))
     half = len(own) // 2
     early = _best(series, names, slice(None, half))
     return EnsembleReport(
         ensemble=ensemble,
-        skill={n: mean_interval(series[n], **sure) for n in (ensemble, *names)},
-        gaps=tuple(MemberGap(n, mean_interval(own - series[n], **sure)) for n in names),
-        hindsight=MemberGap(best, mean_interval(own - series[best], **sure)),
-        foresight=MemberGap(early, mean_interval((own - series[early])[half:], **sure)),
+        skill={n: estimate(series[n]) for n in (ensemble, *names)},
+        gaps=tuple(MemberGap(n, estimate(own - series[n])) for n in names),
+        hindsight=MemberGap(best, estimate(own - series[best])),
+        foresight=MemberGap(early, estimate((own - series[early])[half:])),
     )
 
 
