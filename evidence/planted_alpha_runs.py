@@ -123,7 +123,7 @@ def one_seed(config: dict[str, Any], name: str, seed: int) -> dict[str, Any]:
         ensemble_of(engines, prepared, members, stacked=stacked, name=group)
         for group, (members, stacked) in made.items()
     ]
-    daily = _daily(pl.concat([engines, *blends]), prepared, market, horizon)
+    daily = session_rank_ics(pl.concat([engines, *blends]), prepared, market, horizon)
     means = dict(daily.group_by("engine").agg(pl.col("rank_ic").mean()).sort("engine").iter_rows())
     block = config["block_sessions"]
     return {
@@ -141,10 +141,13 @@ def one_seed(config: dict[str, Any], name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _daily(
+def session_rank_ics(
     predictions: pl.DataFrame, prepared: Prepared, market: SyntheticMarket, horizon: Horizon
 ) -> pl.DataFrame:
-    """Return each engine's rank IC per session, and that of the truth on the same rows."""
+    """Return each engine's rank IC per session, and that of the truth on the same rows.
+
+    As :func:`signals.weighting.session_skill` gives them; the truth's engine is ``attainable``.
+    """
     truth = market.truth.filter(pl.col("horizon") == horizon.name).select(
         "symbol", pl.col("as_of").alias("bar_end"), "expected_return_bps"
     )
