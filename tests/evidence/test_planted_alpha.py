@@ -51,7 +51,7 @@ def test_who_forecasts_the_truth_attains_all_of_it_and_its_opposite_loses_as_muc
             pl.lit({"horizon": name, "engine": engine, "model_version": "x"}.get(c, 0.3)).alias(c)
             for c in PREDICTION_SCHEMA
         ).cast(dict(PREDICTION_SCHEMA))
-        for engine, sign in (("oracle", 1.0), ("contrarian", -1.0))
+        for engine, sign in (("contrarian", -1.0), ("oracle", 1.0))
     ]  # fmt: skip
     daily = session_rank_ics(pl.concat(made), prepared, market, horizon)
     means = dict(daily.group_by("engine").agg(pl.col("rank_ic").mean()).iter_rows())

@@ -49,10 +49,12 @@ def test_differences_are_paired_by_session() -> None:
 
 def test_the_member_of_the_first_half_is_judged_on_the_second_alone() -> None:
     early = np.concatenate([np.full(100, 0.05), np.full(100, -0.05)])
-    late, mix = -early, np.zeros(200)
+    late = np.concatenate([np.full(100, -0.05), np.full(100, 0.15)])
+    mix = np.zeros(200)
     report = ensemble_report(
         daily(early=early, late=late, mix=mix), "mix", ["late", "early"], **SURE
     )
+    assert report.hindsight.member == "late"
     assert report.foresight.member == "early"
     assert report.foresight.difference.mean == pytest.approx(0.05)
     assert report.foresight.difference.periods == 100
