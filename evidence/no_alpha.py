@@ -34,15 +34,13 @@ def sections(result: dict[str, Any]) -> str:
         for c, mean in zip(result["accuracy"], result["against_mean"], strict=True)
     ]
     head = ("coverage", "forecasts", "accuracy, by itself", "simultaneous band", "against the mean")
-    stays = (
-        "lies within the band everywhere" if result["half_within_band"] else ("**leaves the band**")
-    )
+    stays = "lies within the band everywhere" if result["half_within_band"] else "leaves the band"
     return f"""\
 {len(seeds)} consecutive seeds (0 to {len(seeds) - 1}) of {config["symbols"]} symbols over
-{config["sessions"]} sessions, horizon {config["horizon"]}; the group's own ensemble (families,
-meta-learner, blend), walked forward with retraining every {config["test_sessions"]} sessions from
-{config["min_train_sessions"]} on, on every registered feature that needs bars alone. Out of sample:
-{seeds[0]["sessions"]} sessions a seed.
+{config["sessions"]} sessions, horizon {config["horizon"]}. Judged is the group's own ensemble
+(families with small budgets, meta-learner, blend) on every registered feature that needs bars
+alone, walked forward from {config["min_train_sessions"]} sessions on with a retraining every
+{config["test_sessions"]}; {seeds[0]["sessions"]} sessions a seed are out of sample.
 
 ### Rank IC that is not there
 
@@ -57,17 +55,24 @@ mean rank IC over seeds is {interval(ic["mean"], ic["low"], ic["high"])}.
 The ensemble's calibrated probabilities, all seeds together. The direction is that of the return
 less the *median* of all symbols, of which half are up by construction. Seeds are independent, so
 intervals draw whole seeds again; the band holds all coverages at once (the largest studentised
-deviation over coverages). One half {stays}. The bands of single seeds exclude one half
-somewhere in {result["bands_excluding_half"]} of {len(seeds)} seeds.
+deviation over coverages). **One half {stays}.** The bands of single seeds, which draw sessions
+again, exclude one half somewhere in {result["bands_excluding_half"]} of {len(seeds)} seeds; at 95
+percent about {0.05 * len(seeds):.0f} were to be expected.{_careful(result)}
 
 {table(head, rows)}
 
-The last column judges the direction of the return less the *mean*. Returns are skewed, so a little
-more than half of them lie below their mean, and calibration learns it: {percent(long["mean"])} of
-the directions are long. That is no skill.
+The last column judges the direction of the return less the *mean*. Returns are skewed: a little
+more than half lie below their mean, so one half is not the mark there. {percent(long["mean"])} of
+the directions are long.
 
 ![accuracy against coverage](images/evidence/{NAME}_accuracy.png)
 """
+
+
+def _careful(result: dict[str, Any]) -> str:
+    seeds = len(result["seeds"])
+    few = result["bands_excluding_half"] < 0.025 * seeds
+    return " They are wider than they need be." if few else ""
 
 
 def pictures(result: dict[str, Any]) -> dict[str, bytes]:
