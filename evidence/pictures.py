@@ -46,7 +46,7 @@ def accuracy_curves(curves: Mapping[str, Sequence[Row]], label: str) -> bytes:
     axes.set_xscale("log")
     axes.set_xlim(0.008, 1.1)
     axes.set_xlabel("share of forecasts, the most confident first", fontsize=8)
-    axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.1f}%")
+    axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.4g}%")
     axes.xaxis.set_major_formatter(lambda v, _: f"{100 * v:g}%")
     axes.set_title(label, fontsize=9)
     axes.legend(fontsize=7)

@@ -32,9 +32,9 @@ CONFIG: dict[str, Any] = {
     "sessions": 1008,
     "minute_sessions": 120,
     "alpha": {"1h": 0.05, "1d": 0.05},
-    "features": ["core", "cross_section"],
+    "features": ["core"],
     # First training window and sessions between trainings, by horizon.
-    "rhythm": {"1d": [504, 252], "1h": [60, 30]},
+    "rhythm": {"1d": [504, 252], "1h": [80, 40]},
     "families": [
         "linear",
         "xgboost",
@@ -76,8 +76,8 @@ def measure_with(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return the result of another configuration: a smaller one is for tests."""
     count = config["seeds"] if run.seeds is None else run.seeds
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in config["rhythm"]}
-    for seed in range(count):
-        for name, rows in found.items():
+    for name, rows in found.items():
+        for seed in range(count):
             rows.append(run.once(f"{name}-seed-{seed}", partial(one_seed, config, name, seed)))
             run.progress(f"{NAME}: {name}, seed {seed + 1} of {count}")
     return {

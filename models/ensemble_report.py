@@ -184,13 +184,15 @@ def _aligned(daily: pl.DataFrame, ensemble: str, names: list[str]) -> dict[str, 
             remedy="average within the session first, and give one horizon at a time",
         )
     missing = sorted(set(wanted) - set(rows["engine"].unique()))
-    wide = rows.pivot("engine", index="session", values="rank_ic").sort("session")
-    whole = wide if missing else wide.drop_nulls(wanted)
-    if missing or whole.height < LEAST_SESSIONS:
+    # No pivot: an engine may be called like any column.
+    whole = rows.filter(pl.len().over("session") == len(wanted)).sort("session")
+    sessions = whole["session"].n_unique()
+    if missing or sessions < LEAST_SESSIONS:
         raise ModelError(
             "too few sessions to compare an ensemble with its members",
-            got=f"no rank IC of {missing}" if missing else f"{whole.height} sessions",
+            got=f"no rank IC of {missing}" if missing else f"{sessions} sessions",
             allowed=f"{LEAST_SESSIONS} sessions or more that all of them have",
             remedy="give predictions of the same period for all engines",
         )
-    return {n: whole[n].to_numpy().astype(np.float64) for n in wanted}
+    ranks = whole.partition_by("engine", as_dict=True)
+    return {n: ranks[n,]["rank_ic"].to_numpy().astype(np.float64) for n in wanted}

@@ -103,6 +103,13 @@ def test_the_interval_is_about_that_of_the_plain_bootstrap() -> None:
     assert ours.high == pytest.approx(plain.high, abs=0.001)
 
 
+@pytest.mark.parametrize("name", ["session", "rank_ic", "engine"])
+def test_an_engine_may_be_called_like_a_column(name: str) -> None:
+    a, mix = noise(1, 60), noise(2, 60)
+    report = ensemble_report(daily(a=a, **{name: mix}), name, ["a"], **SURE)
+    assert report.hindsight == ensemble_report(daily(a=a, mix=mix), "mix", ["a"], **SURE).hindsight
+
+
 def test_too_short_halves_are_unknown_and_not_within_noise() -> None:
     report = ensemble_report(daily(a=noise(1, 20), mix=noise(2, 20)), "mix", ["a"], **SURE)
     assert report.foresight.verdict is Verdict.UNKNOWN
