@@ -5,6 +5,7 @@ Measured in :mod:`evidence.planted_alpha_runs`; here is what the page says of it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from evidence import pictures as draw
@@ -16,6 +17,10 @@ __all__ = ["CONFIG", "NAME", "NEEDS_REAL_BARS", "TITLE", "measure", "pictures", 
 TITLE = "Synthetic market with planted alpha"
 NEEDS_REAL_BARS = False
 WANTED = 0.5
+_RIVALS = {
+    "hindsight": "its best member in hindsight",
+    "foresight": "the best member of the first half",
+}
 
 
 def sections(result: dict[str, Any]) -> str:
@@ -79,6 +84,8 @@ Each seed: {seeds[0]["rows"]:,} rows of features, the first {train} sessions to 
 every {every}; about {seeds[0]["forecasts"]:,} forecasts an engine over {seeds[0]["sessions"]}
 sessions out of sample. The true expectation attains {interval(*_triple(truth))}.
 
+{_range(found, TREES, "Trees")} {_range(found, found["reports"], "Ensembles")}
+
 {table(("engine", "rank IC", "fraction of the attainable"), rows)}
 
 ![fractions at {name}](images/evidence/{NAME}_{name}.png)
@@ -89,6 +96,15 @@ in hindsight is an unfair rival: it was chosen on the sessions on which it is co
 
 {table(head, gaps)}
 """
+
+
+def _range(found: dict[str, Any], names: Iterable[str], what: str) -> str:
+    means = [found["engines"][n]["fraction"]["mean"] for n in names if n in found["engines"]]
+    if not means:
+        return f"{what}: none."
+    low, high = (number(v, 2, signed=False) for v in (min(means), max(means)))
+    verdict = "all at least" if min(means) >= WANTED else "**not all at least**"
+    return f"{what} find {low} to {high} of the attainable, {verdict} {WANTED:g}."
 
 
 def _shortfalls(result: dict[str, Any]) -> str:
@@ -107,12 +123,13 @@ def _shortfalls(result: dict[str, Any]) -> str:
                     f"- {engine} at {name}: {number(fraction, 2)} (nothing was asked of it)."
                 )
         for ensemble, kinds in found["reports"].items():
-            gap = kinds["hindsight"]["difference"]
-            if gap["high"] is not None and gap["high"] < 0.0:
-                lines.append(
-                    f"- {_label(ensemble, result['config'])} at {name} is worse than its best "
-                    f"member in hindsight: {interval(*_triple(gap))} over seeds."
-                )
+            for kind, rival in _RIVALS.items():
+                gap = kinds[kind]["difference"]
+                if gap["high"] is not None and gap["high"] < 0.0:
+                    lines.append(
+                        f"- {_label(ensemble, result['config'])} at {name} is worse than {rival} "
+                        f"over seeds: {interval(*_triple(gap))}."
+                    )
     return "\n".join(lines) or "None."
 
 
