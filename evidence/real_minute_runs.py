@@ -39,12 +39,12 @@ from signals.schema import ENSEMBLE_ENGINE
 NAME = "real_minute"
 CONFIG: dict[str, Any] = {
     "file": "minute_142_2018_02_04.parquet",
-    "horizons": ["5m", "15m", "1h"],
+    "horizons": ["1h", "15m", "5m"],
     "train_sessions": 30,
     "test_sessions": 7,
     "reference": "lightgbm",
     "features": ["core", "microstructure"],
-    "train_rows": 250_000,
+    "train_rows": 200_000,
     "block_sessions": 2.0,
     "confidences": [0.60, 0.65, 0.70],
     "model_seed": 7,
