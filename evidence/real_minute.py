@@ -41,8 +41,9 @@ session (not annual). So few sessions cannot be calibrated on (40 are asked for)
 as the models state them.
 
 **What this does not show.** Prices are last trades. A part of every rank IC here is the bounce
-between bid and ask, which nobody can earn; the baseline finds it as well. {_sessions(first)}
-sessions of one spring are one sample of one market. Costs are not taken off.
+between bid and ask, which nobody can earn; the baseline finds it as well. The last column judges
+the same forecasts by the return from one bar later on, of which the last trade that a forecast saw
+is no part; what is left there could be acted upon. {_sessions(first)} sessions of one spring are one sample of one market. Costs are not taken off.
 
 {chr(10).join(chapters)}
 ### Where we lose
@@ -63,6 +64,7 @@ def _horizon(name: str, found: dict[str, Any], config: dict[str, Any]) -> str:
             interval(*_triple(s["rank_ic"])),
             number(s["information_ratio"], 2),
             number(s["t"], 1),
+            interval(*_triple(found["one_bar_later"][engine])),
         )
         for engine, s in _ordered(found)
     ]
@@ -71,8 +73,8 @@ def _horizon(name: str, found: dict[str, Any], config: dict[str, Any]) -> str:
             _label(engine, found, config),
             percent(h["confidence"], 0),
             f"{h['rows']:,}",
-            percent_interval(*_triple(h["coverage"])),
-            percent_interval(*_triple(h["accuracy"])),
+            percent_interval(*_triple(h["coverage"]), 2),
+            _claimed(h["accuracy"]),
         )
         for engine, c in found["confidence"].items()
         for h in c["from"]
@@ -89,7 +91,7 @@ def _horizon(name: str, found: dict[str, Any], config: dict[str, Any]) -> str:
     ]
     every = found["every"]
     sampled = "every bar" if every == 1 else f"every k-th time, k = {every}"
-    head = ("engine", "IC", "rank IC", "information ratio", "t")
+    head = ("engine", "IC", "rank IC", "information ratio", "t", "rank IC, one bar later")
     least = ("engine", "confidence from", "forecasts", "coverage", "accuracy")
     over = ("coverage", "confidence from", "forecasts", "accuracy, by itself", "simultaneous band")
     return f"""\
@@ -145,7 +147,24 @@ def _losses(result: dict[str, Any]) -> str:
         ]
         if weak:
             lines.append(f"- {name}: the interval holds zero for {', '.join(weak)}.")
+        lines += _too_bold(name, found, result["config"])
     return "\n".join(lines) or "No engine is ahead of an ensemble, and no interval holds zero."
+
+
+def _too_bold(name: str, found: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """Say where even the upper end of the accuracy stays below the confidence stated."""
+    return [
+        f"- {name}: {_label(engine, found, config)} states {percent(h['confidence'], 0)} or more "
+        f"and is right {percent_interval(*_triple(h['accuracy']))} of the time."
+        for engine, c in found["confidence"].items()
+        for h in c["from"]
+        if h["accuracy"]["high"] is not None and h["accuracy"]["high"] < h["confidence"]
+    ]
+
+
+def _claimed(accuracy: dict[str, Any]) -> str:
+    """Return an accuracy that has an interval: none is claimed without."""
+    return "too few" if accuracy["low"] is None else percent_interval(*_triple(accuracy))
 
 
 def _ordered(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -113,13 +113,10 @@ def one_horizon(config: dict[str, Any], name: str, minutes: pl.DataFrame) -> dic
     )
     blended = ensemble_of(engines, prepared, own, stacked=horizon.stacked)
     # Judged with all labels, whichever were sampled to train on.
-    scored = pl.concat([engines, blended, _reversal(engines, prepared)]).join(
-        prepared.labels.select("symbol", "bar_end", "excess_return"), on=["symbol", "bar_end"]
-    )
-    skills = {
-        str(key[0]): skill_of(part, config["block_sessions"])
-        for key, part in scored.partition_by("engine", as_dict=True).items()
-    }
+    forecasts = pl.concat([engines, blended, _reversal(engines, prepared)])
+    block = config["block_sessions"]
+    skills = _skills(forecasts, prepared.labels, block)
+    late = _skills(forecasts, one_bar_later(prepared.labels), block)
     outcomes = outcomes_of(prepared.labels, horizon=name, band_bps=BAND_BPS)
     judged = (ENSEMBLE_ENGINE, *wanted)
     both = pl.concat([engines, blended])
@@ -132,6 +129,7 @@ def one_horizon(config: dict[str, Any], name: str, minutes: pl.DataFrame) -> dic
         "first_session": str(engines["session"].min()),
         "last_session": str(engines["session"].max()),
         "skill": skills,
+        "one_bar_later": {engine: s["rank_ic"] for engine, s in late.items()},
         "confidence": {
             engine: confidence_of(both.filter(pl.col("engine") == engine), outcomes, config)
             for engine in judged
@@ -178,6 +176,25 @@ def sample_times(
     taken = (number.cast(pl.Int64) + turn.cast(pl.Int64)) % every == 0
     wiped = ("label_known_at", "forward_return", "excess_return")
     return every, labels.with_columns(pl.when(taken).then(pl.col(c)).alias(c) for c in wiped)
+
+
+def one_bar_later(labels: pl.DataFrame) -> pl.DataFrame:
+    """Return labels with the excess return of the symbol's next bar of the session.
+
+    Who acts one bar after the forecast gets it. The last trade of the forecast's own bar, and with
+    it the bounce between bid and ask, is then no longer a part of the outcome.
+    """
+    later = pl.col("excess_return").shift(-1).over("symbol", "session", order_by="bar_end")
+    return labels.with_columns(later.alias("excess_return"))
+
+
+def _skills(forecasts: pl.DataFrame, labels: pl.DataFrame, block: float) -> dict[str, Any]:
+    outcome = labels.select("symbol", "bar_end", "excess_return")
+    scored = forecasts.join(outcome, on=["symbol", "bar_end"])
+    return {
+        str(key[0]): skill_of(part, block)
+        for key, part in scored.partition_by("engine", as_dict=True).items()
+    }
 
 
 def _reversal(engines: pl.DataFrame, prepared: Prepared) -> pl.DataFrame:

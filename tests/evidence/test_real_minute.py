@@ -20,6 +20,7 @@ from evidence.real_minute_runs import (
     hit_rates,
     measure,
     measure_with,
+    one_bar_later,
     sample_times,
     skill_of,
 )
@@ -99,6 +100,14 @@ def test_skill_is_that_of_a_naive_loop() -> None:
     assert found["rank_ic"]["mean"] == pytest.approx(ranks.mean())
     assert found["information_ratio"] == pytest.approx(ranks.mean() / ranks.std(ddof=1))
     assert found["sessions"] == 12
+
+
+def test_one_bar_later_is_the_next_bar_of_the_same_symbol_and_session() -> None:
+    frame = labels(sessions=2, bars=4, symbols=2)
+    known = {(r[0], r[2]): r[6] for r in frame.iter_rows()}
+    for r in one_bar_later(frame.sample(fraction=1.0, shuffle=True, seed=1)).iter_rows(named=True):
+        after = (r["symbol"], r["bar_end"] + dt.timedelta(minutes=5))
+        assert r["excess_return"] == known.get(after)
 
 
 def test_hit_rates_are_those_of_a_naive_loop() -> None:
