@@ -43,7 +43,9 @@ as the models state them.
 **What this does not show.** Prices are last trades. A part of every rank IC here is the bounce
 between bid and ask, which nobody can earn; the baseline finds it as well. The last column judges
 the same forecasts by the return from one bar later on, of which the last trade that a forecast saw
-is no part; what is left there could be acted upon. {_sessions(first)} sessions of one spring are one sample of one market. Costs are not taken off.
+is no part; what is left there could be acted upon. Accuracies below are of the first kind: the
+bounce is in them. {_sessions(first)} sessions of one spring are one sample of one market. Costs
+are not taken off.
 
 {chr(10).join(chapters)}
 ### Where we lose
@@ -147,8 +149,14 @@ def _losses(result: dict[str, Any]) -> str:
         ]
         if weak:
             lines.append(f"- {name}: the interval holds zero for {', '.join(weak)}.")
+        late = found["one_bar_later"]
+        gone = late[ENSEMBLE_ENGINE]
+        lines.append(
+            f"- {name}: one bar later the ensemble's rank IC is {interval(*_triple(gone))}, "
+            f"the baseline's {interval(*_triple(late[BASELINE]))}."
+        )
         lines += _too_bold(name, found, result["config"])
-    return "\n".join(lines) or "No engine is ahead of an ensemble, and no interval holds zero."
+    return "\n".join(lines)
 
 
 def _too_bold(name: str, found: dict[str, Any], config: dict[str, Any]) -> list[str]:
