@@ -10,7 +10,7 @@ PEERS_READY := $(PEERS)/.ready
 PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test reliability check format lint types layers ui bench bench-peers clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(READY) ## Run the benchmarks
 
 bench-peers: $(READY) $(PEERS_READY) ## Compare Alpha158 with pyqlib, in an environment of its own
 	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
+
+evidence: $(READY) ## Measure what the models are worth and write docs/evidence.md
+	$(BIN)/python -m evidence.run
 
 $(PEERS_READY): benchmarks/peers/requirements.txt
 	@test -n "$(PEERS_PYTHON)" || { echo "pyqlib needs CPython 3.11 or 3.12: make bench-peers PEERS_PYTHON=python3.12"; exit 1; }
