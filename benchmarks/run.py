@@ -18,6 +18,7 @@ BENCHMARKS = (
     "dataset_assembly",
     "neural_training",
     "tree_training",
+    "training_memory",
     "scoring",
 )
 
