@@ -32,7 +32,7 @@ from isobar import (
 )
 from isobar.output import log
 from market.errors import IsobarError, UsageError
-from pipelines.settings import redact
+from pipelines.redaction import redact
 
 app = typer.Typer(
     name="isobar",

@@ -15,6 +15,7 @@ from models.fit import FittedModel, fit_lesson, prepare
 from models.importances import importance_table, newest_sample
 from models.spec import Family
 from models.splits import PurgedWalkForward
+from models.trained_features import TrainedFeatures, summarize_training
 from models.walk_forward import walk_forward
 from models.windows import describe_windows
 
@@ -60,6 +61,9 @@ class Training:
         The windows (``models.windows.WINDOW_SCHEMA``).
     importances : pl.DataFrame
         What moves the newest models' forecasts (``models.importances.IMPORTANCE_SCHEMA``).
+    features : TrainedFeatures or None
+        How the newest models' features were distributed, to hold later rows against; nothing
+        where there are fewer than four sessions.
     """
 
     predictions: pl.DataFrame
@@ -67,6 +71,7 @@ class Training:
     windows: int
     spans: pl.DataFrame
     importances: pl.DataFrame
+    features: TrainedFeatures | None
 
 
 def train_horizon(
@@ -83,6 +88,7 @@ def train_horizon(
     seed: int,
     band_bps: float,
     data_hash: str,
+    live_sessions: int = 20,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
     """Walk forward over the out-of-sample period, then fit on all that is known.
@@ -106,6 +112,8 @@ def train_horizon(
         Aware; the moment at which the training happens.
     seed, band_bps, data_hash, progress
         See :func:`models.walk_forward.walk_forward`.
+    live_sessions : int
+        See :func:`models.trained_features.summarize_training`.
 
     Raises
     ------
@@ -143,21 +151,24 @@ def train_horizon(
         data_hash=data_hash,
         progress=progress,
     )
+    newest = splitter.newest(dataset.keys["session"].to_numpy())
     lesson = prepare(
         dataset,
-        splitter.newest(dataset.keys["session"].to_numpy()),
+        newest,
         horizon=horizon.name,
         band_bps=band_bps,
         last_weight=rhythm.last_weight,
         max_train_sessions=rhythm.max_train_sessions,
     )
     fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
+    importances = importance_table(fitted, newest_sample(dataset))
     return Training(
         walked.predictions,
         fitted,
         walked.windows,
         describe_windows(dataset, splitter),
-        importance_table(fitted, newest_sample(dataset)),
+        importances,
+        summarize_training(dataset, newest, importances, seed=seed, live_sessions=live_sessions),
     )
 
 

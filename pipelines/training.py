@@ -32,6 +32,7 @@ from models.recipe import challenger_engine, digest_recipe, is_challenger
 from models.registry_store import CHAMPION, StoredModel
 from models.spec import Family
 from models.train import Rhythm, Training, train_horizon
+from models.trained_features import merge_trained
 from models.training_report import TrainingReport, report_training, training_metadata
 from pipelines.code_version import code_version
 from pipelines.feature_run import definitions_of, feature_table, kept_features, used_timeframes
@@ -105,10 +106,22 @@ class TrainingSummary:
     shown: Mapping[str, str]
 
 
-def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
-    """Return the labels of a horizon from the bars in the lake."""
-    bars = read_adjusted(lake, horizon.timeframe, None, None)
+def read_labels(lake: Lake, horizon: Horizon, start: dt.date | None = None) -> pl.DataFrame:
+    """Return the labels of a horizon from the bars in the lake, from a session on."""
+    bars = read_adjusted(lake, horizon.timeframe, start, None)
     return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
+
+
+def training_features(
+    stores: Stores, timeframe: Timeframe, after: dt.date | None = None
+) -> pl.LazyFrame:
+    """Return members' feature rows of settled sessions, of later ones than ``after``."""
+    settled = settled_sessions(stores.lake, Timeframe.D1)
+    if timeframe.is_intraday:
+        settled &= settled_sessions(stores.lake, Timeframe.M1)
+    wanted = sorted(s for s in settled if after is None or s > after)
+    features = stores.lake.scan(feature_table(timeframe))
+    return stores.only_members(features.filter(pl.col("session").is_in(wanted)))
 
 
 def learned_features(settings: Settings, timeframe: Timeframe) -> tuple[str, ...]:
@@ -305,12 +318,8 @@ def _train(
     progress: TrainingProgress,
 ) -> Training:
     settings = stores.settings
-    settled = settled_sessions(stores.lake, Timeframe.D1)
-    if horizon.timeframe.is_intraday:
-        settled &= settled_sessions(stores.lake, Timeframe.M1)
-    features = stores.lake.scan(feature_table(horizon.timeframe))
     return train_horizon(
-        stores.only_members(features.filter(pl.col("session").is_in(sorted(settled)))),
+        training_features(stores, horizon.timeframe),
         labels,
         horizon=horizon,
         families=recipes.families,
@@ -322,6 +331,7 @@ def _train(
         seed=settings.models.seed,
         band_bps=recipes.rule["band_bps"],
         data_hash=data_hash,
+        live_sessions=settings.drift.live_sessions,
         progress=progress,
     )
 
@@ -475,5 +485,6 @@ def _report(
         as_of=as_of,
         importances=pl.concat([t.importances for t in mine]),
         windows=mine[0].spans,
+        features=merge_trained([t.features for t in mine]),
         ensemble=ENSEMBLE_ENGINE,
     )
