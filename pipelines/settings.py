@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import json
 import os
-import tomllib
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -41,8 +40,8 @@ from market.request_limiter import Plan
 from market.timeframes import Timeframe
 from models.spec import Family
 from pipelines.redaction import hide
+from pipelines.settings_file import CONFIG_FILE, SettingsFile
 
-CONFIG_FILE = "isobar.toml"
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
 
 # Environment variables with a name of their own, because users know them by it.
@@ -396,7 +395,7 @@ def load_settings() -> Settings:
     """
     environment = {**dotenv_values(".env"), **os.environ}
     home = Path(environment.get("ISOBAR_HOME") or "var")
-    values = _from_file(home)
+    values = SettingsFile.find(home).values()
     values["home"] = home
     # Sorted: of two names of one setting (POLYGON_API_KEY, MASSIVE_API_KEY) the same one wins.
     for name, value in sorted(environment.items()):
@@ -415,18 +414,6 @@ def hide_secrets(settings: Settings) -> None:
     keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
     keys += (settings.second_source.api_key, alpaca.api_key, alpaca.secret_key)
     hide({k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4})
-
-
-def _from_file(home: Path) -> dict[str, Any]:
-    for path in (home / CONFIG_FILE, Path(CONFIG_FILE)):
-        if path.exists():
-            try:
-                return tomllib.loads(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                raise SettingsError(
-                    f"{path} cannot be read ({error})", remedy="correct the file"
-                ) from error
-    return {}
 
 
 def _path_of(name: str) -> str | None:

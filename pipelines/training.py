@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -151,7 +152,7 @@ def wanted_recipes(settings: Settings, horizon: Horizon) -> list[Recipes]:
 
 def _rule(models: ModelSettings, horizon: Horizon, band_bps: float) -> dict[str, float]:
     rule = {"band_bps": band_bps, "last_weight": models.last_weight}
-    longest = _by_group(models, horizon, "max_train_sessions")
+    longest = window_setting(models, horizon, "max_train_sessions")
     return rule if longest is None else rule | {"max_train_sessions": longest}
 
 
@@ -339,15 +340,16 @@ def _train(
 def _rhythm(models: ModelSettings, horizon: Horizon, rule: Mapping[str, float]) -> Rhythm:
     longest = rule.get("max_train_sessions")
     return Rhythm(
-        min_train_sessions=_by_group(models, horizon, "min_train_sessions"),
-        test_sessions=_by_group(models, horizon, "test_sessions"),
+        min_train_sessions=window_setting(models, horizon, "min_train_sessions"),
+        test_sessions=window_setting(models, horizon, "test_sessions"),
         embargo_sessions=models.embargo_sessions,
         max_train_sessions=None if longest is None else int(longest),
         last_weight=rule["last_weight"],
     )
 
 
-def _by_group(models: ModelSettings, horizon: Horizon, name: str) -> int:
+def window_setting(models: ModelSettings, horizon: Horizon, name: str) -> Any:
+    """Return a setting of training windows that daily and intraday bars have apart."""
     prefix = "intraday" if horizon.timeframe.is_intraday else "daily"
     return getattr(models, f"{prefix}_{name}")
 
