@@ -156,7 +156,9 @@ class RunStore:
                 remedy=f"run `isobar train --horizon {horizon}`",
             )
         at = dt.datetime.fromtimestamp(run.info.start_time / 1e3, dt.UTC)
-        return StoredCard(horizon, str(run.info.run_id), at, self._text(run, CARD))
+        return StoredCard(
+            horizon, str(run.info.run_id), at, self._text(run, CARD, "the model card")
+        )
 
     def features(self, run_id: str) -> TrainedFeatures | None:
         """Return how the features of a run were distributed, or ``None`` where it kept nothing.
@@ -170,16 +172,18 @@ class RunStore:
         run = self._client.get_run(run_id)
         if run.data.tags.get(_FEATURES_TAG) != TRAINED_FEATURES:
             return None
-        return TrainedFeatures.from_json(self._text(run, TRAINED_FEATURES))
+        return TrainedFeatures.from_json(
+            self._text(run, TRAINED_FEATURES, "the summary of features")
+        )
 
-    def _text(self, run: Any, name: str) -> str:
+    def _text(self, run: Any, name: str, what: str) -> str:
         try:
             # By its place: MLflow draws progress bars for what it finds by the run.
             path = download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{name}")
             return Path(path).read_text(encoding="utf-8")
         except (MlflowException, OSError) as error:
             raise ModelError(
-                f"{name} of run {run.info.run_id} cannot be read ({error})",
+                f"{what} of run {run.info.run_id} cannot be read ({error})",
                 allowed="the file that was stored",
                 remedy="restore the artifact store from a backup, or train again",
             ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from market.errors import ModelError
 from market.horizons import find_horizon
 from pipelines import sensors
 from pipelines.definitions import build_definitions
@@ -48,7 +49,7 @@ def test_the_sensor_is_off_until_switched_on_and_launches_the_training() -> None
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
     assert sensor.job_name == TRAINING_JOB
     assert "features, calibration or skill" in str(sensor.description)
-    assert sensor.minimum_interval_seconds == 3600
+    assert sensor.minimum_interval_seconds == 900
 
 
 def test_what_is_well_is_skipped_with_its_figures(record: LiveRecord) -> None:
@@ -109,6 +110,33 @@ def test_what_did_not_change_is_not_judged_again(
     assert judged == ["1d"]
 
 
+def test_horizons_that_changed_are_judged_one_at_a_tick_in_turn(
+    record: LiveRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = record.stores.tracker.training("1d")
+    monkeypatch.setattr(record.stores.tracker, "training", lambda horizon: stored)
+    judged: list[str] = []
+
+    def failing(stores, horizon, now, **how):
+        judged.append(horizon.name)
+        raise ModelError("broken")
+
+    monkeypatch.setattr(sensors, "judge_drift", failing)
+    rows = tuple(find_horizon(n) for n in ("1d", "7d", "14d"))
+    cursor = None
+    for turn in range(6):
+        if turn == 3:
+            record.forecast()
+        now = NOW + dt.timedelta(hours=turn)
+        asked = ask_for_trainings(record.stores, rows, now, cursor)
+        cursor = asked.cursor
+        assert not asked.run_requests
+        assert "cannot be judged: broken" in str(asked.skip_reason.skip_message)
+    assert judged == ["1d", "7d", "14d"] * 2
+    assert ask_for_trainings(record.stores, rows, LATER, cursor).skip_reason
+    assert len(judged) == 6
+
+
 def test_without_a_training_there_is_nothing_to_train_again(
     tmp_path: Path, empty_mlflow: Path
 ) -> None:
@@ -127,9 +155,8 @@ def test_one_horizon_that_cannot_be_judged_does_not_silence_the_others(
     says = str(asked.skip_reason.skip_message)
     assert "1d: cannot be judged: the stored features of a training cannot be read" in says
     assert "14d: no model is trained yet" in says
-    assert asked.cursor == '{"14d":{}}'
     shutil.rmtree(record.stores.settings.home / "mlflow")
-    assert "trained_features.json of run" in str(ask(record).skip_reason.skip_message)
+    assert "the summary of features of run" in str(ask(record).skip_reason.skip_message)
 
 
 def test_dagster_takes_what_the_sensor_says(record: LiveRecord) -> None:
