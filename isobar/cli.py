@@ -29,10 +29,11 @@ from isobar import (
     query_commands,
     registry_commands,
     server_commands,
+    tune_commands,
 )
 from isobar.output import log
 from market.errors import IsobarError, UsageError
-from pipelines.settings import redact
+from pipelines.redaction import redact
 
 app = typer.Typer(
     name="isobar",
@@ -59,6 +60,7 @@ query_commands.register(app)
 feature_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)
+tune_commands.register(app)
 server_commands.register(app)
 
 

@@ -19,8 +19,9 @@ from isobar.arguments import JsonFlag, read_horizons, read_time
 from isobar.workspace import Workspace
 from market import calendar
 from market.errors import IsobarError
+from pipelines.redaction import redact
 from pipelines.resources import Stores
-from pipelines.settings import load_settings, redact
+from pipelines.settings import load_settings
 
 _PANEL = "Questions"
 _GIB = 2**30

@@ -16,7 +16,7 @@ from models.inner_windows import Objective, session_scores
 from models.resampling import stationary_counts
 
 _BINS = 10
-_LEAST_SESSIONS = 20
+LEAST_SESSIONS = 20
 _ONE_OF = ("engine", "horizon")
 
 
@@ -341,11 +341,11 @@ def _sides(
     now = now.filter(pl.col("session").is_in(newest.implode()))
     then = then.filter(pl.col("session") < newest.min()) if len(newest) else then
     found = (len(newest), then["session"].n_unique())
-    if min(found) < _LEAST_SESSIONS:
+    if min(found) < LEAST_SESSIONS:
         raise ModelError(
             "too few sessions with outcomes to judge by",
             got=f"{found[0]} recent, {found[1]} of the walk-forward",
-            allowed=f"{_LEAST_SESSIONS} or more of each",
+            allowed=f"{LEAST_SESSIONS} or more of each",
             remedy="wait for outcomes, or raise recent_sessions",
         )
     return then, now

@@ -132,6 +132,43 @@ _COLUMNS = (
 )
 
 
+def bin_shares(trained: FeatureSummary, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return in which bins a feature lay in training, and lies in later rows.
+
+    Parameters
+    ----------
+    trained : FeatureSummary
+        One of a reference's features.
+    frame : pl.DataFrame
+        The feature and ``session``.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``bin`` (a value, or up to which value; the last two: above the last decile, and none),
+        ``then`` and ``now`` (shares of the rows). These are the bins of the index.
+    """
+    require_columns(frame, [trained.name])
+    values = values_of(frame, trained.name)
+    ordered = np.sort(values[np.isfinite(values)])
+    below, upto = counts_around(ordered, np.asarray(trained.knots))
+    cuts = cuts_of(trained.upto, trained.known)
+    known = len(ordered)
+    before = _bin_counts(cuts, trained.below, trained.upto, trained.known, trained.nulls)
+    now = _bin_counts(cuts, below, upto, known, len(values) - known)
+    ends = [
+        f"< {trained.knots[place]:.3g}" if inclusive else f"{trained.knots[place]:.3g}"
+        for place, inclusive in cuts
+    ]
+    return pl.DataFrame(
+        {
+            "bin": [*ends, "above", "none"],
+            "then": before / max(1, trained.rows),
+            "now": now / max(1, len(values)),
+        }
+    )
+
+
 def _compared(trained: FeatureSummary, values: Vector, freedom: float) -> dict[str, Any]:
     ordered = np.sort(values[np.isfinite(values)])
     rows, known = len(values), len(ordered)

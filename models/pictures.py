@@ -1,4 +1,4 @@
-"""Pictures of a training, as PNG: a white card that reads in light and in dark pages.
+"""Pictures of a training and of what became of it: PNGs that read in light and in dark pages.
 
 Dagster strips elements from Markdown and leaves images; MLflow shows PNG files.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from models.confidence import LEVELS, Accuracy, Reliability
+from models.evaluation import Estimate
 from models.importances import Importance
 from models.training_tables import Stage, TrainingTables
 
@@ -59,31 +61,57 @@ def draw_training(tables: TrainingTables, *, horizon: str, ensemble: str) -> dic
 
 def draw_reliability(table: pl.DataFrame, horizon: str) -> bytes:
     """Draw forecast against observed shares of each class, before and after calibration."""
+    there = set(table["stage"])
+    named = {
+        "calibrated" if stage is Stage.CALIBRATED else "raw": table.filter(
+            pl.col("stage") == stage.value
+        )
+        for stage in Stage
+        if stage.value in there
+    }
+    return _draw_shares(named, f"{horizon}: stated and observed probability, 95 % intervals")
+
+
+def draw_live_reliability(walked: pl.DataFrame, live: pl.DataFrame, horizon: str) -> bytes:
+    """Draw stated against observed probability, live and in the walk-forward.
+
+    Parameters
+    ----------
+    walked, live : pl.DataFrame
+        From :func:`models.confidence.reliability_table`.
+    horizon : str
+        For the title.
+    """
+    title = f"{horizon}: stated and observed probability, live and walk-forward, 95 % intervals"
+    return _draw_shares({"live": live, "walk-forward": walked}, title)
+
+
+def _draw_shares(named: Mapping[str, pl.DataFrame], title: str) -> bytes:
+    """Draw reliability tables into one picture, the first one in front."""
     figure, axes = _card(9.0, 3.7, columns=3)
-    figure.suptitle(f"{horizon}: stated and observed probability, 95 % intervals", color=_INK)
-    stages = [s for s in Stage if s.value in set(table["stage"])]
-    for axis, (outcome, name) in zip(axes, _CLASS_NAMES.items(), strict=True):
-        mine = table.filter(pl.col(Reliability.CLASS) == outcome)
-        seen = mine.select(Reliability.FORECAST, Reliability.OBSERVED).to_numpy()
+    figure.suptitle(title, color=_INK)
+    for axis, (outcome, class_name) in zip(axes, _CLASS_NAMES.items(), strict=True):
+        mine = {n: t.filter(pl.col(Reliability.CLASS) == outcome) for n, t in named.items()}
+        columns = [Reliability.FORECAST, Reliability.OBSERVED]
+        seen = np.concatenate([t.select(columns).to_numpy() for t in mine.values()])
         low, high = _around(seen)
         axis.plot([low, high], [low, high], color=_FAINT, linewidth=1.2, zorder=1)
-        for stage in stages:
-            part = mine.filter(pl.col("stage") == stage.value)
+        for place, (label, part) in enumerate(mine.items()):
             forecast, observed = part[Reliability.FORECAST], part[Reliability.OBSERVED]
-            calibrated = stage is Stage.CALIBRATED
+            in_front = place == 0
             axis.errorbar(
                 forecast,
                 observed,
                 yerr=_bars(part, Reliability.OBSERVED, Reliability.LOW, Reliability.HIGH),
-                color=_COLOURS[0] if calibrated else _COLOURS[1],
-                fmt="o-" if calibrated else "s--",
+                color=_COLOURS[place],
+                fmt="o-" if in_front else "s--",
                 markersize=4,
                 linewidth=1.2,
                 elinewidth=0.8,
-                alpha=1.0 if calibrated else 0.75,
-                label="calibrated" if calibrated else "raw",
+                alpha=1.0 if in_front else 0.75,
+                label=label,
             )
-        axis.set_title(name, fontsize=10, color=_INK)
+        axis.set_title(class_name, fontsize=10, color=_INK)
         axis.set_xlabel("stated")
         axis.set_xlim(low, high)
     axes[0].set_ylabel("observed")
@@ -186,6 +214,65 @@ def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES)
     return _png(figure)
 
 
+def draw_feature_shares(features: Mapping[str, pl.DataFrame], horizon: str) -> bytes:
+    """Draw how features are distributed now, beside how they were in training.
+
+    Parameters
+    ----------
+    features : mapping
+        A title to bins from :func:`models.drift.bin_shares`; six at most are drawn.
+    horizon : str
+        For the title.
+    """
+    shown = dict(list(features.items())[:6])
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = _card(3.4 * columns, 2.6 * rows + 0.7, columns=columns, rows=rows)
+    figure.suptitle(f"{horizon}: features in training and now, by the training's tenths")
+    for axis, (title, bins) in zip(axes, shown.items(), strict=False):
+        places = np.arange(bins.height)
+        axis.bar(places - 0.2, bins["then"], 0.4, color=_FAINT, label="training")
+        axis.bar(places + 0.2, bins["now"], 0.4, color=_COLOURS[0], label="now")
+        axis.set_xticks(places, bins["bin"].to_list(), rotation=60, ha="right", fontsize=6)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axis.set_title(title, fontsize=8, color=_INK)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    _legend(figure, axes[0])
+    return _png(figure)
+
+
+def draw_live_skill(
+    walked: pl.DataFrame, live: pl.DataFrame, means: tuple[Estimate, Estimate], horizon: str
+) -> bytes:
+    """Draw the rank IC of each session, live and in the walk-forward, with means and intervals.
+
+    Parameters
+    ----------
+    walked, live : pl.DataFrame
+        ``session`` and ``score``, ascending.
+    means : tuple of Estimate
+        Of the walk-forward and of the live sessions.
+    horizon : str
+        For the title.
+    """
+    figure, (axis,) = _card(7.0, 4.0)
+    sides = (("walk-forward", walked, means[0], _COLOURS[1]), ("live", live, means[1], _COLOURS[0]))
+    for label, scores, mean, colour in sides:
+        days = scores["session"].to_numpy()
+        axis.plot(days, scores["score"].to_numpy(), ".", color=colour, ms=3, alpha=0.45)
+        span = [days[0], days[-1]]
+        told = f"{label}: {mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
+        axis.fill_between(span, mean.low, mean.high, color=colour, alpha=0.25, linewidth=0)
+        axis.plot(span, [mean.mean] * 2, color=colour, linewidth=2.0, label=told)
+    axis.axhline(0.0, color=_INK, linewidth=0.9)
+    axis.set_ylabel("rank IC of a session")
+    axis.set_title(f"{horizon}: rank IC live and in the walk-forward, 95 % intervals", color=_INK)
+    _legend(figure, axis, columns=2)
+    _concise(axis)
+    return _png(figure)
+
+
 def as_markdown(name: str, png: bytes) -> str:
     """Return a picture as Markdown with its bytes in it.
 
@@ -197,13 +284,15 @@ def as_markdown(name: str, png: bytes) -> str:
     return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def _card(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def _card(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
     # Takes half a second to import, which reading a card need not wait.
     from matplotlib.figure import Figure
 
     # A figure by itself draws with Agg and is known to no global state.
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    axes: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
+    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axis in axes:
         axis.set_facecolor("white")
         axis.grid(color=_FAINT, linewidth=0.5, alpha=0.7)
@@ -214,10 +303,12 @@ def _card(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
     return figure, axes
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
+def _legend(figure: Figure, axis: Axes, columns: int = 5) -> None:
     # Outside the axes, where it lies on no line.
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
 
 
 def _png(figure: Figure) -> bytes:

@@ -98,6 +98,26 @@ class StoredCard:
 
 
 @dataclass(frozen=True)
+class StoredTraining:
+    """The training behind the champions of a horizon.
+
+    Attributes
+    ----------
+    horizon, run_id : str
+        The run of the newest champion, where they come from several.
+    since : datetime
+        UTC; since when the champions are these.
+    champions : tuple of str
+        Their versions, sorted.
+    """
+
+    horizon: str
+    run_id: str
+    since: dt.datetime
+    champions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Contest:
     """A champion and its challenger.
 

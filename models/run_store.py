@@ -30,9 +30,11 @@ from models.registry_store import (
     registered_name,
     to_tags,
 )
-from models.training_report import CARD, TrainingReport
+from models.trained_features import TrainedFeatures
+from models.training_report import CARD, TRAINED_FEATURES, TrainingReport
 
 _CARD_TAG = "model_card"
+_FEATURES_TAG = "trained_features"
 
 # Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
 # trees, whose numbers the library does not check against their bounds.
@@ -153,19 +155,38 @@ class RunStore:
                 allowed="a training since reports are kept",
                 remedy=f"run `isobar train --horizon {horizon}`",
             )
-        found = str(run.info.run_id)
+        at = dt.datetime.fromtimestamp(run.info.start_time / 1e3, dt.UTC)
+        return StoredCard(
+            horizon, str(run.info.run_id), at, self._text(run, CARD, "the model card")
+        )
+
+    def features(self, run_id: str) -> TrainedFeatures | None:
+        """Return how the features of a run were distributed, or ``None`` where it kept nothing.
+
+        Raises
+        ------
+        ModelError
+            When what it kept cannot be read.
+        """
+        self._connect()
+        run = self._client.get_run(run_id)
+        if run.data.tags.get(_FEATURES_TAG) != TRAINED_FEATURES:
+            return None
+        return TrainedFeatures.from_json(
+            self._text(run, TRAINED_FEATURES, "the summary of features")
+        )
+
+    def _text(self, run: Any, name: str, what: str) -> str:
         try:
             # By its place: MLflow draws progress bars for what it finds by the run.
-            path = download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{CARD}")
-            text = Path(path).read_text(encoding="utf-8")
+            path = download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{name}")
+            return Path(path).read_text(encoding="utf-8")
         except (MlflowException, OSError) as error:
             raise ModelError(
-                f"the model card of run {found} cannot be read ({error})",
+                f"{what} of run {run.info.run_id} cannot be read ({error})",
                 allowed="the file that was stored",
                 remedy="restore the artifact store from a backup, or train again",
             ) from error
-        at = dt.datetime.fromtimestamp(run.info.start_time / 1e3, dt.UTC)
-        return StoredCard(horizon, found, at, text)
 
     def _connect(self) -> None:
         mlflow.set_tracking_uri(self._uri)
@@ -216,7 +237,8 @@ def _log_report(report: TrainingReport) -> None:
             path.write_bytes(content)
         mlflow.log_artifacts(folder)
     # Last: a run that says it has a card has all of the report.
-    mlflow.set_tags(report.tags | {_CARD_TAG: CARD})
+    kept = {} if report.features is None else {_FEATURES_TAG: TRAINED_FEATURES}
+    mlflow.set_tags(report.tags | kept | {_CARD_TAG: CARD})
 
 
 def _flavour(name: str) -> Any:

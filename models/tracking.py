@@ -28,6 +28,7 @@ from models.registry_store import (
     RegistryStore,
     StoredCard,
     StoredModel,
+    StoredTraining,
     registered_name,
 )
 from models.run_store import RunStore
@@ -45,6 +46,7 @@ from models.succession import (
     standing,
     standing_at,
 )
+from models.trained_features import TrainedFeatures
 from models.training_report import TrainingReport
 
 __all__ = ["CHAMPION", "Tracker"]
@@ -355,6 +357,29 @@ class Tracker:
         """Return every stored version of a horizon, by family, the newest first."""
         families = self._registry.families(horizon).values()
         return [model for registered in families for model in self._registry.stored(registered)]
+
+    def training(self, horizon: str) -> StoredTraining | None:
+        """Return the training behind the present champions, or ``None`` where there is none."""
+        found: list[tuple[dt.datetime, str, str]] = []
+        for registered in self._registry.families(horizon).values():
+            champion = standing(self._registry.events(registered)).champion
+            if champion is not None:
+                stored = self._client.get_model_version(registered.name, str(champion.number))
+                found.append((champion.at, str(stored.run_id), str(stored.tags["version"])))
+        if not found:
+            return None
+        since, run_id, _ = max(found)
+        return StoredTraining(horizon, run_id, since, tuple(sorted(v for *_, v in found)))
+
+    def trained_features(self, training: StoredTraining) -> TrainedFeatures | None:
+        """Return how the features of a training were distributed, if it kept that.
+
+        Raises
+        ------
+        ModelError
+            When what it kept cannot be read.
+        """
+        return self._runs.features(training.run_id)
 
     def contest(self, horizon: str, family: str) -> Contest:
         """Return champion and challenger of a family and what their test has seen.

@@ -20,6 +20,7 @@ from models.importances import importance_table, newest_sample
 from models.row_budget import kept_weeks, symbols_per_kept
 from models.spec import Family, Indices
 from models.splits import PurgedWalkForward
+from models.trained_features import TrainedFeatures, summarize_training
 from models.walk_forward import walk_forward
 from models.windows import describe_windows
 
@@ -65,6 +66,9 @@ class Training:
         The windows (``models.windows.WINDOW_SCHEMA``).
     importances : pl.DataFrame
         What moves the newest models' forecasts (``models.importances.IMPORTANCE_SCHEMA``).
+    features : TrainedFeatures or None
+        How the newest models' features were distributed, to hold later rows against; nothing
+        where there are fewer than four sessions.
     """
 
     predictions: pl.DataFrame
@@ -72,6 +76,7 @@ class Training:
     windows: int
     spans: pl.DataFrame
     importances: pl.DataFrame
+    features: TrainedFeatures | None
 
 
 def train_horizon(
@@ -90,6 +95,7 @@ def train_horizon(
     data_hash: str,
     target: str = EXCESS_RETURN,
     matrix_bytes: int | None = None,
+    live_sessions: int = 20,
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
     """Walk forward over the out-of-sample period, then fit on all that is known.
@@ -118,6 +124,8 @@ def train_horizon(
         left out of what is learned from (:mod:`models.row_budget`); all rows are forecast.
     seed, band_bps, data_hash, progress
         See :func:`models.walk_forward.walk_forward`.
+    live_sessions : int
+        See :func:`models.trained_features.summarize_training`.
 
     Raises
     ------
@@ -151,21 +159,24 @@ def train_horizon(
         read=table.to_forecast,
         progress=progress,
     )
+    newest = splitter.newest(dataset.keys["session"].to_numpy())
     lesson = prepare(
         dataset,
-        splitter.newest(dataset.keys["session"].to_numpy()),
+        newest,
         horizon=horizon.name,
         band_bps=band_bps,
         last_weight=rhythm.last_weight,
         max_train_sessions=rhythm.max_train_sessions,
     )
     fitted = tuple(fit_lesson(lesson, f, seed=seed, data_hash=data_hash) for f in families)
+    importances = importance_table(fitted, newest_sample(dataset))
     return Training(
         walked.predictions,
         fitted,
         walked.windows,
         describe_windows(dataset, splitter),
-        importance_table(fitted, newest_sample(dataset)),
+        importances,
+        summarize_training(dataset, newest, importances, seed=seed, live_sessions=live_sessions),
     )
 
 

@@ -18,9 +18,11 @@ from models.model_card import tell_opening, write_card
 from models.pictures import as_markdown, draw_training
 from models.provenance import Provenance
 from models.session_scores import MEASURES, Grouping, Score
+from models.trained_features import TrainedFeatures
 from models.training_tables import SetScore, TrainingTables, tabulate_training
 
 CARD = "model_card.md"
+TRAINED_FEATURES = "trained_features.json"
 _STEPPED = (
     Score.RANK_IC,
     Score.RANK_IC_LOW,
@@ -56,6 +58,8 @@ class TrainingReport:
         Markdown.
     pictures : mapping
         Name to PNG.
+    features : TrainedFeatures, optional
+        How the features were distributed, to hold later rows against.
     """
 
     horizon: str
@@ -64,6 +68,7 @@ class TrainingReport:
     tables: TrainingTables
     card: str
     pictures: Mapping[str, bytes]
+    features: TrainedFeatures | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -103,7 +108,7 @@ class TrainingReport:
         """Return the artifacts of a run: path to content.
 
         The card, ``windows.json`` (each window with the version of its models), a JSON table of
-        records for everything else, and the pictures.
+        records for everything else, the features where they were summarised, and the pictures.
         """
         tables = self.tables
         files = {CARD: self.card.encode(), "windows.json": _windows(tables)}
@@ -111,6 +116,8 @@ class TrainingReport:
             if field.name not in ("windows", "versions"):
                 frame: pl.DataFrame = getattr(tables, field.name)
                 files[f"tables/{field.name}.json"] = _records(frame)
+        if self.features is not None:
+            files[TRAINED_FEATURES] = self.features.to_json().encode()
         return files | {f"pictures/{name}.png": png for name, png in self.pictures.items()}
 
 
@@ -125,6 +132,7 @@ def report_training(
     as_of: dt.datetime,
     importances: pl.DataFrame | None = None,
     windows: pl.DataFrame | None = None,
+    features: TrainedFeatures | None = None,
     ensemble: str = ENSEMBLE,
     draws: int = 1000,
 ) -> TrainingReport:
@@ -153,6 +161,8 @@ def report_training(
         below the other.
     windows : pl.DataFrame, optional
         From :func:`models.windows.describe_windows`; when absent, as predictions show them.
+    features : TrainedFeatures, optional
+        From :func:`models.trained_features.summarize_training`; kept with the run.
     ensemble : str
         The engine that signals are made of. Without predictions of it, as of challengers, the
         engines are told of one by one.
@@ -192,7 +202,7 @@ def report_training(
         as_of=as_of,
     )
     pictures = draw_training(tables, horizon=horizon.name, ensemble=ensemble)
-    return TrainingReport(horizon.name, ensemble, provenance, tables, card, pictures)
+    return TrainingReport(horizon.name, ensemble, provenance, tables, card, pictures, features)
 
 
 def training_metadata(report: TrainingReport) -> dict[str, str]:

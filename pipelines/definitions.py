@@ -1,4 +1,4 @@
-"""Everything Dagster is told: assets, checks, jobs, schedules, resources."""
+"""Everything Dagster is told: assets, checks, jobs, schedules, sensors, resources."""
 
 import warnings
 
@@ -6,6 +6,7 @@ import dagster as dg
 
 from pipelines.assets.backtest import build_backtest_assets
 from pipelines.assets.bar_checks import build_bar_checks
+from pipelines.assets.drift_checks import build_drift_checks
 from pipelines.assets.features import (
     build_feature_assets,
     build_feature_checks,
@@ -19,6 +20,7 @@ from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
 from pipelines.schedules import build_schedules
+from pipelines.sensors import build_sensors
 from pipelines.settings import Settings, hide_secrets, load_settings
 
 
@@ -57,10 +59,12 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_reference_checks(),
             *build_feature_checks(settings),
             *build_model_checks(),
+            *build_drift_checks(settings),
             *build_signal_checks(),
         ],
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
+        sensors=build_sensors(settings),
         resources={"stores": stores},
         executor=dg.in_process_executor,
     )

@@ -11,6 +11,8 @@ from market.horizons import Run
 from market.ingest import bars_table
 from market.layouts import BY_SYMBOL_TABLE
 from market.timeframes import Timeframe
+from models.retraining import Reason
+from pipelines.assets.drift_checks import ASSET, check_name
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
@@ -25,6 +27,7 @@ COMPACTION_JOB = "compaction_job"
 REFERENCE_JOB = "reference_job"
 VERSION_JOB = "dataset_version_job"
 TRAINING_JOB = "training_job"
+DRIFT_JOB = "drift_job"
 BACKTEST_JOB = "backtest_job"
 
 
@@ -63,7 +66,12 @@ def build_jobs(settings: Settings) -> list[Job]:
             for t in used_timeframes(settings)
         ),
         _job(VERSION_JOB, ["regimes", "dataset_version"], "Label regimes, version the dataset."),
-        _job(TRAINING_JOB, ["models"], "Walk forward and train the champions of a horizon."),
+        _training_job(settings),
+        dg.define_asset_job(
+            DRIFT_JOB,
+            selection=dg.AssetSelection.checks(*_drift_checks(settings)),
+            description="Judge features, calibration and skill of each horizon's models.",
+        ),
         _job(BACKTEST_JOB, ["walk_forward_backtest"], "Backtest a horizon after costs."),
         *(_run_job(run, settings) for run in SCHEDULED_RUNS if published_horizons(settings, run)),
     ]
@@ -73,6 +81,24 @@ def _job(name: str, assets: list[str], description: str) -> Job:
     return dg.define_asset_job(
         name, selection=dg.AssetSelection.assets(*assets), description=description
     )
+
+
+def _training_job(settings: Settings) -> Job:
+    # Right after a training there is nothing that could have drifted.
+    wanted = dg.AssetSelection.assets(ASSET) - dg.AssetSelection.checks(*_drift_checks(settings))
+    return dg.define_asset_job(
+        TRAINING_JOB,
+        selection=wanted,
+        description="Walk forward and train the champions of a horizon.",
+    )
+
+
+def _drift_checks(settings: Settings) -> list[dg.AssetCheckKey]:
+    return [
+        dg.AssetCheckKey(dg.AssetKey(ASSET), check_name(horizon, reason))
+        for horizon in settings.enabled_horizons
+        for reason in Reason
+    ]
 
 
 def _run_job(run: Run, settings: Settings) -> Job:

@@ -1,17 +1,19 @@
 """Premarket, midday and end-of-day runs, on trading days only, New York time.
 
-And macro data, news and identities in the evening, when the yields of the day before are out; and
-each Saturday the months that are settled are sorted by symbol.
+And macro data, news and identities in the evening, when the yields of the day before are out;
+drift after them; and on Saturdays, when nothing trades, the months that are settled are sorted by
+symbol and models are trained again, group by group.
 """
 
 import datetime as dt
+from dataclasses import dataclass
 
 import dagster as dg
 
 from market import calendar
 from market.horizons import Run, scheduled_for
 from pipelines.assets.signals import published_horizons
-from pipelines.jobs import COMPACTION_JOB, REFERENCE_JOB, run_job_name
+from pipelines.jobs import COMPACTION_JOB, DRIFT_JOB, REFERENCE_JOB, TRAINING_JOB, run_job_name
 from pipelines.settings import Settings
 
 _CRONS = {
@@ -22,13 +24,46 @@ _CRONS = {
 }
 # Yields are known at 18:00, one business day later.
 _REFERENCE_CRON = "30 18 * * 1-5"
+_DRIFT_CRON = "0 19 * * 1-5"
 _COMPACTION_CRON = "0 6 * * 6"
+_FIRST_WEEK = 7
+
+
+@dataclass(frozen=True)
+class RetrainingRhythm:
+    """When the models of a group are trained again.
+
+    Attributes
+    ----------
+    hour : int
+        Of a Saturday, New York time; trainings that meet wait for each other.
+    monthly : bool
+        The first Saturday of a month alone.
+    """
+
+    hour: int
+    monthly: bool
+
+
+# The fast ones live on a market that changes within weeks, and have little history to read; the
+# slow ones learn from years, of which a week is little.
+RETRAINING: dict[str, RetrainingRhythm] = {
+    "scalp": RetrainingRhythm(7, monthly=False),
+    "short": RetrainingRhythm(8, monthly=False),
+    "hourly": RetrainingRhythm(9, monthly=False),
+    "session": RetrainingRhythm(10, monthly=False),
+    "daily": RetrainingRhythm(11, monthly=True),
+    "swing": RetrainingRhythm(13, monthly=True),
+    "monthly": RetrainingRhythm(15, monthly=True),
+}
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return the schedules of the runs that publish something; all are off until switched on."""
+    """Return the schedules of what publishes or trains something; all are off until switched on."""
     runs = [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
-    return [*runs, _reference_schedule(), _compaction_schedule()]
+    groups = dict.fromkeys(h.group for h in settings.enabled_horizons)
+    trainings = [_retraining_schedule(group, settings) for group in groups]
+    return [*runs, _reference_schedule(), _drift_schedule(), _compaction_schedule(), *trainings]
 
 
 def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
@@ -56,6 +91,46 @@ def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
     )
 
 
+def request_trainings(
+    group: str, horizons: tuple[str, ...], tick: dt.datetime
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Return what a tick asks for: a training of each of a group's horizons, or why none.
+
+    Parameters
+    ----------
+    group : str
+        As in the horizons table.
+    horizons : tuple of str
+        Those of the group that are on.
+    tick : datetime
+        Aware; the scheduled time of the tick.
+    """
+    day = tick.astimezone(calendar.NEW_YORK).date()
+    if RETRAINING[group].monthly and day.day > _FIRST_WEEK:
+        return dg.SkipReason(f"{group} is trained on the first Saturday of a month, not {day}")
+    return [dg.RunRequest(run_key=f"retrain-{name}-{day}", partition_key=name) for name in horizons]
+
+
+def _retraining_schedule(group: str, settings: Settings) -> dg.ScheduleDefinition:
+    rhythm = RETRAINING[group]
+    horizons = tuple(h.name for h in settings.enabled_horizons if h.group == group)
+    when = "the first Saturday of each month" if rhythm.monthly else "every Saturday"
+
+    @dg.schedule(
+        name=f"retrain_{group}_schedule",
+        job_name=TRAINING_JOB,
+        cron_schedule=f"0 {rhythm.hour} * * 6",
+        execution_timezone=calendar.NEW_YORK.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Trains {', '.join(horizons)} on {when}, one after the other.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        tick = context.scheduled_execution_time.astimezone(dt.UTC)
+        return request_trainings(group, horizons, tick)
+
+    return schedule
+
+
 def _reference_schedule() -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name="reference_schedule",
@@ -80,6 +155,17 @@ def _schedule(run: Run) -> dg.ScheduleDefinition:
         return request_for(run, context.scheduled_execution_time.astimezone(dt.UTC))
 
     return schedule
+
+
+def _drift_schedule() -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name="drift_schedule",
+        job_name=DRIFT_JOB,
+        cron_schedule=_DRIFT_CRON,
+        execution_timezone=calendar.NEW_YORK.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Judges the drift of all models every weekday evening.",
+    )
 
 
 def _compaction_schedule() -> dg.ScheduleDefinition:

@@ -8,10 +8,7 @@ import datetime as dt
 import difflib
 import hashlib
 import json
-import logging
 import os
-import tomllib
-import traceback
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -42,8 +39,9 @@ from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
 from market.timeframes import Timeframe
 from models.spec import Family
+from pipelines.redaction import hide
+from pipelines.settings_file import CONFIG_FILE, SettingsFile
 
-CONFIG_FILE = "isobar.toml"
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
 
 # Environment variables with a name of their own, because users know them by it.
@@ -306,6 +304,21 @@ class ModelSettings(_Frozen):
         return names
 
 
+class DriftSettings(_Frozen):
+    """From where on drift asks for a training; see docs/drift.md."""
+
+    live_sessions: int = Field(20, ge=1, description="Newest sessions whose features are judged")
+    recent_sessions: int = Field(60, ge=20, description="Newest sessions with outcomes, judged")
+    psi_limit: float = Field(0.1, gt=0, description="Index from which on a feature has drifted")
+    drifted_share: float = Field(
+        0.25, ge=0, le=1, description="Share of the features, by importance, that may have drifted"
+    )
+    calibration_error: float = Field(
+        0.01, ge=0, description="Worsening of the calibration error that is borne"
+    )
+    rank_ic: float = Field(0.0, ge=0, description="Loss of rank IC that is borne")
+
+
 class TradingSettings(_Frozen):
     """Whether and how orders are sent."""
 
@@ -336,6 +349,7 @@ class Settings(_Frozen):
     universe: UniverseSettings = UniverseSettings()
     features: FeatureSettings = FeatureSettings()
     models: ModelSettings = ModelSettings()
+    drift: DriftSettings = DriftSettings()
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()
@@ -358,7 +372,8 @@ class Settings(_Frozen):
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
         places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
-        places.add("second_source")
+        # What is judged by them changes no forecast.
+        places |= {"second_source", "drift"}
         body = json.dumps(self.model_dump(exclude=places), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
@@ -389,7 +404,7 @@ def load_settings() -> Settings:
     """
     environment = {**dotenv_values(".env"), **os.environ}
     home = Path(environment.get("ISOBAR_HOME") or "var")
-    values = _from_file(home)
+    values = SettingsFile.find(home).values()
     values["home"] = home
     # Sorted: of two names of one setting (POLYGON_API_KEY, MASSIVE_API_KEY) the same one wins.
     for name, value in sorted(environment.items()):
@@ -407,58 +422,7 @@ def hide_secrets(settings: Settings) -> None:
     polygon, alpaca = settings.polygon, settings.alpaca
     keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
     keys += (settings.second_source.api_key, alpaca.api_key, alpaca.secret_key)
-    secrets = {k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4}
-    _Redactor.secrets |= secrets
-    if not _Redactor.installed:
-        _Redactor.installed = True
-        make = logging.getLogRecordFactory()
-
-        def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            return _Redactor.clean_record(make(*args, **kwargs))
-
-        logging.setLogRecordFactory(factory)
-
-
-class _Redactor:
-    secrets: set[str] = set()  # noqa: RUF012
-    installed = False
-
-    @classmethod
-    def clean(cls, text: str) -> str:
-        for secret in cls.secrets:
-            text = text.replace(secret, "[secret]")
-        return text
-
-    @classmethod
-    def clean_record(cls, record: logging.LogRecord) -> logging.LogRecord:
-        try:
-            record.msg, record.args = cls.clean(record.getMessage()), ()
-        except (TypeError, ValueError, KeyError):
-            # Arguments that do not fit their message: logging reports it when it formats them.
-            record.msg = cls.clean(str(record.msg))
-            record.args = tuple(cls.clean(repr(a)) for a in record.args or ())
-        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
-            # A formatter takes this text, where there is one, instead of the exception's.
-            lines = traceback.format_exception(*record.exc_info)
-            record.exc_text = cls.clean("".join(lines).rstrip("\n"))
-        return record
-
-
-def redact(text: str) -> str:
-    """Return ``text`` without any configured secret."""
-    return _Redactor.clean(text)
-
-
-def _from_file(home: Path) -> dict[str, Any]:
-    for path in (home / CONFIG_FILE, Path(CONFIG_FILE)):
-        if path.exists():
-            try:
-                return tomllib.loads(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                raise SettingsError(
-                    f"{path} cannot be read ({error})", remedy="correct the file"
-                ) from error
-    return {}
+    hide({k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4})
 
 
 def _path_of(name: str) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -35,6 +36,7 @@ from models.recipe import challenger_engine, digest_recipe, is_challenger
 from models.registry_store import CHAMPION, StoredModel
 from models.spec import Family
 from models.train import Rhythm, Training, train_horizon
+from models.trained_features import merge_trained
 from models.training_report import TrainingReport, report_training, training_metadata
 from pipelines.code_version import code_version
 from pipelines.daily_recipe import learns_ranks, neutral_labels
@@ -108,10 +110,22 @@ class TrainingSummary:
     shown: Mapping[str, str]
 
 
-def read_labels(lake: Lake, horizon: Horizon) -> pl.DataFrame:
-    """Return the labels of a horizon from the bars in the lake."""
-    bars = read_adjusted(lake, horizon.timeframe, None, None)
+def read_labels(lake: Lake, horizon: Horizon, start: dt.date | None = None) -> pl.DataFrame:
+    """Return the labels of a horizon from the bars in the lake, from a session on."""
+    bars = read_adjusted(lake, horizon.timeframe, start, None)
     return by_company(lake, bars, lambda rows: forward_returns(rows, horizon))
+
+
+def training_features(
+    stores: Stores, timeframe: Timeframe, after: dt.date | None = None
+) -> pl.LazyFrame:
+    """Return members' feature rows of settled sessions, of later ones than ``after``."""
+    settled = settled_sessions(stores.lake, Timeframe.D1)
+    if timeframe.is_intraday:
+        settled &= settled_sessions(stores.lake, Timeframe.M1)
+    wanted = sorted(s for s in settled if after is None or s > after)
+    features = stores.lake.scan(feature_table(timeframe))
+    return stores.only_members(features.filter(pl.col("session").is_in(wanted)))
 
 
 def learned_features(settings: Settings, timeframe: Timeframe) -> tuple[str, ...]:
@@ -151,7 +165,7 @@ def wanted_recipes(settings: Settings, horizon: Horizon, *, ranks: bool) -> list
 
 def _rule(models: ModelSettings, horizon: Horizon, band_bps: float) -> dict[str, float]:
     rule = {"band_bps": band_bps, "last_weight": models.last_weight}
-    longest = _by_group(models, horizon, "max_train_sessions")
+    longest = window_setting(models, horizon, "max_train_sessions")
     return rule if longest is None else rule | {"max_train_sessions": longest}
 
 
@@ -247,7 +261,7 @@ def train_and_store(
     labels = read_labels(lake, horizon)
     version = dataset_digest(lake, used_timeframes(settings))
     features = {f.name for f in kept_features(settings, horizon.timeframe)}
-    members = training_features(stores, horizon)
+    members = training_features(stores, horizon.timeframe)
     wanted = wanted_recipes(settings, horizon, ranks=learns_ranks(settings, horizon, members))
     plan = plan_recipes(wanted, stores.tracker.stored(horizon.name), features)
     steps = _Steps(plan, progress)
@@ -305,15 +319,6 @@ class _Steps:
         return step
 
 
-def training_features(stores: Stores, horizon: Horizon) -> pl.LazyFrame:
-    """Return the features that a horizon's models may learn from: settled sessions, members."""
-    settled = settled_sessions(stores.lake, Timeframe.D1)
-    if horizon.timeframe.is_intraday:
-        settled &= settled_sessions(stores.lake, Timeframe.M1)
-    features = stores.lake.scan(feature_table(horizon.timeframe))
-    return stores.only_members(features.filter(pl.col("session").is_in(sorted(settled))))
-
-
 def _train(
     stores: Stores,
     horizon: Horizon,
@@ -344,6 +349,7 @@ def _train(
         data_hash=data_hash,
         target=NEUTRAL_RETURN if neutral else EXCESS_RETURN,
         matrix_bytes=int(settings.models.matrix_gb * 1e9),
+        live_sessions=settings.drift.live_sessions,
         progress=progress,
     )
 
@@ -351,15 +357,16 @@ def _train(
 def _rhythm(models: ModelSettings, horizon: Horizon, rule: Mapping[str, float]) -> Rhythm:
     longest = rule.get("max_train_sessions")
     return Rhythm(
-        min_train_sessions=_by_group(models, horizon, "min_train_sessions"),
-        test_sessions=_by_group(models, horizon, "test_sessions"),
+        min_train_sessions=window_setting(models, horizon, "min_train_sessions"),
+        test_sessions=window_setting(models, horizon, "test_sessions"),
         embargo_sessions=models.embargo_sessions,
         max_train_sessions=None if longest is None else int(longest),
         last_weight=rule["last_weight"],
     )
 
 
-def _by_group(models: ModelSettings, horizon: Horizon, name: str) -> int:
+def window_setting(models: ModelSettings, horizon: Horizon, name: str) -> Any:
+    """Return a setting of training windows that daily and intraday bars have apart."""
     prefix = "intraday" if horizon.timeframe.is_intraday else "daily"
     return getattr(models, f"{prefix}_{name}")
 
@@ -497,5 +504,6 @@ def _report(
         as_of=as_of,
         importances=pl.concat([t.importances for t in mine]),
         windows=mine[0].spans,
+        features=merge_trained([t.features for t in mine]),
         ensemble=ENSEMBLE_ENGINE,
     )

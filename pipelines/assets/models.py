@@ -19,6 +19,8 @@ from pipelines.training_process import TrainingRequest, train_apart
 from signals.schema import ENSEMBLE_ENGINE
 
 GROUP = "models"
+# A machine has room for one training at a time: dagster.yaml gives every pool one run.
+POOL = "training"
 OWNERS = ["team:research"]
 
 
@@ -43,6 +45,7 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"xgboost", "lightgbm", "mlflow"},
+        pool=POOL,
         description="Purged walk-forward of every engine and the regime-weighted ensemble; "
         "the newest models become champions.",
     )

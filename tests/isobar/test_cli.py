@@ -35,6 +35,7 @@ COMMANDS = (
     "serve alpaca",
     "ui",
     "predictions",
+    "tune",
     "models",
     "models list",
     "models card",
@@ -83,7 +84,7 @@ class TestHelp:
         assert [c for c in COMMANDS if c.split()[0] not in page] == []
 
     @pytest.mark.parametrize(
-        "command", [*WITH_JSON, "predictions", "status", "doctor", "halt", "resume"]
+        "command", [*WITH_JSON, "predictions", "tune", "status", "doctor", "halt", "resume"]
     )
     def test_whatever_answers_can_answer_in_json(self, command: str):
         page = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"}).output

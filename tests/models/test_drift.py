@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
 from market.errors import ModelError
-from models.drift import feature_drift
+from models.drift import bin_shares, feature_drift
 from models.drift_reference import Reference, summarize_features
 
 FIRST = dt.date(2020, 1, 1)
@@ -73,6 +73,22 @@ def naive_psi(trained: list[float], live: list[float]) -> float:
         q = (sum(map(inside, live)) + 0.5) / (len(live) + 0.5 * len(bins))
         total += (q - p) * math.log(q / p)
     return total
+
+
+def test_shares_by_bin_are_those_of_the_index() -> None:
+    rng = np.random.default_rng(3)
+    trained, live = np.round(single(rng, 800), 1), np.round(single(rng, 200) + 0.4, 1)
+    live[:30] = np.nan
+    reference = summarize_features(panel({"a": trained}), ["a"], live_sessions=10)
+    frame = panel({"a": live})
+    shares = bin_shares(reference.features[0], frame)
+    assert shares["then"].sum() == pytest.approx(1.0)
+    assert shares["now"].to_list()[-1] == 30 / 200
+    bins = shares.height
+    p = (shares["then"] * 800 + 0.5) / (800 + 0.5 * bins)
+    q = (shares["now"] * 200 + 0.5) / (200 + 0.5 * bins)
+    found = feature_drift(reference, frame)["psi"].item()
+    assert ((q - p) * (q / p).log()).sum() == pytest.approx(found)
 
 
 samples = st.lists(

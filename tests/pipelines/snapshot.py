@@ -18,7 +18,7 @@ SNAPSHOT = Path(__file__).parent / "asset_graph.json"
 
 
 def describe(settings: Settings | None = None) -> dict[str, Any]:
-    """Return assets, checks, jobs and schedules of an installation with default settings."""
+    """Return what an installation with default settings tells Dagster."""
     definitions = build_definitions(settings or Settings())
     graph = definitions.resolve_asset_graph()
     jobs = {
@@ -49,6 +49,7 @@ def describe(settings: Settings | None = None) -> dict[str, Any]:
             }
             for s in sorted(definitions.schedules or [], key=lambda s: s.name)
         },
+        "sensors": {s.name: s.job_name for s in definitions.sensors or []},
     }
 
 

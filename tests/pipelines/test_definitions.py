@@ -42,10 +42,10 @@ def test_every_asset_says_what_it_is_and_whose(key: dg.AssetKey):
     assert node.kinds
 
 
-def test_every_job_and_schedule_is_described():
+def test_every_job_schedule_and_sensor_is_described():
     definitions = build_definitions(Settings())
     jobs = [j for j in definitions.resolve_all_job_defs() if not j.name.startswith("__")]
-    for found in (*jobs, *(definitions.schedules or [])):
+    for found in (*jobs, *(definitions.schedules or []), *(definitions.sensors or [])):
         assert found.description, found.name
 
 

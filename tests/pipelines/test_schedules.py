@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as sa
+from dagster._core.instance.config import PoolGranularity
 
 from market import calendar
 from market.errors import MarketError, ModelError, SignalError
-from market.horizons import Run, scheduled_for
+from market.horizons import HORIZONS, Run, scheduled_for
 from market.ledger_tables import signal_batches
+from pipelines.assets.models import POOL
 from pipelines.assets.signals import publish_run
-from pipelines.schedules import build_schedules, request_for
+from pipelines.definitions import build_definitions
+from pipelines.jobs import TRAINING_JOB
+from pipelines.schedules import RETRAINING, build_schedules, request_for, request_trainings
 from pipelines.settings import Settings
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 
@@ -83,7 +89,11 @@ def test_scheduled_for_refuses_what_has_no_time():
 def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
     schedules = {s.name: s for s in build_schedules(Settings())}
     runs = {"premarket_schedule", "midday_schedule", "eod_schedule"}
-    assert set(schedules) == runs | {"reference_schedule", "compaction_schedule"}
+    groups = {h.group for h in Settings().enabled_horizons}
+    trainings = {f"retrain_{g}_schedule" for g in groups}
+    others = {"reference_schedule", "drift_schedule", "compaction_schedule"}
+    assert set(schedules) == runs | others | trainings
+    assert schedules["drift_schedule"].cron_schedule == "0 19 * * 1-5"
     assert schedules["reference_schedule"].cron_schedule == "30 18 * * 1-5"
     assert schedules["compaction_schedule"].cron_schedule == "0 6 * * 6"
     assert schedules["premarket_schedule"].cron_schedule == ["30 8 * * 1-5"]
@@ -97,7 +107,75 @@ def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
 def test_a_run_that_publishes_nothing_has_no_schedule():
     settings = Settings.model_validate({"models": {"horizons": ["1h"]}})
     names = [s.name for s in build_schedules(settings)]
-    assert names == ["midday_schedule", "reference_schedule", "compaction_schedule"]
+    others = ["reference_schedule", "drift_schedule", "compaction_schedule"]
+    assert names == ["midday_schedule", *others, "retrain_hourly_schedule"]
+
+
+SATURDAY, LATER_SATURDAY = dt.date(2024, 7, 6), dt.date(2024, 7, 13)
+
+
+def test_every_group_of_the_table_has_a_rhythm_on_a_day_without_trading():
+    assert set(RETRAINING) == {h.group for h in HORIZONS}
+    every = Settings.model_validate({"models": {"horizons": [h.name for h in HORIZONS]}})
+    trainings = [s for s in build_schedules(every) if s.name.startswith("retrain_")]
+    assert len(trainings) == len(RETRAINING)
+    crons = [str(s.cron_schedule) for s in trainings]
+    assert all(re.fullmatch(r"0 \d+ \* \* 6", c) for c in crons)
+    assert len(set(crons)) == len(crons)
+    assert {s.job_name for s in trainings} == {TRAINING_JOB}
+
+
+@pytest.mark.parametrize("group", RETRAINING)
+def test_slow_groups_are_trained_on_the_first_saturday_of_a_month(group: str):
+    first, later = (
+        request_trainings(group, ("a", "b"), tick(day, dt.time(RETRAINING[group].hour)))
+        for day in (SATURDAY, LATER_SATURDAY)
+    )
+    assert isinstance(first, list)
+    assert [r.partition_key for r in first] == ["a", "b"]
+    assert [r.run_key for r in first] == ["retrain-a-2024-07-06", "retrain-b-2024-07-06"]
+    if RETRAINING[group].monthly:
+        assert isinstance(later, dg.SkipReason)
+        assert "first Saturday" in str(later.skip_message)
+    else:
+        assert isinstance(later, list)
+        assert not {r.run_key for r in later} & {r.run_key for r in first}
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+def test_every_month_has_one_such_saturday(month: int):
+    days = [dt.date(2024, month, d) for d in range(1, 29)]
+    asked = [
+        request_trainings("swing", ("14d",), tick(d, dt.time(13)))
+        for d in days
+        if d.isoweekday() == 6
+    ]
+    assert sum(isinstance(a, list) for a in asked) == 1
+
+
+def test_a_tick_trains_the_horizons_of_its_group_that_are_on():
+    settings = Settings.model_validate({"models": {"horizons": ["30m", "1h", "1d"]}})
+    schedule = next(s for s in build_schedules(settings) if s.name == "retrain_hourly_schedule")
+    assert "30m, 1h" in str(schedule.description)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=tick(SATURDAY, dt.time(9))
+        )
+        asked = schedule(context)
+    assert [r.partition_key for r in asked] == ["30m", "1h"]
+
+
+def test_two_trainings_wait_for_each_other(tmp_path: Path):
+    """By the instance's own configuration and the asset's pool, as the queue reads them."""
+    shutil.copy(Path(__file__).parents[2] / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.pool_granularity is PoolGranularity.RUN
+        assert pools.default_pool_limit == 1
+    definitions = build_definitions(Settings())
+    assert definitions.resolve_job_def(TRAINING_JOB).graph.node_named(
+        "models"
+    ).definition.pools == {POOL}
 
 
 def test_a_tick_that_is_handled_late_keeps_its_scheduled_moment():

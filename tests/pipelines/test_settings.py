@@ -25,8 +25,9 @@ from market.synthetic import SyntheticSpec, generate
 from market.timeframes import Timeframe
 from models.registry import FAMILIES
 from pipelines.feature_run import kept_features
+from pipelines.redaction import redact
 from pipelines.resources import Stores
-from pipelines.settings import Settings, hide_secrets, load_settings, redact
+from pipelines.settings import Settings, hide_secrets, load_settings
 from tests.pipelines.installation import clean_environment, environment_of
 
 SECRETS = {

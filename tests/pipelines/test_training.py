@@ -207,6 +207,21 @@ def test_a_training_apart_is_the_training(installation: Installation, tmp_path: 
     assert not any(key in line for key in KEYS for line in lines)
 
 
+def test_a_training_keeps_how_its_features_were_distributed(installation: Installation) -> None:
+    tracker = installation.stores.tracker
+    for horizon in ("1h", "1d"):
+        training = tracker.training(horizon)
+        assert training is not None
+        kept = tracker.trained_features(training)
+        assert kept is not None
+        assert kept.last_session < TODAY
+        learned = {n for m in tracker.stored(horizon) for n in m.feature_names}
+        names = {f.name for f in kept.reference.features}
+        assert names == set(kept.importance)
+        assert names <= learned
+        assert 0.0 < sum(kept.importance.values()) <= len(training.champions) + 1e-9
+
+
 def test_a_killed_training_leaves_what_served(installation: Installation, tmp_path: Path):
     stores = opened(installation, tmp_path, OTHER_ALPHA)
     before, served = predictions(stores), champions(stores)
