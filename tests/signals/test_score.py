@@ -10,13 +10,16 @@ import polars as pl
 import pytest
 
 from features.compute import compute_features
+from features.labels import forward_returns
 from market import calendar
 from market.errors import ModelError, SignalError
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
+from models.dataset import assemble
 from models.ensemble import stack
 from models.fit import FittedModel, fit_model, predict_rows
 from models.forecast import PREDICTION_SCHEMA
+from models.normal_scores import ranked
 from models.registry import FAMILIES
 from signals.score import Scores, score_latest
 from signals.weighting import regime_weights
@@ -189,3 +192,39 @@ def test_a_meta_learner_is_one_more_engine_of_the_ensemble() -> None:
         alone = 0.5 * parts[0] + 0.25 * parts[1]
         assert by_symbol["meta"][symbol] == pytest.approx(alone)
     assert {e for _, e in got.contributions} == {*ENGINES, "meta", "ensemble"}
+
+
+@pytest.mark.parametrize("family", ["linear", "lstm"])
+def test_ranks_are_those_of_the_backtest_also_where_a_symbol_has_no_newest_bar(family) -> None:
+    whole = features()
+    halted = whole["symbol"].unique().sort()[0]
+    seen = whole.filter(~((pl.col("symbol") == halted) & (pl.col("bar_end") == newest())))
+    labels = forward_returns(adjusted_daily(market()), DAILY)
+    data = assemble(seen, labels, ranked(["return_1", "return_5", "body"]), steps=1)
+    small = {"window": 5, "hidden": 4, "epochs": 1} if family == "lstm" else {}
+    chosen = FAMILIES[family]
+    model = fit_model(
+        data,
+        np.arange(300),
+        chosen,
+        horizon="1d",
+        seed=1,
+        data_hash="",
+        params={**chosen.defaults, **small},
+    )
+    last = np.flatnonzero((data.keys["bar_end"] == newest()).to_numpy())
+    research = predict_rows(model, data, last, 5.0)
+    live = score_latest(
+        seen,
+        [model],
+        horizon=DAILY,
+        weights=regime_weights(NO_SKILL, regimes_of(market()), [family], newest()),
+        regimes=regimes_of(market()),
+        as_of=newest(),
+        delay=NONE,
+        band_bps=5.0,
+    ).predictions.filter(pl.col("engine") == family)
+    assert live["symbol"].to_list() == research["symbol"].to_list()
+    assert live["expected_return_bps"].to_list() == pytest.approx(
+        research["expected_return_bps"].to_list(), abs=1e-4
+    )
