@@ -55,8 +55,8 @@ CONFIG: dict[str, Any] = {
     "cost_bps": 5.0,
     "peers": {
         "linear": {"1d": 1, "7d": 1, "14d": 1, "1M": 1},
-        "lightgbm": {"1d": 3, "7d": 5, "14d": 5, "1M": 5},
-        "xgboost": {"1d": 3, "7d": 5, "14d": 5, "1M": 5},
+        "lightgbm": {"1d": 5, "7d": 10, "14d": 10, "1M": 10},
+        "xgboost": {"1d": 5, "7d": 10, "14d": 10, "1M": 10},
     },
 }
 NOT_RUN = (
