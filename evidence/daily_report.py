@@ -46,7 +46,9 @@ def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"from the next close on (`Ref($close, -1-h) / Ref($close, -1) - 1`; published for one "
         f"session, of the same form for the others). Its linear recipe also learns from the two "
         f"years that its trees stop by. Its trees learn from each n-th session (n by horizon: "
-        f"{_thinning(config)}).\n\n"
+        f"{_thinning(config['peers'].get('lightgbm', {}))}); of ours, linear by "
+        f"{_thinning(config['every']['linear'])}, lightgbm by "
+        f"{_thinning(config['every']['lightgbm'])}.\n\n"
         f"In brackets: 95 percent intervals from a stationary bootstrap of sessions. IR: mean of "
         f"the daily coefficient over its standard deviation. t: Newey and West, with as many lags "
         f"as the horizon has sessions. Portfolio: best tenth long, worst tenth short, equal "
@@ -56,9 +58,8 @@ def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     )
 
 
-def _thinning(config: Mapping[str, Any]) -> str:
-    trees = config["peers"].get("lightgbm", {})
-    return ", ".join(f"{h} {n}" for h, n in trees.items())
+def _thinning(every: Mapping[str, Any]) -> str:
+    return ", ".join(f"{h} {n}" for h, n in every.items())
 
 
 def _goal(result: Mapping[str, Any]) -> str:

@@ -246,7 +246,7 @@ FEATURES: tuple[Feature, ...] = (
     _one(
         "under_high_250",
         _under_high,
-        _BAR,
+        ("close", "high"),
         YEAR_BARS,
         "Close under its 250-bar high",
         "George and Hwang (2004)",
@@ -254,7 +254,7 @@ FEATURES: tuple[Feature, ...] = (
     _one(
         "over_low_250",
         _over_low,
-        _BAR,
+        ("close", "low"),
         YEAR_BARS,
         "Close over its 250-bar low",
         "George and Hwang (2004)",

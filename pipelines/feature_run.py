@@ -304,7 +304,8 @@ class FeatureRun:
     ) -> tuple[pl.DataFrame, list[str]]:
         """Add all earlier bars of symbols that lack some, and for all symbols of their window."""
         if first == min(self.inputs):
-            return bars, []
+            # Bars begin where history does: whom a checkpoint does not reach is computed anew.
+            return bars, out_of_reach(bars, features, start=start, checkpoint=checkpoint)
         short = (
             short_of_bars(bars, features, start)
             if checkpoint is None

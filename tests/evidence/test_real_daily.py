@@ -235,3 +235,4 @@ def test_the_same_configuration_is_no_new_look_and_another_is(tmp_path):
     other = real_daily.count_look({**config, "seed": 2}, path, today=day)
     assert (other["look"], other["looks"]) == (2, 2)
     assert real_daily.count_look(config, path, today=day)["look"] == 1
+    assert real_daily.count_look({**config, "peers": {}}, path, today=day)["look"] == 1
