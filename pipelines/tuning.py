@@ -18,8 +18,9 @@ from models.tuned import Tuned
 from models.tuning import Budget, Progress, tune
 from pipelines.daily_recipe import learns_ranks, neutral_labels
 from pipelines.feature_run import kept_features
+from pipelines.recipes import learned_features, window_setting
 from pipelines.resources import Stores
-from pipelines.training import learned_features, read_labels, training_features, window_setting
+from pipelines.training import read_labels, training_features
 
 STORAGE = "tuning.db"
 _INTRADAY_TEST_SESSIONS = 5

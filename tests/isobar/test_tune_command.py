@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.registry import find_family
+from pipelines.recipes import learned_features, wanted_recipes
 from pipelines.settings import load_settings
-from pipelines.training import learned_features, wanted_recipes
 from tests.commands import Outcome, isobar
 from tests.live_record import DAYS, HORIZON, LiveRecord
 from tests.pipelines.installation import environment_of

@@ -14,8 +14,8 @@ from market.horizons import find_horizon
 from market.synthetic import SyntheticSpec, generate
 from models.fit import NEUTRAL
 from pipelines import daily_recipe
+from pipelines.recipes import wanted_recipes
 from pipelines.settings import ModelSettings, Settings
-from pipelines.training import wanted_recipes
 
 
 @pytest.fixture(scope="module")
