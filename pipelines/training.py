@@ -37,7 +37,8 @@ from pipelines.settings import ModelSettings
 from signals.schema import ENSEMBLE_ENGINE
 from signals.weighting import blend_walk_forward
 
-TrainingProgress = Callable[[int, int], None]
+TrainingProgress = Callable[[int, int, int], None]
+"""Called with models fitted, models in all, and windows in all."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def train_and_store(
     now : datetime
         Aware. From when on the models serve.
     progress : callable
-        Called with (models trained, models in all).
+        Called with (models fitted, models in all, windows in all).
 
     Raises
     ------
@@ -180,13 +181,13 @@ class _Steps:
         self._sizes = [len(r.families) for r in plan]
         self._progress = progress
 
-    def of(self, place: int) -> TrainingProgress:
+    def of(self, place: int) -> Callable[[int, int], None]:
         """Return the progress of one of them: each has as many windows as the others."""
         before, here = sum(self._sizes[:place]), self._sizes[place]
 
         def step(done: int, total: int) -> None:
             windows = total // here
-            self._progress(before * windows + done, sum(self._sizes) * windows)
+            self._progress(before * windows + done, sum(self._sizes) * windows, windows)
 
         return step
 
@@ -202,7 +203,7 @@ def _train(
     end: dt.date | None,
     as_of: dt.datetime,
     data_hash: str,
-    progress: TrainingProgress,
+    progress: Callable[[int, int], None],
 ) -> Training:
     settings = stores.settings
     neutral = NEUTRAL in recipes.rule

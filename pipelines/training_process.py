@@ -53,7 +53,7 @@ def train_apart(
     memory_bytes : int
         A training that holds more is stopped.
     progress : callable
-        Called with (models trained, models in all).
+        Called with (models fitted, models in all, windows in all).
 
     Returns
     -------
@@ -161,7 +161,7 @@ def _main(answers: Connection) -> None:
             end=request.end,
             as_of=request.as_of,
             now=request.now,
-            progress=lambda done, total: answers.send(("progress", (done, total))),
+            progress=lambda *done: answers.send(("progress", done)),
         )
     except IsobarError as error:
         answers.send(("failed", error))

@@ -82,13 +82,16 @@ class _Progress:
         self._began = time.monotonic()
         self._told = 0
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, windows: int) -> None:
         self._shown(self._what, done, total)
         tenth = done * 10 // total
         if tenth > self._told:
             self._told = tenth
             left = (time.monotonic() - self._began) / done * (total - done)
-            self._log(f"{self._what}: {done} of {total} models fitted, about {left:.0f} s left")
+            self._log(
+                f"{self._what}: {done * windows // total} of {windows} windows done, {done} of"
+                f" {total} models, about {left:.0f} s left"
+            )
 
 
 def _as_of(now: dt.datetime, end: dt.date | None) -> dt.datetime:

@@ -45,7 +45,7 @@ def opened(installation: Installation, place: Path, more: str = "") -> Stores:
 
 def train(stores: Stores, now: dt.datetime = TRAINED_AT):
     return train_and_store(
-        stores, DAILY, start=None, end=None, as_of=now, now=now, progress=lambda done, total: None
+        stores, DAILY, start=None, end=None, as_of=now, now=now, progress=lambda *_: None
     )
 
 
@@ -192,16 +192,19 @@ def test_a_training_apart_is_the_training(installation: Installation, tmp_path: 
     stores = opened(installation, tmp_path)
     before = predictions(stores)
     seen: list[tuple[int, int]] = []
+    told: set[int] = set()
     lines: set[str] = set()
 
-    def watch(done: int, total: int) -> None:
+    def watch(done: int, total: int, windows: int) -> None:
         seen.append((done, total))
+        told.add(windows)
         lines.update(" ".join(c.cmdline()) for c in psutil.Process().children())
 
     summary, peak = train_apart(request(stores), memory_bytes=ROOMY, progress=watch)
     assert values(predictions(stores)).equals(values(before))
     assert seen == [(k, len(seen)) for k in range(1, len(seen) + 1)]
     assert len(seen) == summary.windows * 3
+    assert told == {summary.windows}
     assert sorted(summary.champions) == sorted(champions(stores))
     assert peak > 50_000_000
     assert lines
@@ -227,7 +230,7 @@ def test_a_killed_training_leaves_what_served(installation: Installation, tmp_pa
     stores = opened(installation, tmp_path, OTHER_ALPHA)
     before, served = predictions(stores), champions(stores)
 
-    def kill(done: int, total: int) -> None:
+    def kill(*_: int) -> None:
         for child in psutil.Process().children():
             child.kill()
 
@@ -241,7 +244,7 @@ def test_a_killed_training_leaves_what_served(installation: Installation, tmp_pa
 def test_a_training_past_its_memory_is_stopped(installation: Installation, tmp_path: Path):
     stores = opened(installation, tmp_path)
     with pytest.raises(ModelError, match="took too much memory"):
-        train_apart(request(stores), memory_bytes=10_000_000, progress=lambda done, total: None)
+        train_apart(request(stores), memory_bytes=10_000_000, progress=lambda *_: None)
     assert psutil.Process().children() == []
 
 
@@ -249,7 +252,7 @@ def test_what_a_training_raises_is_raised_here(installation: Installation, tmp_p
     stores = opened(installation, tmp_path)
     early = request(stores, start=dt.date(2020, 1, 2))
     with pytest.raises(ModelError, match="no history before the out-of-sample period"):
-        train_apart(early, memory_bytes=ROOMY, progress=lambda done, total: None)
+        train_apart(early, memory_bytes=ROOMY, progress=lambda *_: None)
 
 
 def test_settings_with_features_of_a_family_are_read(installation: Installation, tmp_path: Path):
