@@ -190,7 +190,7 @@ def _judge_features(
 ) -> HorizonDrift:
     trained = stores.tracker.trained_features(training)
     if trained is None:
-        text = "the training kept no summary of its features: it was short, or they are ranks"
+        text = "the training kept no summary of its features: too short, or from ranks"
         return replace(found, told={Reason.FEATURES: text})
     reference = trained.reference
     rows = _newest_rows(stores, found.horizon, trained, now)

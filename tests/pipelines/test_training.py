@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,7 +199,10 @@ def test_a_training_apart_is_the_training(installation: Installation, tmp_path: 
     def watch(done: int, total: int, windows: int) -> None:
         seen.append((done, total))
         told.add(windows)
-        lines.update(" ".join(c.cmdline()) for c in psutil.Process().children())
+        for child in psutil.Process().children():
+            # What it told may be read after it has ended.
+            with suppress(psutil.NoSuchProcess):
+                lines.add(" ".join(child.cmdline()))
 
     summary, peak = train_apart(request(stores), memory_bytes=ROOMY, progress=watch)
     assert values(predictions(stores)).equals(values(before))
