@@ -38,19 +38,19 @@ HORIZONS = ("5m", "15m", "1h", "4h", "1d", "14d", "1M")
 """One of each group, in the order of their length."""
 
 # Features of so many of the newest sessions are enough to train on.
-NEWEST_SESSIONS = {"1m": 50, "5m": 60}
-# Trained half as often as by default, and on a part of the rows of the shortest bars.
+NEWEST_SESSIONS = {"1m": 45, "5m": 50}
+# Trained a quarter as often as by default, and on a part of the rows of the shortest bars.
 TRAINING: dict[str, float] = {
     "matrix_gb": 0.15,
-    "daily_test_sessions": 126,
-    "intraday_test_sessions": 20,
+    "daily_test_sessions": 252,
+    "intraday_test_sessions": 40,
 }
 # Budgets with which everything is trained within minutes; a real installation has the defaults.
 SMALL: dict[str, dict[str, float]] = {
-    "lstm": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
-    "cnn": {"window": 10, "hidden": 24, "epochs": 4, "rows_per_epoch": 12_000},
-    "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 4, "rows_per_epoch": 12_000},
-    "gradient_boosting": {"max_iter": 60, "learning_rate": 0.06},
+    "lstm": {"window": 10, "hidden": 24, "epochs": 3, "rows_per_epoch": 10_000},
+    "cnn": {"window": 10, "hidden": 24, "epochs": 3, "rows_per_epoch": 10_000},
+    "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 3, "rows_per_epoch": 10_000},
+    "gradient_boosting": {"max_iter": 50, "learning_rate": 0.06},
     "policy": {"steps": 8_192},
     "random_forest": {"n_estimators": 60},
     "xgboost": {"trees": 75, "eta": 0.06},
