@@ -97,7 +97,7 @@ class Dataset:
         keys = self.keys[known]
         weight = np.ones(len(known))
         if len(known):
-            arrived = max(keys["label_known_at"].to_list())
+            arrived: Any = keys["label_known_at"].max()
             made = sample_weights(keys, arrived, last_weight=last_weight)
             weight = made["sample_weight"].to_numpy()
         band = band_bps / 1e4 / self.unit[known]

@@ -155,7 +155,9 @@ def score_horizons(
     for timeframe, alike in by_timeframe.items():
         rows, datasets = _read_newest(features[timeframe], alike, as_of, delay, symbols)
         seen |= {e.horizon.name: (rows, _of_horizon(datasets, e)) for e in alike}
-    forecast = pl.concat([_forecast(e, seen[e.horizon.name][1], band_bps) for e in ensembles])
+    forecast = pl.concat(
+        [made for e in ensembles for made in _forecast(e, seen[e.horizon.name][1], band_bps)]
+    )
     by_horizon = _blended(forecast, ensembles)
     return {
         e.horizon.name: Scores(
@@ -232,14 +234,15 @@ def _read_newest(
     if symbols is not None:
         there = there.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
     newest = _with_windows(known, there, max(window_of(m.params) for m in models))
-    if any(n != source_of(n) for m in models for n in m.feature_names):
+    read = dict.fromkeys(m.feature_names for m in models)
+    if any(n != source_of(n) for names in read for n in names):
         # A rank is one among all symbols of its moment, also of those that have no newest bar.
         first = newest[Bar.BAR_END].min()
         newest = known.filter((pl.col(VOLATILITY) > 0) & (pl.col(Bar.BAR_END) >= first))
     rows, wanted = features[newest["_row"]], there[Bar.SYMBOL].to_list()
     asked = (pl.col(Bar.BAR_END) == expected) & pl.col(Bar.SYMBOL).is_in(wanted)
     datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
-    for names in dict.fromkeys(m.feature_names for m in models):
+    for names in read:
         made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
         scored = made.keys.select(asked).to_series()
         datasets[names] = made, np.flatnonzero(scored.to_numpy())
@@ -268,7 +271,7 @@ def _of_horizon(datasets: Datasets, ensemble: Ensemble) -> Datasets:
     return found
 
 
-def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> pl.DataFrame:
+def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> list[pl.DataFrame]:
     """Return every engine's raw predictions, and the meta-learner's."""
     made = [
         predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
@@ -276,7 +279,7 @@ def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> pl.DataFra
     ]
     if ensemble.stacked is not None:
         made.append(stack(pl.concat(made[: len(ensemble.champions)]), ensemble.stacked))
-    return pl.concat(made)
+    return made
 
 
 def _blended(forecast: pl.DataFrame, ensembles: Sequence[Ensemble]) -> dict[str, pl.DataFrame]:

@@ -124,7 +124,9 @@ class NeuralForecaster:
         if self._network is None:
             raise not_fitted(self._family)
         device = find_machine().device
-        return self._network.to(device), device
+        if self._network.center.device.type != device:
+            self._network.to(device)
+        return self._network, device
 
 
 def _settled(network: WindowNetwork) -> WindowNetwork:
