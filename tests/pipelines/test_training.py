@@ -68,6 +68,17 @@ def champions(stores: Stores) -> list[str]:
     return [m.version for m in stores.tracker.champions("1d", TRAINED_AT)]
 
 
+def trainings() -> list[psutil.Process]:
+    """The training processes of this one, which may have others."""
+    found = []
+    for child in psutil.Process().children():
+        # What it told may be read after it has ended.
+        with suppress(psutil.NoSuchProcess):
+            if "pipelines.training_process" in child.cmdline():
+                found.append(child)
+    return found
+
+
 class TestPlan:
     RULE = {"band_bps": 5.0, "last_weight": 1.0}
 
@@ -199,10 +210,7 @@ def test_a_training_apart_is_the_training(installation: Installation, tmp_path: 
     def watch(done: int, total: int, windows: int) -> None:
         seen.append((done, total))
         told.add(windows)
-        for child in psutil.Process().children():
-            # What it told may be read after it has ended.
-            with suppress(psutil.NoSuchProcess):
-                lines.add(" ".join(child.cmdline()))
+        lines.update(" ".join(c.cmdline()) for c in trainings())
 
     summary, peak = train_apart(request(stores), memory_bytes=ROOMY, progress=watch)
     assert values(predictions(stores)).equals(values(before))
@@ -235,7 +243,7 @@ def test_a_killed_training_leaves_what_served(installation: Installation, tmp_pa
     before, served = predictions(stores), champions(stores)
 
     def kill(*_: int) -> None:
-        for child in psutil.Process().children():
+        for child in trainings():
             child.kill()
 
     with pytest.raises(ModelError, match="ended before it was done: got 'SIGKILL'"):
@@ -249,7 +257,7 @@ def test_a_training_past_its_memory_is_stopped(installation: Installation, tmp_p
     stores = opened(installation, tmp_path)
     with pytest.raises(ModelError, match="took too much memory"):
         train_apart(request(stores), memory_bytes=10_000_000, progress=lambda *_: None)
-    assert psutil.Process().children() == []
+    assert trainings() == []
 
 
 def test_what_a_training_raises_is_raised_here(installation: Installation, tmp_path: Path):
