@@ -9,6 +9,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import RobustScaler
+from threadpoolctl import threadpool_limits
 
 from models.spec import Family, Forecast, Labelled, Matrix, Params, Sample, Vector, not_fitted
 
@@ -38,7 +39,9 @@ class LinearForecaster:
         # than the regression.
         scaler.fit(x[:: -(-len(x) // _SCALER_ROWS)])
         scaled = np.clip(scaler.transform(x), -self._clip, self._clip)
-        ridge = Ridge(alpha=self._penalty * len(y)).fit(scaled, y, sample_weight=weight)
+        # Sums that threads share among themselves end in other digits from process to process.
+        with threadpool_limits(1, "blas"):
+            ridge = Ridge(alpha=self._penalty * len(y)).fit(scaled, y, sample_weight=weight)
         self._pipeline = Pipeline([*scaler.steps, ("ridge", ridge)])
 
     def predict(self, sample: Sample) -> Forecast:

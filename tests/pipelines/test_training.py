@@ -11,7 +11,6 @@ import polars as pl
 import psutil
 import pytest
 import sqlalchemy as sa
-from polars.testing import assert_frame_equal
 
 from market.errors import ModelError
 from market.horizons import Run, find_horizon, scheduled_for
@@ -63,16 +62,6 @@ def predictions(stores: Stores) -> pl.DataFrame:
 def values(frame: pl.DataFrame) -> pl.DataFrame:
     """Without the versions, which name the whole dataset: it has grown by a day since."""
     return frame.sort("engine", "bar_end", "symbol").drop("model_version")
-
-
-def assert_same(found: pl.DataFrame, expected: pl.DataFrame) -> None:
-    """To the bit, but for what rests on a least-squares fit in single precision.
-
-    Its last digits depend on how the linear algebra library shares work in a process.
-    """
-    exact = pl.col("engine").is_in(["lstm", "gradient_boosting"])
-    assert found.filter(exact).equals(expected.filter(exact))
-    assert_frame_equal(found, expected, rel_tol=1e-3, abs_tol=0.05)
 
 
 def champions(stores: Stores) -> list[str]:
@@ -171,10 +160,10 @@ def test_the_champion_serves_on_and_the_challenger_stands_beside(contested):
 
 
 def test_a_challenger_has_no_part_in_the_ensemble(contested):
-    """Out of sample, all other engines and the ensemble are what they were."""
+    """Out of sample, all other engines and the ensemble are what they were, to the bit."""
     stores, _, before = contested
     after = predictions(stores)
-    assert_same(values(after.filter(pl.col("engine") != CHALLENGER)), values(before))
+    assert values(after.filter(pl.col("engine") != CHALLENGER)).equals(values(before))
     mine = after.filter(pl.col("engine") == CHALLENGER)
     linear = after.filter(pl.col("engine") == "linear")
     assert mine.height == linear.height
@@ -194,8 +183,7 @@ def test_a_challenger_is_published_in_the_background(contested, installation: In
         original = ledger.rows(query.where(signals.c.as_of == as_of))
     expected = {(r["symbol"], r["engine"]): r["expected_return_bps"] for r in original}
     found = {(r["symbol"], r["engine"]): r["expected_return_bps"] for r in mine}
-    others = {k: v for k, v in found.items() if k[1] != CHALLENGER}
-    assert others == pytest.approx(expected, rel=1e-3, abs=0.05)
+    assert {k: v for k, v in found.items() if k[1] != CHALLENGER} == expected
     assert {s for s, e in found if e == CHALLENGER} == {s for s, _ in expected}
 
 
@@ -225,7 +213,7 @@ def test_a_training_apart_is_the_training(installation: Installation, tmp_path: 
         lines.update(" ".join(c.cmdline()) for c in trainings())
 
     summary, peak = train_apart(request(stores), memory_bytes=ROOMY, progress=watch)
-    assert_same(values(predictions(stores)), values(before))
+    assert values(predictions(stores)).equals(values(before))
     assert seen == [(k, len(seen)) for k in range(1, len(seen) + 1)]
     assert len(seen) == summary.windows * 3
     assert told == {summary.windows}
