@@ -14,6 +14,7 @@ import polars as pl
 
 from models.comparison import automatic_lags, newey_west_t
 from models.evaluation import bootstrap_mean, rank_ic
+from models.session_bootstrap import share_intervals
 
 Vector = npt.NDArray[np.float64]
 KEYS = ("symbol", "session")
@@ -126,6 +127,34 @@ def differences(
         ratio = float(both["rank_ic"].mean()) / float(both["rank_ic_other"].mean())  # pyright: ignore
         made[other] = {**estimate(gap, lags, seed), "ratio": _plain(ratio)}
     return made
+
+
+def slope(
+    frame: pl.DataFrame, model: str, outcome: str, *, steps: int, seed: int
+) -> dict[str, float | None]:
+    """Return the slope of an outcome on a forecast in basis points, both less a session's mean.
+
+    One means that differences between symbols are as large as is said. The interval is that of
+    :func:`models.session_bootstrap.share_intervals`.
+    """
+    lags = max(steps, automatic_lags(frame["session"].n_unique()))
+    said = pl.col(model) / 1e4
+    said, came = (c - c.mean().over("session") for c in (said, pl.col(outcome)))
+    sums = (
+        frame.select("session", (said * came).alias("both"), (said * said).alias("own"))
+        .group_by("session")
+        .agg(pl.col("both", "own").sum())
+        .sort("session")
+    )
+    found = share_intervals(
+        sums.select("both").to_numpy(),
+        sums.select("own").to_numpy(),
+        seed=seed,
+        block=float(max(5, 2 * lags)),
+        binary=False,
+    )
+    named = {"mean": found.share, "low": found.low, "high": found.high}
+    return {name: _plain(float(value[0])) for name, value in named.items()}
 
 
 def portfolio(

@@ -15,11 +15,12 @@ from features.labels import forward_returns
 from features.neutral_labels import EXPOSURES, NEUTRAL_RETURN, nested_steps, neutral_returns
 from features.registry import select_features
 from features.side import SideTables
-from market.horizons import HORIZONS, Horizon, find_horizon
+from market.horizons import HORIZONS, find_horizon
 from market.timeframes import Timeframe
 from models.dataset import Dataset, assemble
 from models.normal_scores import ranked
 from models.registry import find_family
+from models.spec import Family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
 
@@ -89,35 +90,53 @@ def forecast(
     config: Mapping[str, Any],
     *,
     first_session: Any,
-    data_hash: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
-    """Walk forward from a session on, retraining every year: ``symbol, session, forecast``.
+    """Forecast with a family by the configuration's parameters: ``symbol, session, forecast``."""
+    chosen = find_family(family)
+    params = config["params"].get(family, {})
+    chosen = dataclasses.replace(chosen, defaults={**chosen.defaults, **params})
+    every = config["every"][family][name]
+    made = walked(
+        thinned(dataset, every),
+        name,
+        chosen,
+        config,
+        first_session=first_session,
+        progress=progress,
+    )
+    return made.select(*KEYS, pl.col("expected_return_bps").alias("forecast"))
+
+
+def walked(
+    dataset: Dataset,
+    name: str,
+    family: Family,
+    config: Mapping[str, Any],
+    *,
+    first_session: Any,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """Walk forward from a session on, retraining every year (``PREDICTION_SCHEMA``).
 
     The walk-forward asserts on each window that every training label was known before it.
     """
-    horizon: Horizon = find_horizon(name)
     sessions = dataset.keys["session"].unique().sort()
     splitter = PurgedWalkForward(
-        horizon,
+        find_horizon(name),
         min_train_sessions=int((sessions < first_session).sum()),
         test_sessions=config["retrain_sessions"],
         embargo_sessions=1,
     )
-    chosen = find_family(family)
-    params = config["params"].get(family, {})
-    chosen = dataclasses.replace(chosen, defaults={**chosen.defaults, **params})
-    walked = walk_forward(
-        thinned(dataset, config["every"][family][name]),
-        [chosen],
+    return walk_forward(
+        dataset,
+        [family],
         splitter,
         seed=config["seed"],
         band_bps=config["band_bps"],
         last_weight=config["last_weight"],
-        data_hash=data_hash,
         progress=progress,
-    )
-    return walked.predictions.select(*KEYS, pl.col("expected_return_bps").alias("forecast"))
+    ).predictions
 
 
 def mean_of_scores(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -16,7 +16,7 @@ _GOAL = {"1d": 1.5, "7d": 1.5, "1M": 1.5}
 
 def sections(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return the Markdown below the chapter's heading."""
-    parts = [_setting(result, config), _goal(result)]
+    parts = [_setting(result, config), _goal(result), _slopes(result)]
     for name, horizon in result["horizons"].items():
         parts.append(f"### {name}\n")
         parts.append(
@@ -25,8 +25,13 @@ def sections(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         for outcome, words in _OUTCOMES.items():
             parts.append(f"#### {name}, {words}\n")
             parts.append(_whole(horizon, horizon[outcome]))
-            parts.append(_apart(horizon[outcome]["models"], "by_year", "year"))
-            parts.append(_apart(horizon[outcome]["models"], "by_regime", "regime"))
+            models = horizon[outcome]["models"]
+            inside = (
+                _apart(models, "by_year", "year") + "\n" + _apart(models, "by_regime", "regime")
+            )
+            parts.append(
+                f"<details><summary>By year and by regime</summary>\n\n{inside}</details>\n"
+            )
     return "\n".join(parts)
 
 
@@ -39,22 +44,24 @@ def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"{config['first_session']} to {config['last_session']}. Everything was chosen on 2000 to "
         f"2009.\n\nLooks at the judged years so far: {look['looks']}; this is look {look['look']} "
         f"({look['date']}, configuration {look['config']}).\n\n"
-        f"`ensemble` is the headline, fixed before the look: the mean of "
-        f"{' and '.join(config['ensemble'])}, each on one scale per session. `reversal` is the "
+        f"`ensemble` is the headline, fixed before the first look: the mean of "
+        f"{' and '.join(config['ensemble'])}, each on one scale per session; of overlapping labels "
+        f"linear learned from each n-th session ({_thinning(config['every']['linear'])}), lightgbm "
+        f"from each n-th ({_thinning(config['every']['lightgbm'])}). Engines with a dot are those "
+        f"of the product's groups by the horizons table: each family with its own parameters on "
+        f"every session, the meta-learner where there is one, and the group's ensemble, whose "
+        f"weights begin equal in {config['first_session'][:4]} and follow skill from then on. All "
+        f"of ours learn from ranks and neutral labels.\n\n`reversal` is the "
         f"last period's return turned round, `momentum_12_1` that of twelve months without the "
         f"last, `pyqlib_*` are pyqlib 0.9.7's published Alpha158 recipes, which learn the return "
         f"from the next close on (`Ref($close, -1-h) / Ref($close, -1) - 1`; published for one "
         f"session, of the same form for the others). Its linear recipe also learns from the two "
-        f"years that its trees stop by. Its trees learn from each n-th session (n by horizon: "
-        f"{_thinning(config['peers'].get('lightgbm', {}))}); of ours, linear by "
-        f"{_thinning(config['every']['linear'])}, lightgbm by "
-        f"{_thinning(config['every']['lightgbm'])}.\n\n"
+        f"years that its trees stop by.\n\n"
         f"In brackets: 95 percent intervals from a stationary bootstrap of sessions. IR: mean of "
         f"the daily coefficient over its standard deviation. t: Newey and West, with as many lags "
         f"as the horizon has sessions. Portfolio: best tenth long, worst tenth short, equal "
         f"weights, as many overlapping books as the horizon has sessions, "
-        f"{config['cost_bps']:g} bps for what is bought or sold; IR a year.\n\n"
-        f"Not run here: {result['not_run']}.\n"
+        f"{config['cost_bps']:g} bps for what is bought or sold; IR a year.\n"
     )
 
 
@@ -63,42 +70,10 @@ def _thinning(every: Mapping[str, Any]) -> str:
 
 
 def _goal(result: Mapping[str, Any]) -> str:
-    rows: list[Sequence[str]] = []
-    for name, wanted in _GOAL.items():
-        horizon = result["horizons"][name]
-        for outcome, words in _OUTCOMES.items():
-            found = horizon[outcome]
-            best = max(
-                horizon["baselines"], key=lambda b: found["models"][b]["rank_ic"]["mean"] or -1.0
-            )
-            gap = found["differences"][best]
-            nets = {
-                b: found["portfolios"][b]["net_information_ratio"] or -99.0
-                for b in horizon["baselines"]
-            }
-            richest = max(nets, key=lambda b: nets[b])
-            own = found["portfolios"]["ensemble"]["net_information_ratio"]
-            met = (
-                (gap["ratio"] or 0.0) >= wanted
-                and (gap["t"] or 0.0) > 2.0
-                and (own or -99.0) > nets[richest]
-            )
-            rows.append(
-                (
-                    name,
-                    words,
-                    number(found["models"]["ensemble"]["rank_ic"]["mean"]),
-                    f"{best} {number(found['models'][best]['rank_ic']['mean'])}",
-                    number(gap["ratio"], 2, signed=False),
-                    number(gap["t"], 2),
-                    number(own, 2),
-                    f"{richest} {number(nets[richest], 2)}",
-                    "met" if met else "missed",
-                )
-            )
     head = (
         "horizon",
         "return",
+        "ours",
         "rank IC",
         "best baseline",
         "ratio (goal 1.5)",
@@ -107,14 +82,65 @@ def _goal(result: Mapping[str, Any]) -> str:
         "best baseline's net IR",
         "goal",
     )
+    rows = [
+        _against_the_best(name, words, judged, result["horizons"][name], outcome)
+        for name in _GOAL
+        for outcome, words in _OUTCOMES.items()
+        for judged in result["horizons"][name][outcome]["differences"]
+    ]
     return "### The goal\n\n" + table(head, rows) + "\n"
+
+
+def _against_the_best(
+    name: str, words: str, judged: str, horizon: Mapping[str, Any], outcome: str
+) -> Sequence[str]:
+    found = horizon[outcome]
+    ranks = {m: one["rank_ic"]["mean"] for m, one in found["models"].items()}
+    nets = {m: one["net_information_ratio"] for m, one in found["portfolios"].items()}
+    best, richest = (
+        max(horizon["baselines"], key=lambda b: -99.0 if of[b] is None else of[b])
+        for of in (ranks, nets)
+    )
+    gap = found["differences"][judged][best]
+    met = (
+        (gap["ratio"] or 0.0) >= _GOAL[name]
+        and (gap["t"] or 0.0) > 2.0
+        and (-99.0 if nets[judged] is None else nets[judged]) > nets[richest]
+    )
+    return (
+        name,
+        words,
+        judged,
+        number(ranks[judged]),
+        f"{best} {number(ranks[best])}",
+        number(gap["ratio"], 2, signed=False),
+        number(gap["t"], 2),
+        number(nets[judged], 2),
+        f"{richest} {number(nets[richest], 2)}",
+        "met" if met else "missed",
+    )
+
+
+def _slopes(result: Mapping[str, Any]) -> str:
+    rows = [
+        (name, model, interval(one["mean"], one["low"], one["high"], 2))
+        for name, horizon in result["horizons"].items()
+        for model, one in horizon["slopes"].items()
+    ]
+    return (
+        "### Is the expected return as large as is said?\n\nThe slope of the return over the "
+        "horizon on the expected return, both less their session's mean; 1 is what it should be, "
+        "below it the differences between symbols that are forecast are too large.\n\n"
+        + table(("horizon", "engine", "slope"), rows)
+        + "\n"
+    )
 
 
 def _whole(horizon: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     rows: list[Sequence[str]] = []
     for model in (*horizon["ours"], *horizon["baselines"]):
         one = found["models"][model]
-        gap = found["differences"].get(model)
+        gap = found["differences"]["ensemble"].get(model)
         book = found["portfolios"][model]
         rows.append(
             (

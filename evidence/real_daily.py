@@ -9,21 +9,24 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from evidence import daily_judge, daily_models, daily_peers, daily_report
+from evidence import daily_groups, daily_judge, daily_models, daily_peers, daily_report
 from evidence.daily_data import read_daily, read_members, read_sectors
 from features.regime import classify_regimes
+from market.horizons import find_horizon
+from models.dataset import Dataset
 
 NAME = "real_daily"
 TITLE = "Real daily bars"
 NEEDS_REAL_BARS = True
 LOOKS = Path(__file__).parent / "daily_looks.json"
 ENSEMBLE = "ensemble"
+OURS, GROUP = "ours", "group"
 
 CONFIG: dict[str, Any] = {
     "first_session": "2010-01-01",
@@ -48,21 +51,19 @@ CONFIG: dict[str, Any] = {
         "linear": {"1d": 1, "7d": 2, "14d": 3, "1M": 3},
         "lightgbm": {"1d": 2, "7d": 4, "14d": 5, "1M": 5},
     },
+    # The product's groups, by horizon: each family by its own parameters, on every session.
+    "groups": {h: list(find_horizon(h).families) for h in ("1d", "7d", "14d", "1M")},
     "retrain_sessions": 252,
     "last_weight": 1.0,
     "band_bps": 6.0,
     "seed": 1,
     "cost_bps": 5.0,
+    # Labels of each so many-th session: of every one, as published.
     "peers": {
-        "linear": {"1d": 1, "7d": 1, "14d": 1, "1M": 1},
-        "lightgbm": {"1d": 5, "7d": 10, "14d": 10, "1M": 10},
-        "xgboost": {"1d": 5, "7d": 10, "14d": 10, "1M": 10},
+        recipe: {"1d": 1, "7d": 1, "14d": 1, "1M": 1}
+        for recipe in ("linear", "lightgbm", "xgboost")
     },
 }
-NOT_RUN = (
-    "gradient_boosting (lightgbm stands for it: the same algorithm and sizes), random_forest, "
-    "lstm, transformer, policy and the meta-learner"
-)
 
 
 def measure(run: Any) -> dict[str, Any]:
@@ -72,37 +73,51 @@ def measure(run: Any) -> dict[str, Any]:
     last = dt.date.fromisoformat(CONFIG["last_session"])
     daily = daily.filter(pl.col("session") <= last)
     members = read_members(run.bars, daily)
-    ours = _our_forecasts(run, daily, members, sectors)
+    regimes = classify_regimes(daily)
+    ours = _our_forecasts(run, daily, members, sectors, regimes)
     peers = daily_peers.forecasts(run, daily, members, CONFIG)
     look = count_look(CONFIG, LOOKS, today=dt.datetime.now(dt.UTC).date())
     first = dt.date.fromisoformat(CONFIG["first_session"])
     tested = members.filter(pl.col("session") >= first)
-    regimes = classify_regimes(daily).select("session", "regime")
-    result: dict[str, Any] = {"look": look, "not_run": NOT_RUN, "horizons": {}}
+    by_session = regimes.select("session", "regime")
+    result: dict[str, Any] = {"look": look, "horizons": {}}
     for name in daily_models.horizons():
         run.progress(f"judging {name}")
         result["horizons"][name] = _judged(
-            name, ours[name], peers.get(name, {}), daily, tested, regimes
+            name, ours[name], peers.get(name, {}), daily, tested, by_session
         )
     return result
 
 
 def _our_forecasts(
-    run: Any, daily: pl.DataFrame, members: pl.DataFrame, sectors: pl.DataFrame
+    run: Any,
+    daily: pl.DataFrame,
+    members: pl.DataFrame,
+    sectors: pl.DataFrame,
+    regimes: pl.DataFrame,
 ) -> dict[str, dict[str, pl.DataFrame]]:
-    wanted = {
-        (h, f): run.folder / f"ours_{h}_{f}.parquet"
-        for h, families in CONFIG["families"].items()
-        for f in families
-    }
+    """Return by horizon every forecast of ours; what a killed run left is taken up again."""
+    wanted = _files(run.folder)
     if not all(p.exists() for p in wanted.values()):
         _walk(run, daily, members, sectors, wanted)
     made: dict[str, dict[str, pl.DataFrame]] = {}
-    for (horizon, family), path in wanted.items():
-        made.setdefault(horizon, {})[family] = pl.read_parquet(path)
-    for parts in made.values():
-        parts[ENSEMBLE] = daily_models.mean_of_scores([parts[f] for f in CONFIG["ensemble"]])
+    for horizon, families in CONFIG["families"].items():
+        recipe = {f: pl.read_parquet(wanted[OURS, horizon, f]) for f in families}
+        mean = daily_models.mean_of_scores([recipe[f] for f in CONFIG["ensemble"]])
+        group = {f: pl.read_parquet(wanted[GROUP, horizon, f]) for f in CONFIG["groups"][horizon]}
+        grouped = daily_groups.forecasts(group, horizon, daily, regimes)
+        made[horizon] = {**recipe, ENSEMBLE: mean, **grouped}
     return made
+
+
+def _files(folder: Path) -> dict[tuple[str, str, str], Path]:
+    kinds = {OURS: CONFIG["families"], GROUP: CONFIG["groups"]}
+    return {
+        (kind, h, f): folder / f"{kind}_{h}_{f}.parquet"
+        for kind, by_horizon in kinds.items()
+        for h, families in by_horizon.items()
+        for f in families
+    }
 
 
 def _walk(
@@ -110,7 +125,7 @@ def _walk(
     daily: pl.DataFrame,
     members: pl.DataFrame,
     sectors: pl.DataFrame,
-    wanted: Mapping[tuple[str, str], Path],
+    wanted: Mapping[tuple[str, str, str], Path],
 ) -> None:
     names = daily_models.learned_names(CONFIG["feature_families"])
     table = run.folder / "features.parquet"
@@ -119,20 +134,24 @@ def _walk(
         daily_models.write_features(table, daily, members, sectors, names)
     run.progress("assembling the matrix of normal scores")
     datasets = daily_models.build_dataset(table, daily, sectors, names)
-    for (horizon, family), path in wanted.items():
+    for (kind, horizon, family), path in wanted.items():
         if path.exists():
             continue
-        run.progress(f"{horizon}: {family}")
-        made = daily_models.forecast(
-            datasets[horizon],
-            horizon,
-            family,
-            CONFIG,
-            first_session=dt.date.fromisoformat(CONFIG["first_session"]),
-            data_hash="",
-            progress=lambda done, total: run.progress(f"  {done} of {total}"),
-        )
-        made.write_parquet(path)
+        run.progress(f"{kind}, {horizon}: {family}")
+        _made(kind, datasets[horizon], horizon, family, run.progress).write_parquet(path)
+
+
+def _made(
+    kind: str, dataset: Dataset, horizon: str, family: str, say: Callable[[str], None]
+) -> pl.DataFrame:
+    return (daily_models.forecast if kind == OURS else daily_groups.predictions)(
+        dataset,
+        horizon,
+        family,
+        CONFIG,
+        first_session=dt.date.fromisoformat(CONFIG["first_session"]),
+        progress=lambda done, total: say(f"  {done} of {total}"),
+    )
 
 
 def _judged(
@@ -152,6 +171,11 @@ def _judged(
         "sessions": frame["session"].n_unique(),
         "ours": list(ours),
         "baselines": list(baselines),
+        "slopes": {
+            model: daily_judge.slope(frame, model, "outcome", steps=steps, seed=CONFIG["seed"])
+            for model in ours
+            if model.startswith(f"{find_horizon(name).group}.")
+        },
     }
     for outcome in ("outcome", "outcome_next"):
         wait = int(outcome == "outcome_next")
@@ -159,9 +183,17 @@ def _judged(
             "models": daily_judge.judge(
                 frame, list(everything), regimes, steps=steps, seed=CONFIG["seed"], outcome=outcome
             ),
-            "differences": daily_judge.differences(
-                frame, ENSEMBLE, list(baselines), steps=steps, seed=CONFIG["seed"], outcome=outcome
-            ),
+            "differences": {
+                judged: daily_judge.differences(
+                    frame,
+                    judged,
+                    list(baselines),
+                    steps=steps,
+                    seed=CONFIG["seed"],
+                    outcome=outcome,
+                )
+                for judged in (ENSEMBLE, daily_groups.engine_of(name, ENSEMBLE))
+            },
             "portfolios": {
                 m: daily_judge.portfolio(
                     frame, m, daily, steps=steps, cost_bps=CONFIG["cost_bps"], wait=wait
@@ -205,7 +237,7 @@ def count_look(config: Mapping[str, Any], path: Path, *, today: dt.date) -> dict
 
 def sections(result: dict[str, Any]) -> str:
     """Return the chapter below its heading."""
-    return daily_report.sections(result, CONFIG)
+    return daily_report.sections(result, result["config"])
 
 
 def pictures(result: dict[str, Any]) -> dict[str, bytes]:

@@ -134,8 +134,8 @@ _SHORT = ("lightgbm", "cnn")
 _HOURLY = ("lstm", "transformer")
 _SESSION = ("transformer", "xgboost")
 _DAILY = ("lstm", "gradient_boosting", "linear")
-_SWING = ("transformer", "random_forest")
-_MONTHLY = ("policy", "transformer")
+_SWING = ("transformer", "random_forest", "linear")
+_MONTHLY = ("policy", "transformer", "linear")
 
 HORIZONS: tuple[Horizon, ...] = (
     Horizon("1m", "scalp", Timeframe.M1, 1, _SCALP, _INTRADAY),

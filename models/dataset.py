@@ -222,7 +222,8 @@ def lines_of(keys: pl.DataFrame, reach_sessions: int = REACH_SESSIONS) -> Lines:
 
 
 def _require(columns: Sequence[str], names: Sequence[str]) -> None:
-    missing = [n for n in (VOLATILITY, *map(source_of, names)) if n not in columns]
+    there = set(columns)
+    missing = [n for n in (VOLATILITY, *map(source_of, names)) if n not in there]
     if missing:
         raise ModelError(
             "features that a model needs are not there",

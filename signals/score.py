@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from features.spec import PANEL_KEYS
 from market.errors import SignalError
@@ -155,9 +156,11 @@ def score_horizons(
     for timeframe, alike in by_timeframe.items():
         rows, datasets = _read_newest(features[timeframe], alike, as_of, delay, symbols)
         seen |= {e.horizon.name: (rows, _of_horizon(datasets, e)) for e in alike}
-    forecast = pl.concat(
-        [made for e in ensembles for made in _forecast(e, seen[e.horizon.name][1], band_bps)]
-    )
+    # The trees' libraries deal out even one row to threads that then spin beside each other's.
+    with threadpool_limits(1, "openmp"):
+        forecast = pl.concat(
+            [made for e in ensembles for made in _forecast(e, seen[e.horizon.name][1], band_bps)]
+        )
     by_horizon = _blended(forecast, ensembles)
     return {
         e.horizon.name: Scores(

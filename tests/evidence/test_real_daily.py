@@ -7,11 +7,14 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
-from evidence import daily_judge, daily_models, real_daily
+from evidence import daily_groups, daily_judge, daily_models, real_daily
 from evidence.daily_data import CORRECTIONS, correct, read_daily
 from evidence.daily_peers import member_spans
+from features.regime import classify_regimes
 from market.errors import MarketError
+from market.horizons import find_horizon
 from market.synthetic import SyntheticSpec, generate
+from models.forecast import PREDICTION_SCHEMA
 
 SAMPLES = os.environ.get("ISOBAR_SAMPLE_BARS")
 PRICES = ["open", "high", "low", "close", "vwap"]
@@ -179,6 +182,18 @@ def test_perfect_foresight_has_a_coefficient_of_one_and_beats_noise(daily):
     assert gap["t"] > 5
 
 
+def test_a_forecast_twice_too_large_has_half_the_slope(daily):
+    frame = judged_frame(daily, 1, ("noise",)).with_columns(
+        # What all symbols of a session share is no part of it.
+        (2e4 * pl.col("outcome") + 300 * pl.col("session").dt.day()).alias("twice")
+    )
+    made = daily_judge.slope(frame, "twice", "outcome", steps=1, seed=0)
+    assert made["mean"] == pytest.approx(0.5)
+    assert made["low"] == pytest.approx(made["high"])
+    noise = daily_judge.slope(frame, "noise", "outcome", steps=1, seed=0)
+    assert noise["low"] < 0 < noise["high"]
+
+
 @pytest.mark.parametrize(("steps", "wait"), [(1, 0), (1, 1), (5, 1)])
 def test_the_portfolio_is_that_of_a_slow_loop(daily, steps, wait):
     frame = judged_frame(daily, steps)
@@ -236,3 +251,43 @@ def test_the_same_configuration_is_no_new_look_and_another_is(tmp_path):
     assert (other["look"], other["looks"]) == (2, 2)
     assert real_daily.count_look(config, path, today=day)["look"] == 1
     assert real_daily.count_look({**config, "peers": {}}, path, today=day)["look"] == 1
+
+
+def group_predictions(daily, horizon, engine, seed):
+    rng = np.random.default_rng(seed)
+    n = daily.height
+    return daily.select(
+        "symbol",
+        "session",
+        "bar_end",
+        pl.col("known_at").alias("as_of"),
+        pl.lit(horizon).alias("horizon"),
+        pl.lit(engine).alias("engine"),
+        pl.lit(f"{engine}-1").alias("model_version"),
+        *(pl.lit(1 / 3).alias(c) for c in ("p_short", "p_neutral", "p_long")),
+        pl.Series("expected_return_bps", rng.normal(size=n)),
+        pl.lit(100.0).alias("volatility_bps"),
+    ).cast(PREDICTION_SCHEMA)
+
+
+@pytest.mark.parametrize(("horizon", "group"), [("1d", "daily"), ("14d", "swing")])
+def test_a_group_is_blended_as_the_product_does(daily, horizon, group):
+    row = find_horizon(horizon)
+    made = {f: group_predictions(daily, horizon, f, k) for k, f in enumerate(row.families)}
+    found = daily_groups.forecasts(made, horizon, daily, classify_regimes(daily))
+    meta = ["meta"] if row.stacked else []
+    wanted = [f"{group}.{name}" for name in (*row.families, *meta, "ensemble")]
+    assert sorted(found) == sorted(wanted)
+    for family, rows in made.items():
+        of_family = found[f"{group}.{family}"].rename({"forecast": "expected_return_bps"})
+        assert of_family.equals(rows.select(of_family.columns))
+    # Nothing is known in the first month: all members weigh the same.
+    first = daily["session"].min()
+    parts = [found[name].filter(pl.col("session") == first).sort("symbol") for name in wanted]
+    *members, ensemble = (p["forecast"].to_numpy() for p in parts)
+    np.testing.assert_allclose(ensemble, np.mean(members, axis=0))
+
+
+def test_the_groups_that_are_judged_are_those_of_the_horizons_table():
+    for horizon, families in real_daily.CONFIG["groups"].items():
+        assert tuple(families) == find_horizon(horizon).families
