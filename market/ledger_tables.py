@@ -150,6 +150,30 @@ signal_batches = sa.Table(
     sa.UniqueConstraint("run", "as_of", "revision", name="uq_signal_batches_revision"),
 )
 
+batch_inputs = sa.Table(
+    "batch_inputs",
+    METADATA,
+    _text("batch_id", key=True),
+    _json("inputs"),
+    sa.ForeignKeyConstraint(
+        ["batch_id"], ["signal_batches.batch_id"], name="fk_batch_inputs_batch_id"
+    ),
+)
+"""What a batch was made from: versions of tables and models, settings, digests."""
+
+parity_checks = sa.Table(
+    "parity_checks",
+    METADATA,
+    _text("batch_id", key=True),
+    _time("checked_at", key=True),
+    sa.Column("equal", sa.Boolean(), nullable=False),
+    _json("findings"),
+    sa.ForeignKeyConstraint(
+        ["batch_id"], ["signal_batches.batch_id"], name="fk_parity_checks_batch_id"
+    ),
+)
+"""Whether a batch, made again from the same inputs, was what had been published."""
+
 signals = sa.Table(
     "signals",
     METADATA,
