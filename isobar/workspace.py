@@ -18,7 +18,8 @@ from market.errors import MarketError, ModelError, UsageError
 from market.horizons import find_horizon
 from market.identity import follow, of_companies
 from market.ingest_log import ingested_symbols
-from market.lake import TABLES, Lake
+from market.lake import Lake
+from market.lake_tables import TABLES
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty

@@ -1,7 +1,7 @@
 """The lake: Delta Lake tables of Parquet under one root.
 
-Every table is declared once in :data:`TABLES`. A write replaces whole partitions in one
-atomic commit; writing what is already there commits nothing; readers see the old version or
+Every table is declared once in :data:`market.lake_tables.TABLES`. A write replaces whole partitions
+in one atomic commit; writing what is already there commits nothing; readers see the old version or
 the new one, never half of one. ``known_at <= as_of`` is enforced here, on read.
 """
 
@@ -11,7 +11,6 @@ import datetime as dt
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from filelock import FileLock
 
 from market.errors import LakeError
 from market.frame_hash import frame_hash
+from market.lake_tables import BAR_KEYS, TABLES, TableSpec, spec_of
 from market.layouts import (
     BARS_TABLE,
     BUILT_FROM,
@@ -35,77 +35,10 @@ from market.layouts import (
     scan_sessions,
     table_properties,
 )
-from market.quality_rules import HELD_SCHEMA
-from market.schema import (
-    BAR_SCHEMA,
-    DIVIDEND_SCHEMA,
-    IDENTITY_SCHEMA,
-    INDEX_SCHEMA,
-    NEWS_SCHEMA,
-    SPLIT_SCHEMA,
-    TREASURY_YIELD_SCHEMA,
-    Bar,
-    News,
-)
-from market.timeframes import Timeframe
+from market.schema import BAR_SCHEMA, Bar
 
 SCHEMA_VERSION = "1"
 _FOLLOWED = re.compile(r"[A-Za-z0-9/._~-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class TableSpec:
-    """A table of the lake.
-
-    Attributes
-    ----------
-    name : str
-        Its folder.
-    partition_by : str or None
-        The partition column.
-    keys : tuple of str
-        What makes a row unique, and the order of the rows.
-    schema : pl.Schema or None
-        Columns and types, where they are fixed.
-    is_copy : bool
-        Whether its rows are another table's, kept for speed. Only :meth:`Lake.scan_bars` may
-        read it: it knows which part is up to date.
-    """
-
-    name: str
-    partition_by: str | None
-    keys: tuple[str, ...]
-    schema: pl.Schema | None = None
-    is_copy: bool = False
-
-
-_BAR_KEYS = (Bar.SYMBOL.value, Bar.BAR_START.value)
-_BY_SYMBOL_SCHEMA = pl.Schema({**BAR_SCHEMA, BUILT_FROM: pl.String()})
-TABLES: dict[str, TableSpec] = {
-    spec.name: spec
-    for spec in (
-        TableSpec(BARS_TABLE, Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
-        TableSpec(BY_SYMBOL_TABLE, BUILT_FROM, _BAR_KEYS, _BY_SYMBOL_SCHEMA, is_copy=True),
-        TableSpec("bars_1d", Bar.SESSION, _BAR_KEYS, BAR_SCHEMA),
-        TableSpec("quarantine_1m", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
-        TableSpec("quarantine_1d", "asked_session", ("asked_session", "place"), HELD_SCHEMA),
-        TableSpec("splits", None, ("symbol", "ex_date"), SPLIT_SCHEMA),
-        TableSpec("dividends", None, ("symbol", "ex_date"), DIVIDEND_SCHEMA),
-        TableSpec("treasury_yields", None, ("date",), TREASURY_YIELD_SCHEMA),
-        TableSpec("indices", None, ("symbol", "session"), INDEX_SCHEMA),
-        TableSpec("news", News.MONTH, ("article_id", "symbol"), NEWS_SCHEMA),
-        TableSpec("identities", None, ("identity", "symbol", "valid_from"), IDENTITY_SCHEMA),
-        TableSpec("ingest_log", None, ("timeframe", "session")),
-        TableSpec("feature_log", None, ("timeframe", "session")),
-        TableSpec("feature_definitions", None, ("definitions", "feature")),
-        *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
-        *(TableSpec(f"feature_states_{t}", "session", ("symbol", "recursion")) for t in Timeframe),
-        TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
-        TableSpec("live_predictions", "session", ("symbol", "bar_end", "horizon", "engine")),
-        TableSpec("regimes", None, ("session",)),
-        TableSpec("truth", "horizon", ("symbol", "as_of", "horizon")),
-    )
-}
 
 
 class Lake:
@@ -115,6 +48,9 @@ class Lake:
     ----------
     root : Path or str
         A local folder, or an ``s3://`` URL.
+    versions : mapping, optional
+        Table to the version that is read, whatever was written since; other tables are not there,
+        and nothing can be written. See :meth:`freeze`.
 
     Examples
     --------
@@ -124,8 +60,9 @@ class Lake:
     False
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, versions: Mapping[str, int] | None = None) -> None:
         self.root = str(root).rstrip("/")
+        self.versions = None if versions is None else dict(versions)
         if "://" not in self.root and not _FOLLOWED.fullmatch(str(Path(self.root).resolve())):
             # Delta escapes other characters in the names of files, and Polars does not undo it.
             raise LakeError(
@@ -145,7 +82,18 @@ class Lake:
 
     def exists(self, table: str) -> bool:
         """Say whether the table has ever been written."""
+        if self.versions is not None:
+            return table in self.versions
         return DeltaTable.is_deltatable(self.uri(table))
+
+    def freeze(self) -> Lake:
+        """Return the lake as it is now: what is written later is not seen through it.
+
+        Copies are left out: they hold nothing of their own, and their old files are deleted.
+        """
+        own = (name for name, spec in TABLES.items() if not spec.is_copy)
+        there = ((name, self.version(name)) for name in own)
+        return Lake(self.root, {name: v for name, v in there if v is not None})
 
     def version(self, table: str) -> int | None:
         """Return the table's newest version, or ``None`` where there is no table."""
@@ -196,7 +144,7 @@ class Lake:
             query = query.filter(pl.col(Bar.KNOWN_AT) <= as_of)
         frame = query.collect()
         # One session comes sorted: to see that costs less than to sort again.
-        keys = _BAR_KEYS if symbols is None or len(symbols) > 1 else (Bar.BAR_START.value,)
+        keys = BAR_KEYS if symbols is None or len(symbols) > 1 else (Bar.BAR_START.value,)
         return frame if _ascends(frame.select(keys)) else frame.sort(keys)
 
     def scan_bars(
@@ -343,6 +291,8 @@ class Lake:
         return frame_hash(frame.select(sorted(frame.columns)))
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable:
+        if version is None and self.versions is not None:
+            version = self.versions[table]
         try:
             delta = DeltaTable(self.uri(table), version=version)
         except (DeltaError, OSError) as error:
@@ -412,6 +362,13 @@ class Lake:
         rows: pa.Table | pa.RecordBatchReader,
         partitions: Sequence[object] | None,
     ) -> None:
+        if self.versions is not None:
+            raise LakeError(
+                f"table {spec.name!r} is frozen",
+                got="a write",
+                allowed="reads of the versions that were named",
+                remedy="write through the lake that it was frozen from",
+            )
         options: dict[str, Any] = {"description": f"isobar-schema-{SCHEMA_VERSION}"}
         properties = table_properties(spec.keys, spec.partition_by)
         if not self.exists(spec.name):
@@ -443,19 +400,6 @@ class Lake:
         delta = self._open(table)
         if not properties.items() <= delta.metadata().configuration.items():
             delta.alter.set_table_properties(properties)
-
-
-def spec_of(table: str) -> TableSpec:
-    """Return a table's declaration, or say which tables there are."""
-    try:
-        return TABLES[table]
-    except KeyError:
-        raise LakeError(
-            "unknown lake table",
-            got=table,
-            allowed=", ".join(TABLES),
-            remedy="declare it in TABLES",
-        ) from None
 
 
 def _predicate(column: str, values: Sequence[object]) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from market.lake import Lake, spec_of
+from market.lake import Lake
+from market.lake_tables import spec_of
 from market.macro import index_sessions, yield_dates
 from market.reference_source import ReferenceSource
 from market.schema import (

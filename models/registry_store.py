@@ -235,6 +235,25 @@ class RegistryStore:
             for v in sorted(found, key=lambda v: -int(v.version))
         ]
 
+    def number(self, registered: Any, version: str) -> int:
+        """Return the newest number under which a version of a model is stored.
+
+        Raises
+        ------
+        ModelError
+            When it is not stored.
+        """
+        wanted = f"name='{registered.name}' and tags.version='{version}'"
+        found = [int(v.version) for v in self._client.search_model_versions(wanted)]
+        if not found:
+            raise ModelError(
+                f"no model {version} is stored",
+                got=registered.name,
+                allowed="a version that a training stored",
+                remedy="restore the registry from a backup",
+            )
+        return max(found)
+
     def contest(self, registered: Any) -> Contest:
         """Return champion and challenger, and what their test has seen.
 

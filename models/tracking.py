@@ -271,6 +271,18 @@ class Tracker:
                 found.append(self._runs.restore(registered.name, challenger.number))
         return sorted(found, key=lambda m: m.family.name)
 
+    def model(self, horizon: str, family: str, version: str) -> FittedModel:
+        """Load a model by the version that predictions and signals carry, whatever serves now.
+
+        Raises
+        ------
+        ModelError
+            When there is none, or it cannot be restored as it was stored.
+        """
+        registered = self._registry.find(horizon, family)
+        number = self._registry.number(registered, version)
+        return self._runs.restore(registered.name, number)
+
     def promote(
         self,
         horizon: str,

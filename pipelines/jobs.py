@@ -15,9 +15,10 @@ from models.retraining import Reason
 from pipelines.assets.drift_checks import ASSET, check_name
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.reference import REFERENCE_ASSETS
-from pipelines.assets.signals import SCHEDULED_RUNS, published_horizons, signals_asset_name
+from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
 from pipelines.feature_run import feature_table, used_timeframes
 from pipelines.settings import Settings
+from pipelines.signal_run import published_horizons
 
 # What define_asset_job returns has no public name in Dagster 1.13.
 Job = Any

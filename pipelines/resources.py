@@ -4,6 +4,8 @@ A plain object, not a configurable resource: configuration is shown in Dagster's
 holds secrets.
 """
 
+from __future__ import annotations
+
 import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -55,6 +57,12 @@ class Stores:
     def lake(self) -> Lake:
         """The lake."""
         return Lake(self.settings.lake_root)
+
+    def reading(self, lake: Lake) -> Stores:
+        """Return these stores over another lake, such as one that is frozen."""
+        other = Stores(self.settings, self.progress)
+        other.lake = lake
+        return other
 
     @property
     def ledger(self) -> Ledger:

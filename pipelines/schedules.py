@@ -12,9 +12,9 @@ import dagster as dg
 
 from market import calendar
 from market.horizons import Run, scheduled_for
-from pipelines.assets.signals import published_horizons
 from pipelines.jobs import COMPACTION_JOB, DRIFT_JOB, REFERENCE_JOB, TRAINING_JOB, run_job_name
 from pipelines.settings import Settings
+from pipelines.signal_run import published_horizons
 
 _CRONS = {
     Run.PREMARKET: ["30 8 * * 1-5"],

@@ -25,14 +25,24 @@ from models.outcomes import outcomes_of
 from models.registry import families_of
 from pipelines.feature_run import feature_table
 from pipelines.resources import Stores
+from signals.inputs import HorizonInputs
 from signals.score import Ensemble, Scores
 from signals.weighting import regime_weights, session_skill
 
 RECENT_SESSIONS = 5
 
 
-def load_ensemble(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Ensemble:
+def load_ensemble(
+    stores: Stores, horizon: Horizon, as_of: dt.datetime, models: HorizonInputs | None = None
+) -> Ensemble:
     """Return all that a horizon is scored with, as known at ``as_of``.
+
+    Parameters
+    ----------
+    stores, horizon, as_of
+        Where, which and when.
+    models : HorizonInputs, optional
+        The versions of models to take, instead of those that served at ``as_of``.
 
     Raises
     ------
@@ -42,8 +52,15 @@ def load_ensemble(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Ensem
     settings, lake = stores.settings, stores.lake
     # A family that serves the horizon no longer may still have a champion in the registry.
     serving = {f.name for f in families_of(horizon)}
-    champions = _of(serving, stores.tracker.champions(horizon.name, as_of))
-    challengers = _of(serving, stores.tracker.challengers(horizon.name, as_of))
+    tracker = stores.tracker
+    if models is None:
+        champions = _of(serving, tracker.champions(horizon.name, as_of))
+        challengers = _of(serving, tracker.challengers(horizon.name, as_of))
+    else:
+        champions, challengers = (
+            tuple(tracker.model(horizon.name, f, v) for f, v in sorted(versions.items()))
+            for versions in (models.champions, models.challengers)
+        )
     engines = [m.family.name for m in champions]
     regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
     past, labels = _evidence(lake, horizon, as_of)

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -328,6 +329,11 @@ class TradingSettings(_Frozen):
     late_after_minutes: int = Field(30, ge=0, description="A batch later than this may not trade")
 
 
+# Where things are, and what is judged: neither changes a forecast.
+_PLACES = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
+_PLACES |= {"second_source", "drift"}
+
+
 class Settings(_Frozen):
     """Everything that can be set.
 
@@ -371,10 +377,7 @@ class Settings(_Frozen):
     @property
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
-        places = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
-        # What is judged by them changes no forecast.
-        places |= {"second_source", "drift"}
-        body = json.dumps(self.model_dump(exclude=places), default=_canonical, sort_keys=True)
+        body = json.dumps(self.model_dump(exclude=_PLACES), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
     @property
@@ -391,6 +394,36 @@ class Settings(_Frozen):
     def resolved_mlflow_url(self) -> str:
         """URL of the MLflow tracking store."""
         return self.mlflow_url or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+
+def settings_as_used(settings: Settings) -> dict[str, Any]:
+    """Return as JSON the settings that can change a number; no secret is among them."""
+    used: dict[str, Any] = settings.model_dump(mode="json", exclude=_PLACES)
+    delay = {"delay_minutes": settings.polygon.delay_minutes}
+    return used | {"polygon": delay | {"adjusted": settings.polygon.adjusted}}
+
+
+def settings_as_were(used: Mapping[str, Any], places: Settings) -> Settings:
+    """Return settings that change numbers as they were, and places and keys as they are now.
+
+    Parameters
+    ----------
+    used : mapping
+        From :func:`settings_as_used`.
+    places : Settings
+        Of now.
+
+    Raises
+    ------
+    SettingsError
+        When this version of Isobar knows other settings.
+    """
+    now = {name: getattr(places, name) for name in _PLACES}
+    polygon = places.polygon.model_copy(update=dict(used.get("polygon", {})))
+    try:
+        return Settings.model_validate({**used, **now, "polygon": polygon})
+    except ValidationError as error:
+        raise _explain(error) from None
 
 
 def load_settings() -> Settings:

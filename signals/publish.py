@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from market.errors import SignalError
 from market.hash_chain import GENESIS_HASH, canonical_json, chain_hash
 from market.ledger import Ledger
-from market.ledger_tables import signal_batches, signals_current
+from market.ledger_tables import batch_inputs, signal_batches, signals_current
 from market.ledger_tables import signals as signals_table
 from signals.head_file import BatchHead, append_heads, read_heads
 from signals.schema import SIGNAL_SCHEMA, SignalColumn
@@ -62,6 +62,7 @@ def publish_batch(
     ts_emit: dt.datetime,
     late: bool,
     head_file: Path,
+    inputs: Mapping[str, Any] | None = None,
 ) -> PublishedBatch:
     """Publish a batch in one transaction.
 
@@ -78,6 +79,9 @@ def publish_batch(
         Whether it is published past the run's limit; risk checks deny every order of such a batch.
     head_file : Path
         Remembers heads outside the database; what a crash kept out, the next call appends.
+    inputs : mapping, optional
+        JSON: what the signals were made from (:class:`signals.inputs.BatchInputs`); kept beside
+        the batch, in the same transaction.
 
     Returns
     -------
@@ -111,6 +115,9 @@ def publish_batch(
         published = batch is not None and batch["content_hash"] == wanted["content_hash"]
         if batch is None or not published:
             batch = _insert(connection, wanted, content)
+            if inputs is not None:
+                kept = {"batch_id": batch["batch_id"], "inputs": dict(inputs)}
+                connection.execute(batch_inputs.insert(), kept)
     sync_head_file(ledger, head_file)
     return PublishedBatch(batch["batch_id"], batch["rows"], batch["head_hash"], published)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from models.ensemble import META_ENGINE
+from models.forecast import Prediction
 from models.spec import Vector
 from signals.schema import ENSEMBLE_ENGINE
 from signals.score import Scores
@@ -19,13 +20,31 @@ Reasons = dict[tuple[str, str], list[dict[str, Any]]]
 _STRONGEST = 3
 
 
-def strongest_reasons(scores: Scores) -> Reasons:
+def strongest_symbols(predictions: pl.DataFrame, count: int) -> list[str]:
+    """Return the symbols of which the ensemble expects most, up or down.
+
+    Parameters
+    ----------
+    predictions : pl.DataFrame
+        Of one horizon.
+    count : int
+        How many at most. Of equal ones the first by name.
+    """
+    blended = predictions.filter(pl.col(Prediction.ENGINE) == ENSEMBLE_ENGINE)
+    size = pl.col(Prediction.EXPECTED_RETURN_BPS).abs()
+    order = blended.sort(size, Prediction.SYMBOL, descending=[True, False])
+    return order[Prediction.SYMBOL].head(count).to_list()
+
+
+def strongest_reasons(scores: Scores, symbols: Collection[str] | None = None) -> Reasons:
     """Return the strongest signed contributions of features to each forecast.
 
     Parameters
     ----------
     scores : Scores
         From :func:`signals.score.score_latest`.
+    symbols : collection of str, optional
+        For these alone; for all when absent.
 
     Returns
     -------
@@ -38,24 +57,28 @@ def strongest_reasons(scores: Scores) -> Reasons:
     names = list(dict.fromkeys(n for m in ensemble.champions for n in m.feature_names))
     place = {name: k for k, name in enumerate(names)}
     dataset, rows = next(iter(scores.seen.values()))
-    symbols = dataset.keys["symbol"][rows].to_list()
-    unit_bps = dataset.unit[rows][:, None] * 1e4
-    total, meta = np.zeros((2, len(rows), len(names)))
+    scored = dataset.keys["symbol"][rows]
+    wanted = np.ones(len(rows), bool)
+    if symbols is not None:
+        wanted = scored.is_in(list(symbols)).to_numpy()
+    there = scored.filter(pl.Series(wanted)).to_list()
+    unit_bps = dataset.unit[rows[wanted]][:, None] * 1e4
+    total, meta = np.zeros((2, len(there), len(names)))
     share, stacked = _shares(scores), _stacked(ensemble.stacked)
     found: Reasons = {}
     for engine, model in ensemble.engines():
         of_model, at = scores.seen[model.feature_names]
-        moved = model.forecaster.contributions(of_model.sample(at)) * unit_bps
+        moved = model.forecaster.contributions(of_model.sample(at[wanted])) * unit_bps
         columns = [place.get(n, -1) for n in model.feature_names]
         if engine in share:
             total[:, columns] += moved * share[engine]
         if engine in stacked:
             meta[:, columns] += moved * stacked[engine]
-        found |= _strongest(symbols, engine, moved, model.feature_names)
+        found |= _strongest(there, engine, moved, model.feature_names)
     if stacked:
         total += meta * share.get(META_ENGINE, 0.0)
-        found |= _strongest(symbols, META_ENGINE, meta, names)
-    return found | _strongest(symbols, ENSEMBLE_ENGINE, total, names)
+        found |= _strongest(there, META_ENGINE, meta, names)
+    return found | _strongest(there, ENSEMBLE_ENGINE, total, names)
 
 
 def _shares(scores: Scores) -> Mapping[str, float]:

@@ -21,7 +21,8 @@ from deltalake import write_deltalake
 from fastapi import FastAPI, Response
 
 from market import lake as lake_module
-from market.lake import TABLES, Lake
+from market.lake import Lake
+from market.lake_tables import TABLES
 from market.ledger import open_ledger
 from market.ledger_tables import VERSION_TABLE
 from market.replay import create_app

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import market.lake
 from market.errors import LakeError
-from market.lake import SCHEMA_VERSION, Lake, _ascends, spec_of
+from market.lake import SCHEMA_VERSION, Lake, _ascends
+from market.lake_tables import spec_of
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from tests.markets import bits, daily_bars
 

@@ -18,11 +18,11 @@ from market.errors import MarketError, ModelError, SignalError
 from market.horizons import HORIZONS, Run, scheduled_for
 from market.ledger_tables import signal_batches
 from pipelines.assets.models import POOL
-from pipelines.assets.signals import publish_run
 from pipelines.definitions import build_definitions
 from pipelines.jobs import TRAINING_JOB
 from pipelines.schedules import RETRAINING, build_schedules, request_for, request_trainings
 from pipelines.settings import Settings
+from pipelines.signal_run import publish_run
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 
 HOLIDAY, HALF_DAY, DAY = dt.date(2024, 7, 4), dt.date(2024, 7, 3), dt.date(2024, 7, 2)

@@ -19,10 +19,10 @@ from models.forecast import LIVE_SCHEMA, LIVE_TABLE
 from models.recipe import challenger_engine, digest_recipe
 from models.registry import FAMILIES
 from models.registry_store import CHAMPION, StoredModel
-from pipelines.assets.signals import publish_run
 from pipelines.recipes import Recipes, plan_recipes
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
+from pipelines.signal_run import publish_run
 from pipelines.training import train_and_store
 from pipelines.training_process import TrainingRequest, train_apart
 from tests.pipelines.installation import KEYS, TODAY, YESTERDAY, Installation, environment_of
