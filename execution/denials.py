@@ -12,6 +12,7 @@ class DenialCode(StrEnum):
     BATCH_INCOMPLETE = "batch_incomplete"
     BATCH_LATE = "batch_late"
     BATCH_STALE = "batch_stale"
+    PARITY_BROKEN = "parity_broken"
     SIGNAL_EXPIRED = "signal_expired"
     TRADING_HALTED = "trading_halted"
     TRADING_REDUCING = "trading_reducing"
@@ -42,6 +43,8 @@ DENIALS: dict[DenialCode, str] = {
     DenialCode.BATCH_LATE: "The batch was published past its run's limit.",
     DenialCode.BATCH_STALE: "The batch knows too little of the present: its `as_of` is too old, "
     "or lies in the future.",
+    DenialCode.PARITY_BROKEN: "An earlier batch, made again from the same inputs, was not what had "
+    "been published; `isobar parity` says what changed.",
     DenialCode.SIGNAL_EXPIRED: "The signal behind the order is past `valid_until`.",
     DenialCode.TRADING_HALTED: "Trading is halted; a person resumes it.",
     DenialCode.TRADING_REDUCING: "Only orders that reduce a position are allowed.",

@@ -83,6 +83,7 @@ class BatchStatus:
     ts_emit: dt.datetime
     late: bool
     complete: bool
+    parity_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,8 @@ def _check_batch(intent: OrderIntent, scene: _Scene) -> Iterator[Denial]:
     delay = (batch.ts_emit - batch.scheduled_for).total_seconds()
     if batch.late or delay > limits.batch_late_seconds:
         yield Denial(DenialCode.BATCH_LATE, f"{delay:.0f} s after it was due")
+    if batch.parity_broken:
+        yield Denial(DenialCode.PARITY_BROKEN)
     age = (scene.now - batch.as_of).total_seconds()
     if not 0 <= age <= limits.batch_age_seconds:
         yield Denial(DenialCode.BATCH_STALE, f"{age:.0f} s old")

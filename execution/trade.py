@@ -29,7 +29,7 @@ from execution.state import current_state
 from execution.targets import TargetRules, Targets, compute_targets
 from market.errors import ExecutionError
 from market.ledger import Ledger
-from market.ledger_tables import signal_batches, signals_current
+from market.ledger_tables import parity_checks, signal_batches, signals_current
 from signals.publish import decode_signals
 from signals.schema import ENSEMBLE_ENGINE
 
@@ -154,7 +154,15 @@ def newest_batch(ledger: Ledger) -> BatchStatus | None:
     if not rows:
         return None
     names = ("batch_id", "as_of", "scheduled_for", "ts_emit", "late", "complete")
-    return BatchStatus(**{name: rows[0][name] for name in names})
+    return BatchStatus(
+        **{name: rows[0][name] for name in names}, parity_broken=_parity_broken(ledger)
+    )
+
+
+def _parity_broken(ledger: Ledger) -> bool:
+    """Say whether the newest parity check, of whatever batch, found something."""
+    newest = sa.select(parity_checks.c.equal).order_by(parity_checks.c.checked_at.desc()).limit(1)
+    return any(not row["equal"] for row in ledger.rows(newest))
 
 
 def assert_may_trade(mode: str, broker: Broker, allow_live_account: str | None) -> Account:

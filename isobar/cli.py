@@ -26,6 +26,7 @@ from isobar import (
     feature_commands,
     model_commands,
     pipeline_commands,
+    provenance_commands,
     query_commands,
     registry_commands,
     server_commands,
@@ -57,6 +58,7 @@ def common(
 
 pipeline_commands.register(app)
 query_commands.register(app)
+provenance_commands.register(app)
 feature_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)

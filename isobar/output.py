@@ -30,7 +30,9 @@ log = Console(stderr=True)
 
 def print_json(document: object) -> None:
     """Write one JSON document to stdout."""
-    body = orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2)
+    # NON_STR_KEYS: names of SQLAlchemy's columns are a kind of str that orjson does not take.
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    body = orjson.dumps(document, default=_plain, option=options)
     sys.stdout.write(body.decode() + "\n")
 
 

@@ -17,7 +17,7 @@ from signals.weighting import Weight, attach_regime
 
 Reasons = dict[tuple[str, str], list[dict[str, Any]]]
 
-_STRONGEST = 3
+STRONGEST = 3
 
 
 def strongest_symbols(predictions: pl.DataFrame, count: int) -> list[str]:
@@ -36,7 +36,9 @@ def strongest_symbols(predictions: pl.DataFrame, count: int) -> list[str]:
     return order[Prediction.SYMBOL].head(count).to_list()
 
 
-def strongest_reasons(scores: Scores, symbols: Collection[str] | None = None) -> Reasons:
+def strongest_reasons(
+    scores: Scores, symbols: Collection[str] | None = None, count: int = STRONGEST
+) -> Reasons:
     """Return the strongest signed contributions of features to each forecast.
 
     Parameters
@@ -45,6 +47,8 @@ def strongest_reasons(scores: Scores, symbols: Collection[str] | None = None) ->
         From :func:`signals.score.score_latest`.
     symbols : collection of str, optional
         For these alone; for all when absent.
+    count : int
+        How many of each.
 
     Returns
     -------
@@ -74,11 +78,11 @@ def strongest_reasons(scores: Scores, symbols: Collection[str] | None = None) ->
             total[:, columns] += moved * share[engine]
         if engine in stacked:
             meta[:, columns] += moved * stacked[engine]
-        found |= _strongest(there, engine, moved, model.feature_names)
+        found |= _strongest(there, engine, moved, model.feature_names, count)
     if stacked:
         total += meta * share.get(META_ENGINE, 0.0)
-        found |= _strongest(there, META_ENGINE, meta, names)
-    return found | _strongest(there, ENSEMBLE_ENGINE, total, names)
+        found |= _strongest(there, META_ENGINE, meta, names, count)
+    return found | _strongest(there, ENSEMBLE_ENGINE, total, names, count)
 
 
 def _shares(scores: Scores) -> Mapping[str, float]:
@@ -97,8 +101,10 @@ def _stacked(weights: pl.DataFrame | None) -> Mapping[str, float]:
     return {} if weights is None else dict(weights.select("engine", "weight").iter_rows())
 
 
-def _strongest(symbols: Sequence[str], engine: str, moved: Vector, names: Sequence[str]) -> Reasons:
-    order = np.argsort(-np.abs(moved), axis=1)[:, :_STRONGEST]
+def _strongest(
+    symbols: Sequence[str], engine: str, moved: Vector, names: Sequence[str], count: int
+) -> Reasons:
+    order = np.argsort(-np.abs(moved), axis=1)[:, :count]
     return {
         (symbol, engine): [
             {"feature": names[k], "contribution": round(float(moved[i, k]), 6)} for k in order[i]

@@ -4,6 +4,7 @@ import dagster as dg
 
 from market.horizons import Run, scheduled_for
 from pipelines.feature_run import feature_table
+from pipelines.parity import check_parity
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
@@ -72,8 +73,32 @@ def _signals_asset(
 
 
 def build_signal_checks() -> list[dg.AssetChecksDefinition]:
-    """Return a check of the signals chain after each run."""
-    return [_chain_check(run) for run in SCHEDULED_RUNS]
+    """Return, of each run, a check of the signals chain and of the batch before."""
+    return [check(run) for check in (_chain_check, _parity_check) for run in SCHEDULED_RUNS]
+
+
+def _parity_check(run: Run) -> dg.AssetChecksDefinition:
+    name = signals_asset_name(run)
+
+    @dg.asset_check(
+        asset=name,
+        name=f"{name}_parity",
+        blocking=True,
+        description="The batch before, made again from the same inputs, is what was published. "
+        "If it is not, no order is sent.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        found = check_parity(stores, run, moment_of(context))
+        if found is None:
+            return dg.AssetCheckResult(passed=True, metadata={"batch": "none before"})
+        metadata = {"batch": found.batch_id, "as of": found.as_of.isoformat()}
+        if found.findings:
+            metadata["findings"] = dg.MetadataValue.md("\n".join(f"- {f}" for f in found.findings))
+        return dg.AssetCheckResult(passed=found.equal, metadata=metadata)
+
+    return check
 
 
 def _chain_check(run: Run) -> dg.AssetChecksDefinition:
