@@ -65,7 +65,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
         (
             f["engine"],
             f"{f['expected_return_bps']:+.2f}",
-            f"{f['p_short']:.1%} / {f['p_neutral']:.1%} / {f['p_long']:.1%}",
+            f"{f['p_short']:.0%} / {f['p_neutral']:.0%} / {f['p_long']:.0%}",
             weights.get(f["engine"]),
             until.get(f["engine"]),
         )

@@ -82,9 +82,8 @@ class Lake:
 
     def exists(self, table: str) -> bool:
         """Say whether the table has ever been written."""
-        if self.versions is not None:
-            return table in self.versions
-        return DeltaTable.is_deltatable(self.uri(table))
+        uri = self.uri(table)
+        return DeltaTable.is_deltatable(uri) if self.versions is None else table in self.versions
 
     def freeze(self) -> Lake:
         """Return the lake as it is now: what is written later is not seen through it.

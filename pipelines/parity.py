@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+import polars as pl
 import sqlalchemy as sa
 
 from market.errors import IsobarError, SignalError
@@ -119,8 +120,9 @@ def _findings(stores: Stores, ledger: Ledger, batch: dict[str, object]) -> list[
         before = BatchInputs.from_json(ledger.rows(query)[0]["inputs"])
         made = make_again(stores, before, as_of)
         again = validate_batch(made.rows, run=str(batch["run"]), as_of=as_of)
-    except IsobarError as error:
-        return [f"it cannot be made again: {error}"]
+    except (IsobarError, pl.exceptions.PolarsError, OSError) as error:
+        # A file of the lake that is torn is noticed by its reader alone.
+        return [f"it cannot be made again: {str(error).splitlines()[0]}"]
     rows = ledger.read(
         sa.select(signals).where(signals.c.batch_id == batch["batch_id"]).order_by(signals.c.seq)
     )

@@ -117,6 +117,7 @@ def shut(wait_minutes):
 CASES = [
     (C.BATCH_INCOMPLETE, {"batch": replace(BATCH, complete=False)}, {}),
     (C.BATCH_LATE, {"batch": replace(BATCH, late=True)}, {}),
+    (C.PARITY_BROKEN, {"batch": replace(BATCH, parity_broken=True)}, {}),
     (C.BATCH_LATE, {"batch": replace(BATCH, scheduled_for=NOW - 60 * MINUTE)}, {}),
     (C.BATCH_STALE, {"batch": replace(BATCH, as_of=NOW - 500 * MINUTE)}, {}),
     (C.BATCH_STALE, {"batch": replace(BATCH, as_of=NOW + MINUTE)}, {}),

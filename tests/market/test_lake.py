@@ -130,6 +130,29 @@ def test_reads_are_narrowed_by_dates_and_symbols(lake: Lake) -> None:
     assert lake.read_bars("bars_1d", symbols=[]).is_empty()
 
 
+def test_a_frozen_lake_stays_as_it_was(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    frozen = lake.freeze()
+    digest = frozen.content_hash("bars_1d")
+    revised = of_day(DAYS[1]).with_columns(pl.col(Bar.CLOSE) + 1)
+    assert lake.replace("bars_1d", revised, [DAYS[1]])
+    lake.replace("splits", empty(SPLIT_SCHEMA), None)
+    assert frozen.content_hash("bars_1d") == digest != lake.content_hash("bars_1d")
+    assert frozen.read_bars("bars_1d").equals(BARS.sort(Bar.SYMBOL, Bar.BAR_START))
+    assert not frozen.exists("splits")
+    # What it read can be written down, and read again from that.
+    assert Lake(lake.root, frozen.versions).content_hash("bars_1d") == digest
+    with pytest.raises(LakeError, match="unknown lake table"):
+        frozen.exists("bars_2d")
+
+
+def test_a_frozen_lake_is_not_written(lake: Lake) -> None:
+    lake.replace("bars_1d", BARS, DAYS)
+    with pytest.raises(LakeError, match="'bars_1d' is frozen"):
+        lake.freeze().replace("bars_1d", empty(BAR_SCHEMA), [DAYS[0]])
+    assert lake.version("bars_1d") == 0
+
+
 def test_unknown_tables_are_named(lake: Lake) -> None:
     with pytest.raises(LakeError, match=r"unknown lake table.*bars_2d.*bars_1d"):
         lake.exists("bars_2d")
