@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
-import polars as pl
 import sqlalchemy as sa
+from polars.exceptions import PanicException, PolarsError
 
 from market.errors import IsobarError, SignalError
 from market.horizons import Run
@@ -98,7 +99,7 @@ def accept_parity(ledger: Ledger, *, reason: str, now: dt.datetime) -> str:
     return batch_id
 
 
-def _before_newest(ledger: Ledger, run: Run) -> dict[str, object] | None:
+def _before_newest(ledger: Ledger, run: Run) -> dict[str, Any] | None:
     table = signal_batches.c
     newest = sa.select(sa.func.max(table.as_of)).where(table.run == run.value, table.complete)
     query = (
@@ -112,7 +113,7 @@ def _before_newest(ledger: Ledger, run: Run) -> dict[str, object] | None:
     return rows[0] if rows else None
 
 
-def _findings(stores: Stores, ledger: Ledger, batch: dict[str, object]) -> list[str]:
+def _findings(stores: Stores, ledger: Ledger, batch: dict[str, Any]) -> list[str]:
     query = sa.select(batch_inputs).where(batch_inputs.c.batch_id == batch["batch_id"])
     as_of = batch["as_of"]
     assert isinstance(as_of, dt.datetime)
@@ -120,8 +121,8 @@ def _findings(stores: Stores, ledger: Ledger, batch: dict[str, object]) -> list[
         before = BatchInputs.from_json(ledger.rows(query)[0]["inputs"])
         made = make_again(stores, before, as_of)
         again = validate_batch(made.rows, run=str(batch["run"]), as_of=as_of)
-    except (IsobarError, pl.exceptions.PolarsError, OSError) as error:
-        # A file of the lake that is torn is noticed by its reader alone.
+    except (IsobarError, PolarsError, PanicException, OSError) as error:
+        # A file of the lake that is torn is noticed by its reader alone, which may panic.
         return [f"it cannot be made again: {str(error).splitlines()[0]}"]
     rows = ledger.read(
         sa.select(signals).where(signals.c.batch_id == batch["batch_id"]).order_by(signals.c.seq)
