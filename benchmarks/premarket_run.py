@@ -88,8 +88,7 @@ def make_installation() -> dict[str, str]:
     ready = HOME / READY
     if ready.exists():
         return json.loads(ready.read_text())
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(parents=True)
+    HOME.mkdir(parents=True, exist_ok=True)  # What an earlier one left half-done is taken up.
     market = generate(
         SyntheticSpec(symbols=SYMBOLS, sessions=SESSIONS, minute_sessions=MINUTE_SESSIONS)
     )
@@ -103,7 +102,7 @@ def make_installation() -> dict[str, str]:
         bootstrap(Launcher(load_settings(), now=clock.now(), progress=say))
         launcher = Launcher(load_settings(), now=clock.now(), progress=say)
         launcher.scheduled_run(Run.EOD, yesterday)
-    BEFORE.mkdir()
+    BEFORE.mkdir(exist_ok=True)
     for name in LEDGER:
         shutil.copy(HOME / name, BEFORE / name)
     moment = scheduled_for(Run.PREMARKET, today)

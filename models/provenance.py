@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from market.errors import ModelError
+from models.normal_scores import source_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def feature_hash(definitions: Mapping[str, str], names: Sequence[str]) -> str:
     definitions : mapping
         What each feature is computed by; further features count for nothing.
     names : sequence of str
-        Columns of the matrix. Their order counts: models depend on it.
+        Columns of the matrix. Their order counts: models depend on it. One that is made of a
+        feature (:mod:`models.normal_scores`) counts by its name and that feature's definition.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def feature_hash(definitions: Mapping[str, str], names: Sequence[str]) -> str:
     >>> feature_hash({"rsi_14": "a1", "unused": "b2"}, ["rsi_14"])
     '9e4dbf017c9cac15'
     """
-    missing = [n for n in names if n not in definitions]
+    missing = [n for n in names if source_of(n) not in definitions]
     if missing:
         raise ModelError(
             "features without a definition cannot be told apart",
@@ -82,5 +84,5 @@ def feature_hash(definitions: Mapping[str, str], names: Sequence[str]) -> str:
             allowed="a definition of every feature that models learn from",
             remedy="give the definitions of all kept features",
         )
-    body = orjson.dumps([[n, definitions[n]] for n in names])
+    body = orjson.dumps([[n, definitions[source_of(n)]] for n in names])
     return hashlib.sha256(body).hexdigest()[:16]

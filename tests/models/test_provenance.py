@@ -22,6 +22,12 @@ def test_it_changes_with_names_definitions_and_order_alone() -> None:
     assert len({known, *others}) == 5
 
 
+def test_a_rank_counts_by_its_name_and_its_feature() -> None:
+    ranks = feature_hash(DEFINITIONS, ["a@rank", "b"])
+    assert ranks != feature_hash(DEFINITIONS, ["a", "b"])
+    assert ranks != feature_hash(DEFINITIONS | {"a": "9"}, ["a@rank", "b"])
+
+
 def test_a_feature_without_definition_is_refused() -> None:
     with pytest.raises(ModelError, match=r"without a definition.*d"):
         feature_hash(DEFINITIONS, ["a", "d"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,16 @@ from models.forecast import LIVE_SCHEMA, LIVE_TABLE
 from models.recipe import challenger_engine, digest_recipe
 from models.registry import FAMILIES
 from models.registry_store import CHAMPION, StoredModel
+from pipelines.drift import judge_drift
+from pipelines.explain import explain_signal
 from pipelines.recipes import Recipes, plan_recipes
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
-from pipelines.signal_run import publish_run
+from pipelines.signal_run import make_again, publish_run, read_inputs
 from pipelines.training import train_and_store
 from pipelines.training_process import TrainingRequest, train_apart
+from signals.parity import compare_signals
+from signals.publish import read_signals
 from tests.pipelines.installation import KEYS, TODAY, YESTERDAY, Installation, environment_of
 
 pytestmark = pytest.mark.xdist_group("installation")
@@ -275,3 +280,30 @@ def test_settings_with_features_of_a_family_are_read(installation: Installation,
     with environment_of(made.environment, made.home):
         tuned = load_settings().models.tuned["1d"]["linear"]
     assert tuned.features == ("return_1", "volatility_20")
+
+
+def test_models_that_learn_from_ranks_go_all_the_way(
+    installation: Installation, tmp_path: Path, empty_mlflow: Path
+):
+    """From training to signals, drift, and the same signals again."""
+    stores = opened(installation, tmp_path)
+    settings = stores.settings
+    learning = settings.models.model_copy(update={"ranks_from_symbols": 1, "horizons": ("1d",)})
+    registry = tmp_path / "mlflow.db"
+    shutil.copyfile(empty_mlflow, registry)
+    url = f"sqlite:///{registry}"
+    stores = Stores(settings.model_copy(update={"models": learning, "mlflow_url": url}))
+    train(stores)
+    champions = stores.tracker.champions("1d", TRAINED_AT)
+    assert {n[-5:] for m in champions for n in m.feature_names} == {"@rank"}
+    as_of = scheduled_for(Run.EOD, TODAY)
+    made, batch = publish_run(stores, Run.EOD, TODAY, as_of)
+    assert set(made.rows["horizon"]) == {"1d"}
+    with stores.ledger as ledger:
+        inputs = read_inputs(ledger, batch.batch_id)
+        id_ = read_signals(ledger, engine="ensemble").row(0, named=True)["id"]
+    assert compare_signals(made.rows, make_again(stores, inputs, as_of).rows) == []
+    found = explain_signal(stores, id_)
+    assert all(f["feature"].endswith("@rank") for f in found["features"])
+    drift = judge_drift(stores, DAILY, as_of)
+    assert "ranks" in str(drift)
