@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from market.horizons import HORIZONS
 from market.ledger import Ledger
 from market.ledger_tables import (
     engine_weights,
@@ -162,9 +163,9 @@ def read_weights(ledger: Ledger, *, as_of: dt.datetime) -> pl.DataFrame:
     Returns
     -------
     pl.DataFrame
-        ``WEIGHTS_SCHEMA``, sorted by horizon, regime and engine. ``rank_ic`` is the shrunk skill
-        that the weight rests on, ``sessions`` the evidence in that regime, ``as_of`` since when
-        it holds.
+        ``WEIGHTS_SCHEMA``, by horizon as in their table, regime and engine. ``rank_ic`` is the
+        shrunk skill that the weight rests on, ``sessions`` the evidence in that regime, ``as_of``
+        since when it holds.
     """
     table = engine_weights.c
     newest = (
@@ -177,7 +178,9 @@ def read_weights(ledger: Ledger, *, as_of: dt.datetime) -> pl.DataFrame:
         newest, sa.and_(table.horizon == newest.c.horizon, table.as_of == newest.c.newest)
     )
     rows = [row | row.pop("evidence") for row in ledger.rows(query)]
-    return pl.DataFrame(rows, schema=WEIGHTS_SCHEMA).sort("horizon", Weight.REGIME, Weight.ENGINE)
+    places = {h.name: k for k, h in enumerate(HORIZONS)}
+    order = (pl.col("horizon").replace_strict(places), Weight.REGIME, Weight.ENGINE)
+    return pl.DataFrame(rows, schema=WEIGHTS_SCHEMA).sort(*order)
 
 
 def insert_new(ledger: Ledger, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
