@@ -84,19 +84,19 @@ def fat(rng: np.random.Generator, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("draw", [skewed, fat])
 @pytest.mark.parametrize("side", [Direction.LONG, Direction.SHORT])
-def test_stated_odds_come_true_on_rows_that_were_not_learned_from(draw, side) -> None:
-    past, labels = a_history(draw, sessions=500, seed=1)
+@pytest.mark.parametrize("horizon", [DAILY, find_horizon("14d")], ids=["1d", "14d"])
+def test_stated_odds_come_true_on_rows_that_were_not_learned_from(draw, side, horizon) -> None:
+    past, labels = a_history(draw, sessions=500, horizon=horizon, seed=1)
     cut = past["as_of"].unique().sort()[300]
-    fitted = fit_residuals(past, labels, horizon=DAILY, as_of=cut)["ensemble"]
+    fitted = fit_residuals(past, labels, horizon=horizon, as_of=cut)["ensemble"]
     assert not fitted.is_normal
-    assert 299 <= fitted.sessions <= 300
+    assert fitted.sessions == 301 - horizon.steps
     later = past.join(labels, on=["symbol", "bar_end"]).filter(pl.col("as_of") > cut)
     beyond = {"target": 0, "stop": 0}
     for row in later.to_dicts():
         price = 1000.0  # the tick is then a tenth of a basis point
-        (target,), (stop,) = price_levels(
-            price, side, row["expected_return_bps"], row["volatility_bps"], fitted
-        )
+        spread = row["volatility_bps"] * horizon.steps**0.5
+        (target,), (stop,) = price_levels(price, side, row["expected_return_bps"], spread, fitted)
         end = price * (1 + row["forward_return"])
         beyond["target"] += side.sign * (end - target) >= 0
         beyond["stop"] += side.sign * (stop - end) >= 0
