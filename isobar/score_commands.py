@@ -54,29 +54,33 @@ def scoreboard(
     if rows.is_empty():
         output.out.print("Nothing to judge: no signal has ended and no backtest is there.")
         return
-    columns = ("for", "regime", "engine", "", "sessions", "signals", "cover", "hit rate")
+    columns = ("signals of", "", "days", "rows", "cover", "hit rate", "Brier", "ECE", "rank IC")
     shown = [line for row in rows.to_dicts() for line in _lines(row)]
-    output.out.print(output.table("Scoreboard", (*columns, "Brier", "ECE", "rank IC"), shown))
+    made = output.table("Scoreboard", columns, shown)
+    made.columns[1].no_wrap = True
+    output.out.print(made)
     output.out.print(
         "Hit rate, Brier score and ECE of the confidence, and rank IC against the excess return; "
-        "95 percent intervals from sessions drawn again; none where sessions are too few (ten at "
-        "the least, more where horizons overlap)."
+        "days are sessions. 95 percent intervals from sessions drawn again; none where they are "
+        "too few (ten at the least, more where horizons overlap)."
     )
 
 
 def _lines(row: dict[str, Any]) -> list[tuple[object, ...]]:
     """Return what came and, below it, what was promised."""
-    names = tuple(row[k] for k in (Board.HORIZON, Board.REGIME, Board.ENGINE))
+    regime = row[Board.REGIME]
+    name = f"{row[Board.HORIZON]} {row[Board.ENGINE]}"
+    name += "" if regime == ALL_REGIMES else f", {regime}"
     lines: list[tuple[object, ...]] = []
     for side, prefix in (("live", ""), ("backtest", PROMISED)):
-        shown = names if side == "live" else ("", "", "")
+        shown = name if side == "live" else ""
         sessions = row[prefix + Board.SESSIONS]
         if sessions is None:
-            lines.append((*shown, side, 0, 0, *["-"] * 5))
+            lines.append((shown, side, 0, 0, *["-"] * 5))
             continue
         lines.append(
             (
-                *shown,
+                shown,
                 side,
                 sessions,
                 row[prefix + Board.SIGNALS],
