@@ -29,6 +29,7 @@ from isobar import (
     provenance_commands,
     query_commands,
     registry_commands,
+    score_commands,
     server_commands,
     tune_commands,
 )
@@ -59,6 +60,7 @@ def common(
 pipeline_commands.register(app)
 query_commands.register(app)
 provenance_commands.register(app)
+score_commands.register(app)
 feature_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)

@@ -27,9 +27,14 @@ from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
 from models.forecast import PREDICTION_SCHEMA, PUBLIC_COLUMNS, Prediction
 from pipelines.feature_run import compute_now, feature_table, kept_features
+from pipelines.scoreboard import read_scoreboard
 from pipelines.settings import Settings, load_settings
 from pipelines.side_tables import side_reader
+from signals.agreement import compare_horizons
 from signals.publish import read_signals
+from signals.record import read_weights
+from signals.schema import ENSEMBLE_ENGINE
+from signals.scoreboard import BOARD_SCHEMA, Board
 
 
 class Workspace:
@@ -311,6 +316,87 @@ class Workspace:
         """Return current signals: of each batch its last revision."""
         with self.ledger as ledger:
             return read_signals(ledger, since=since, horizon=horizon, symbol=symbol, engine=engine)
+
+    def scoreboard(
+        self,
+        *,
+        horizon: str | None = None,
+        regime: str | None = None,
+        engine: str | None = None,
+        since: dt.datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return what live signals were worth, beside what the backtest promised.
+
+        Parameters
+        ----------
+        horizon : str, optional
+            A row of the horizons table; all that are on by default.
+        regime : str, optional
+            ``bull``, ``bear``, ``neutral``, or ``all`` for the rows over all of them.
+        engine : str, optional
+            One alone.
+        since : datetime, optional
+            Signals of which ``as_of`` is from then on; aware.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``BOARD_SCHEMA`` of :mod:`signals.scoreboard`; intervals are null below ten sessions.
+        """
+        wanted = [find_horizon(horizon)] if horizon else self.settings.enabled_horizons
+        with self.ledger as ledger:
+            parts = [
+                read_scoreboard(
+                    self.lake,
+                    ledger,
+                    one,
+                    band_bps=self.settings.band_bps,
+                    seed=self.settings.models.seed,
+                    engine=engine,
+                    since=since,
+                )
+                for one in wanted
+            ]
+        rows = pl.concat([pl.DataFrame(schema=BOARD_SCHEMA), *parts])
+        return rows if regime is None else rows.filter(pl.col(Board.REGIME) == regime)
+
+    def weights(
+        self,
+        *,
+        horizon: str | None = None,
+        regime: str | None = None,
+        as_of: dt.datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return the weights of engines in force at a moment, with their evidence.
+
+        Parameters
+        ----------
+        horizon, regime : str, optional
+            One alone.
+        as_of : datetime, optional
+            Aware; the newest of all by default.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``WEIGHTS_SCHEMA`` of :mod:`signals.record`.
+        """
+        moment = as_of or calendar.session_close(_far_session())
+        with self.ledger as ledger:
+            rows = read_weights(ledger, as_of=moment)
+        if horizon:
+            rows = rows.filter(pl.col("horizon") == find_horizon(horizon).name)
+        return rows if regime is None else rows.filter(pl.col("regime") == regime)
+
+    def agreement(self, *, engine: str = ENSEMBLE_ENGINE) -> pl.DataFrame:
+        """Return the newest batch's directions by symbol and horizon, disagreements first.
+
+        See :func:`signals.agreement.compare_horizons`.
+        """
+        with self.ledger as ledger:
+            newest = ledger.read("select max(as_of) as newest from signal_batches").item()
+            since = None if newest is None else dt.datetime.fromisoformat(newest)
+            return compare_horizons(read_signals(ledger, since=since), engine=engine)
 
     def sql(self, query: str) -> pl.DataFrame:
         """Run DuckDB SQL over the tables of lake and ledger, in a connection of its own.

@@ -15,6 +15,7 @@ from pipelines.assets.features import (
 from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
+from pipelines.assets.outcomes import build_outcome_assets
 from pipelines.assets.reference import build_reference_assets, build_reference_checks
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
@@ -52,6 +53,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_model_assets(settings),
             *build_backtest_assets(settings),
             *build_signal_assets(settings),
+            *build_outcome_assets(settings),
             *build_order_assets(settings),
         ],
         asset_checks=[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -242,7 +242,8 @@ def _read_forecasts(
     live = made.collect()
     if live.is_empty():
         return None
-    walked = _walked(lake, horizon, known, live[Prediction.SESSION].min())
+    first: Any = live[Prediction.SESSION].min()
+    walked = newest_walked(lake, horizon, known, first)
     begin = (walked if walked.height else live)[Prediction.SESSION].min()
     labels = read_labels(lake, horizon, begin).select(
         "symbol", "bar_end", "label_known_at", "excess_return"
@@ -253,8 +254,16 @@ def _read_forecasts(
     return Forecasts(walked, live, labels)
 
 
-def _walked(lake: Lake, horizon: Horizon, known: pl.Expr, before: object) -> pl.DataFrame:
-    table = lake.scan("predictions").filter(known, pl.col(Prediction.SESSION) < before)
+def newest_walked(
+    lake: Lake, horizon: Horizon, wanted: pl.Expr, before: dt.date | None
+) -> pl.DataFrame:
+    """Return the walk-forward's predictions of its newest sessions before one (or all).
+
+    Of 504 sessions at most, and of 60 where bars are intraday.
+    """
+    table = lake.scan("predictions").filter(wanted)
+    if before is not None:
+        table = table.filter(pl.col(Prediction.SESSION) < before)
     days = table.select(pl.col(Prediction.SESSION).unique().sort()).collect().to_series()
     most = _WALKED_INTRADAY if horizon.timeframe.is_intraday else _WALKED_SESSIONS
     return table.filter(pl.col(Prediction.SESSION).is_in(days.tail(most).implode())).collect()

@@ -14,6 +14,7 @@ from market.timeframes import Timeframe
 from models.retraining import Reason
 from pipelines.assets.drift_checks import ASSET, check_name
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
+from pipelines.assets.outcomes import ASSET as OUTCOMES_ASSET
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
 from pipelines.feature_run import feature_table, used_timeframes
@@ -108,6 +109,7 @@ def _run_job(run: Run, settings: Settings) -> Job:
     names = ["splits", "dividends", signals_asset_name(run)]
     if run is Run.EOD:
         names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
+        names.append(OUTCOMES_ASSET)
     if intraday:
         names.append("bars_1m")
     if run is not Run.PREMARKET:

@@ -11,10 +11,10 @@ import polars as pl
 from market.errors import SignalError
 from market.horizons import Horizon
 from models.forecast import Prediction
+from signals.levels import Residuals, price_levels
 from signals.schema import CONTENT_SCHEMA, Direction, SignalColumn
 
 Contribution = Mapping[str, Any]
-_TICK_USD = 0.01
 
 
 def compose_signals(
@@ -28,6 +28,7 @@ def compose_signals(
     data_hash: str,
     config_hash: str,
     contributions: Mapping[tuple[str, str], Sequence[Contribution]],
+    levels: Mapping[str, Residuals] | None = None,
 ) -> pl.DataFrame:
     """Turn the newest predictions of one horizon into signals.
 
@@ -49,13 +50,15 @@ def compose_signals(
         What the inputs and the settings hash to.
     contributions : mapping
         (symbol, engine) to its strongest contributions, strongest first.
+    levels : mapping, optional
+        Engine to its residuals (:func:`signals.levels.fit_residuals`); normal for one that is
+        not there.
 
     Returns
     -------
     pl.DataFrame
-        ``signals.schema.CONTENT_SCHEMA``. A stop is one standard deviation of the horizon's
-        return away from the price; a target is that and the expected return on the other side.
-        Neutral has neither.
+        ``signals.schema.CONTENT_SCHEMA``. Targets and stops are quantiles of the conditional
+        distribution (:func:`signals.levels.price_levels`). Neutral has neither.
 
     Raises
     ------
@@ -70,8 +73,10 @@ def compose_signals(
             allowed="a price for every prediction",
             remedy="ingest their bars first",
         )
+    shapes = levels or {}
     rows = [
-        _row(p, horizon, prices[p[Prediction.SYMBOL]], regime, band_bps, as_of, contributions)
+        _row(p, horizon, regime, band_bps, as_of, contributions)
+        | _levels(p, horizon, prices[p[Prediction.SYMBOL]], band_bps, shapes)
         | {SignalColumn.DATA_HASH: data_hash, SignalColumn.CONFIG_HASH: config_hash}
         for p in predictions.sort(Prediction.SYMBOL, Prediction.ENGINE).to_dicts()
     ]
@@ -83,7 +88,6 @@ def compose_signals(
 def _row(
     p: Mapping[str, Any],
     horizon: Horizon,
-    price: float,
     regime: str,
     band_bps: float,
     as_of: dt.datetime,
@@ -91,8 +95,6 @@ def _row(
 ) -> dict[str, Any]:
     expected = float(p[Prediction.EXPECTED_RETURN_BPS])
     direction = direction_of(expected, band_bps)
-    spread_bps = float(p[Prediction.VOLATILITY_BPS]) * horizon.steps**0.5
-    target, stop = levels(price, direction, expected, spread_bps)
     reasons = contributions.get((p[Prediction.SYMBOL], p[Prediction.ENGINE]), [])
     confidence = {
         Direction.LONG: p[Prediction.P_LONG],
@@ -107,8 +109,6 @@ def _row(
         SignalColumn.CONFIDENCE: float(confidence),
         SignalColumn.HORIZON: horizon.name,
         SignalColumn.EXPECTED_RETURN_BPS: expected,
-        SignalColumn.TARGETS: target,
-        SignalColumn.STOPS: stop,
         SignalColumn.REGIME: regime,
         SignalColumn.EXPLAIN: _explain(direction, expected, band_bps, horizon, regime, reasons),
         SignalColumn.FEATURES: list(reasons),
@@ -131,20 +131,22 @@ def direction_of(expected_bps: float, band_bps: float) -> Direction:
     return Direction.NEUTRAL
 
 
-def levels(
-    price: float, direction: Direction, expected_bps: float, spread_bps: float
-) -> tuple[list[float], list[float]]:
-    """Return target and stop prices, rounded to the cent, as lists (empty for neutral)."""
-    if direction is Direction.NEUTRAL:
-        return [], []
-    away = direction.sign * spread_bps
-    target = price * (1.0 + (expected_bps + away) / 1e4)
-    stop = price * (1.0 - away / 1e4)
-    return [_to_tick(target)], [_to_tick(stop)]
-
-
-def _to_tick(price: float) -> float:
-    return max(_TICK_USD, round(round(price / _TICK_USD) * _TICK_USD, 2))
+def _levels(
+    p: Mapping[str, Any],
+    horizon: Horizon,
+    price: float,
+    band_bps: float,
+    shapes: Mapping[str, Residuals],
+) -> dict[str, Any]:
+    expected = float(p[Prediction.EXPECTED_RETURN_BPS])
+    targets, stops = price_levels(
+        price,
+        direction_of(expected, band_bps),
+        expected,
+        float(p[Prediction.VOLATILITY_BPS]) * horizon.steps**0.5,
+        shapes.get(p[Prediction.ENGINE]),
+    )
+    return {SignalColumn.TARGETS: targets, SignalColumn.STOPS: stops}
 
 
 def _explain(

@@ -17,7 +17,14 @@ from isobar.workspace import Workspace
 from market import calendar
 from market.errors import FeatureError, IsobarError, LakeError, MarketError, UsageError
 from market.horizons import Run, find_horizon, scheduled_for
-from market.ledger_tables import backtests, engine_weights, orders, signal_batches, signals
+from market.ledger_tables import (
+    backtests,
+    engine_weights,
+    orders,
+    signal_batches,
+    signal_outcomes,
+    signals,
+)
 from market.schema import BAR_SCHEMA, Bar
 from models.ensemble import META_ENGINE
 from models.registry import engines_of, families_of
@@ -156,6 +163,32 @@ class TestSignals:
     def test_the_chain_is_whole(self, installation: Installation):
         with installation.stores.ledger as ledger:
             assert verify_chain(ledger, installation.stores.head_file) == []
+
+    def test_what_has_ended_has_its_outcome_and_nothing_else(self, installation: Installation):
+        close = calendar.session_close(TODAY)
+        published = pl.DataFrame(
+            rows_of(installation, sa.select(signals.c["id", "valid_until", "horizon"]))
+        )
+        ended = published.filter(pl.col("valid_until") <= close)
+        assert set(ended["horizon"]) == set(HORIZONS)
+        assert ended.height < published.height
+        found = pl.DataFrame(rows_of(installation, sa.select(signal_outcomes)))
+        assert sorted(found["signal_id"]) == sorted(ended["id"])
+        assert found["known_at"].max() == close
+        asset = installation.story[f"eod {TODAY}"]["signal_outcomes"]
+        assert (asset["settled"], asset["waiting for bars"]) == (ended.height, 0)
+        assert installation.story[f"eod {TODAY} again"]["signal_outcomes"]["settled"] == 0
+
+    def test_outcomes_are_the_returns_that_were_forecast(self, installation: Installation):
+        made = scheduled_for(Run.EOD, YESTERDAY)
+        query = sa.select(signals.c["symbol", "engine"], signal_outcomes.c.realised_return_bps)
+        joined = query.join(signal_outcomes, signals.c.id == signal_outcomes.c.signal_id)
+        found = pl.DataFrame(rows_of(installation, joined.where(signals.c.as_of == made)))
+        labels = read_labels(installation.stores.lake, find_horizon("1d"), YESTERDAY)
+        both = found.join(labels.filter(pl.col("session") == YESTERDAY), on="symbol")
+        assert both.height == found.height > 0
+        wrong = (both["realised_return_bps"] - both["excess_return"] * 1e4).abs()
+        assert wrong.max() < 1e-6
 
     def test_weights_of_a_horizon_add_up_to_one(self, installation: Installation):
         found = pl.DataFrame(rows_of(installation, sa.select(engine_weights)))

@@ -6,13 +6,12 @@ import datetime as dt
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from market.errors import SignalError
 from market.horizons import find_horizon
 from models.forecast import PREDICTION_SCHEMA
-from signals.compose import compose_signals, direction_of, levels
+from signals.compose import compose_signals, direction_of
+from signals.levels import PROBABILITIES, Residuals, price_levels
 from signals.schema import CONTENT_SCHEMA, Direction
 
 AS_OF = dt.datetime(2024, 7, 2, 20, 20, tzinfo=dt.UTC)
@@ -42,7 +41,9 @@ def forecasts(**expected: float) -> pl.DataFrame:
     )
 
 
-def compose(frame: pl.DataFrame, prices: dict[str, float], horizon: str = "14d") -> list[dict]:
+def compose(
+    frame: pl.DataFrame, prices: dict[str, float], horizon: str = "14d", levels=None
+) -> list[dict]:
     out = compose_signals(
         frame,
         horizon=find_horizon(horizon),
@@ -53,6 +54,7 @@ def compose(frame: pl.DataFrame, prices: dict[str, float], horizon: str = "14d")
         data_hash="d",
         config_hash="c",
         contributions={("A", "ensemble"): REASONS},
+        levels=levels,
     )
     assert out.schema == CONTENT_SCHEMA
     return out.to_dicts()
@@ -64,10 +66,8 @@ def test_long_short_and_neutral() -> None:
     assert [r["direction"] for r in (long, short, neutral)] == ["long", "short", "neutral"]
     assert [r["confidence"] for r in (long, short, neutral)] == [0.5, 0.2, 0.3]
     spread = 100 * 10**0.5  # ten sessions
-    assert long["targets"] == [round(100 * (1 + (40 + spread) / 1e4), 2)]
-    assert long["stops"] == [round(100 * (1 - spread / 1e4), 2)]
-    assert short["targets"] == [round(100 * (1 - (40 + spread) / 1e4), 2)]
-    assert short["stops"] == [round(100 * (1 + spread / 1e4), 2)]
+    assert (long["targets"], long["stops"]) == price_levels(100.0, Direction.LONG, 40.0, spread)
+    assert (short["targets"], short["stops"]) == price_levels(100.0, Direction.SHORT, -40.0, spread)
     assert (neutral["targets"], neutral["stops"]) == ([], [])
 
 
@@ -112,23 +112,15 @@ def test_the_band_itself_is_neutral() -> None:
     assert direction_of(-6.01, 6.0) is Direction.SHORT
 
 
-@given(
-    st.floats(1.0, 5000.0),
-    st.sampled_from([Direction.LONG, Direction.SHORT]),
-    st.floats(5.0, 100.0),
-    st.floats(110.0, 1500.0),
-)
-@settings(deadline=None, derandomize=True, max_examples=100)
-def test_the_price_lies_between_stop_and_target(price, direction, size, spread) -> None:
-    """As long as the forecast is smaller than the spread, which it is by far."""
-    (target,), (stop,) = levels(price, direction, direction.sign * size, spread)
-    tick = 0.0051
-    low, high = sorted((target, stop))
-    assert low - tick <= price <= high + tick
-    assert (target > stop) is (direction is Direction.LONG) or target == stop
-    for level in (target, stop):
-        assert round(level, 2) == level > 0
-
-
-def test_levels_of_a_penny_stock_stay_positive() -> None:
-    assert levels(0.01, Direction.LONG, 20.0, 9999.0)[1] == [0.01]
+def test_levels_are_those_of_the_engine() -> None:
+    wide = Residuals(tuple(3.0 * (p - 0.5) for p in PROBABILITIES))
+    frame, prices = forecasts(A=40.0), {"A": 100.0}
+    (mine,) = compose(frame, prices, levels={"ensemble": wide})
+    (other,) = compose(frame, prices, levels={"linear": wide})
+    spread = 100 * 10**0.5
+    assert (mine["targets"], mine["stops"]) == price_levels(
+        100.0, Direction.LONG, 40.0, spread, wide
+    )
+    (plain,) = compose(frame, prices)
+    assert (other["targets"], other["stops"]) == (plain["targets"], plain["stops"])
+    assert mine["stops"] != plain["stops"]
