@@ -26,10 +26,12 @@ from models.registry import families_of
 from pipelines.feature_run import feature_table
 from pipelines.resources import Stores
 from signals.inputs import HorizonInputs
+from signals.levels import fit_residuals
 from signals.score import Ensemble, Scores
 from signals.weighting import regime_weights, session_skill
 
 RECENT_SESSIONS = 5
+_OUTCOMES = ("label_known_at", "forward_return", "overnight_return", "excess_return")
 
 
 def load_ensemble(
@@ -83,6 +85,7 @@ def load_ensemble(
             min_sessions=least,
             max_sessions=most,
         ),
+        residuals=fit_residuals(past, labels, horizon=horizon, as_of=as_of),
     )
 
 
@@ -103,7 +106,7 @@ def _evidence(
     bars = read_adjusted(lake, horizon.timeframe, start, None)
     known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
     labels = by_company(lake, known, lambda rows: forward_returns(rows, horizon))
-    return past, labels.select("symbol", "bar_end", "label_known_at", "excess_return")
+    return past, labels.select("symbol", "bar_end", *_OUTCOMES)
 
 
 def recent_features(

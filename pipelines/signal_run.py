@@ -251,6 +251,7 @@ def _compose(
         data_hash=scores.data_hash,
         config_hash=settings.config_hash,
         contributions=strongest_reasons(scores, wanted),
+        levels=scores.ensemble.residuals,
     )
 
 

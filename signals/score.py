@@ -25,6 +25,7 @@ from models.forecast import Prediction, keep_raw
 from models.normal_scores import source_of
 from models.recipe import challenger_engine
 from models.spec import Indices, window_of
+from signals.levels import Residuals
 from signals.weighting import Weight, blend
 
 Datasets = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
@@ -60,6 +61,8 @@ class Ensemble:
         From :func:`models.ensemble.stack_weights`, where a meta-learner is one of the engines.
     calibrators : mapping
         Engine to its map (:func:`models.calibration.fit_latest`); one without stays raw.
+    residuals : mapping
+        Engine to how far outcomes were off (:func:`signals.levels.fit_residuals`).
     """
 
     horizon: Horizon
@@ -69,6 +72,7 @@ class Ensemble:
     challengers: tuple[FittedModel, ...] = ()
     stacked: pl.DataFrame | None = None
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict[str, Calibrator])
+    residuals: Mapping[str, Residuals] = field(default_factory=dict[str, Residuals])
 
     def __post_init__(self) -> None:
         others = sorted({m.horizon for _, m in self.engines()} - {self.horizon.name})
