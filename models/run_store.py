@@ -11,6 +11,7 @@ import datetime as dt
 import importlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -111,7 +112,7 @@ class RunStore:
             folder = download_artifacts(artifact_uri=version.source)
             if digest_files(Path(folder)) != tags.get("files_sha256"):
                 raise ValueError("its files are not those that were stored")
-            native = _flavour(family.flavour).load_model(folder)
+            native = _load(family.flavour, folder, tags["files_sha256"])
         except (MlflowException, OSError, ValueError, RuntimeError, BadZipFile) as error:
             raise ModelError(
                 f"the stored model {tags['version']} cannot be read ({error})",
@@ -239,6 +240,12 @@ def _log_report(report: TrainingReport) -> None:
     # Last: a run that says it has a card has all of the report.
     kept = {} if report.features is None else {_FEATURES_TAG: TRAINED_FEATURES}
     mlflow.set_tags(report.tags | kept | {_CARD_TAG: CARD})
+
+
+@lru_cache(maxsize=64)
+def _load(flavour: str, folder: str, _digest: str) -> Any:
+    """Load a model's files once, as long as they are the same: nobody changes what is loaded."""
+    return _flavour(flavour).load_model(folder)
 
 
 def _flavour(name: str) -> Any:

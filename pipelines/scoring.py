@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import polars as pl
 
@@ -34,53 +37,95 @@ RECENT_SESSIONS = 5
 _OUTCOMES = ("label_known_at", "forward_return", "overnight_return", "excess_return")
 
 
-def load_ensemble(
-    stores: Stores, horizon: Horizon, as_of: dt.datetime, models: HorizonInputs | None = None
-) -> Ensemble:
-    """Return all that a horizon is scored with, as known at ``as_of``.
+def load_ensembles(
+    stores: Stores,
+    horizons: Collection[Horizon],
+    as_of: dt.datetime,
+    models: Mapping[str, HorizonInputs] | None = None,
+) -> list[Ensemble]:
+    """Return all that horizons are scored with, as known at ``as_of``.
 
     Parameters
     ----------
-    stores, horizon, as_of
+    stores, horizons, as_of
         Where, which and when.
-    models : HorizonInputs, optional
-        The versions of models to take, instead of those that served at ``as_of``.
+    models : mapping, optional
+        Horizon to the versions of models to take, instead of those that served at ``as_of``.
 
     Raises
     ------
     ModelError
-        When the horizon has no champion by then, or one cannot be restored.
+        When a horizon has no champion by then, or one cannot be restored.
     """
-    settings, lake = stores.settings, stores.lake
-    # A family that serves the horizon no longer may still have a champion in the registry.
-    serving = {f.name for f in families_of(horizon)}
+    given = models or {}
+    champions = {h.name: _restore(stores, h, as_of, given.get(h.name)) for h in horizons}
+    past = {h.name: _forecast_by(stores.lake, h, as_of) for h in horizons}
+    regimes = stores.lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
+    made: list[Ensemble] = []
+    for timeframe in dict.fromkeys(h.timeframe for h in horizons):
+        alike = [h for h in horizons if h.timeframe is timeframe]
+        bars = _known_bars(stores.lake, timeframe, [past[h.name] for h in alike], as_of)
+        for horizon in alike:
+            name = horizon.name
+            labels = by_company(stores.lake, bars, partial(forward_returns, horizon=horizon))
+            known = labels.select("symbol", "bar_end", *_OUTCOMES)
+            made.append(
+                _ensemble(stores, horizon, champions[name], past[name], known, regimes, as_of)
+            )
+    order = {h.name: k for k, h in enumerate(horizons)}
+    return sorted(made, key=lambda e: order[e.horizon.name])
+
+
+@dataclass(frozen=True)
+class _Restored:
+    champions: tuple[FittedModel, ...]
+    challengers: tuple[FittedModel, ...]
+
+
+def _restore(
+    stores: Stores, horizon: Horizon, as_of: dt.datetime, models: HorizonInputs | None
+) -> _Restored:
     tracker = stores.tracker
     if models is None:
-        champions = _of(serving, tracker.champions(horizon.name, as_of))
-        challengers = _of(serving, tracker.challengers(horizon.name, as_of))
-    else:
-        champions, challengers = (
-            tuple(tracker.model(horizon.name, f, v) for f, v in sorted(versions.items()))
-            for versions in (models.champions, models.challengers)
+        # A family that serves the horizon no longer may still have a champion in the registry.
+        serving = {f.name for f in families_of(horizon)}
+        return _Restored(
+            _of(serving, tracker.champions(horizon.name, as_of)),
+            _of(serving, tracker.challengers(horizon.name, as_of)),
         )
-    engines = [m.family.name for m in champions]
-    regimes = lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
-    past, labels = _evidence(lake, horizon, as_of)
+    champions, challengers = (
+        tuple(tracker.model(horizon.name, f, v) for f, v in sorted(versions.items()))
+        for versions in (models.champions, models.challengers)
+    )
+    return _Restored(champions, challengers)
+
+
+def _ensemble(
+    stores: Stores,
+    horizon: Horizon,
+    models: _Restored,
+    past: pl.DataFrame,
+    labels: pl.DataFrame,
+    regimes: pl.DataFrame,
+    as_of: dt.datetime,
+) -> Ensemble:
+    engines = [m.family.name for m in models.champions]
     scored = past.join(labels, on=["symbol", "bar_end"], how="left")
     stacked = stack_weights(scored, engines, as_of) if horizon.stacked else None
     weighed = engines if stacked is None else [*engines, META_ENGINE]
     skill = session_skill(scored.filter(pl.col(Prediction.ENGINE).is_in(weighed)))
     least, most = windows_of(horizon)
+    band = stores.settings.band_bps
     return Ensemble(
         horizon=horizon,
-        champions=champions,
-        challengers=challengers,
+        champions=models.champions,
+        challengers=models.challengers,
         weights=regime_weights(skill, regimes, weighed, as_of),
         regimes=regimes,
         stacked=stacked,
         calibrators=fit_latest(
             past,
-            outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps),
+            outcomes_of(labels, horizon=horizon.name, band_bps=band),
             as_of=as_of,
             min_sessions=least,
             max_sessions=most,
@@ -93,20 +138,19 @@ def _of(names: set[str], models: Iterable[FittedModel]) -> tuple[FittedModel, ..
     return tuple(m for m in models if m.family.name in names)
 
 
-def _evidence(
-    lake: Lake, horizon: Horizon, as_of: dt.datetime
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return past predictions as they were forecast, and the labels known by now."""
-    past = as_forecast(
-        lake.scan("predictions")
-        .filter((pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of))
-        .collect()
-    )
-    start = past["session"].min()
-    bars = read_adjusted(lake, horizon.timeframe, start, None)
-    known = bars.filter(pl.col(Bar.KNOWN_AT) <= as_of)
-    labels = by_company(lake, known, lambda rows: forward_returns(rows, horizon))
-    return past, labels.select("symbol", "bar_end", *_OUTCOMES)
+def _forecast_by(lake: Lake, horizon: Horizon, as_of: dt.datetime) -> pl.DataFrame:
+    """Return past predictions as they were forecast."""
+    known = (pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of)
+    return as_forecast(lake.scan("predictions").filter(known).collect())
+
+
+def _known_bars(
+    lake: Lake, timeframe: Timeframe, past: Sequence[pl.DataFrame], as_of: dt.datetime
+) -> pl.DataFrame:
+    """Return bars from the first of these predictions on, as far as they were known."""
+    starts = [p["session"].min() for p in past]
+    start: Any = None if None in starts else min(starts)
+    return read_adjusted(lake, timeframe, start, None).filter(pl.col(Bar.KNOWN_AT) <= as_of)
 
 
 def recent_features(

@@ -22,7 +22,7 @@ from market.ledger_tables import batch_inputs
 from market.schema import Bar
 from pipelines.code_version import code_version
 from pipelines.resources import Stores
-from pipelines.scoring import keep_live, load_ensemble, recent_features
+from pipelines.scoring import keep_live, load_ensembles, recent_features
 from pipelines.settings import Settings, settings_as_used, settings_as_were
 from signals.compose import compose_signals
 from signals.inputs import BatchInputs, HorizonInputs, horizon_inputs
@@ -91,8 +91,7 @@ def make_signals(
         When something that is read is not there.
     """
     settings, spent = stores.settings, _Clock()
-    given = models or {}
-    ensembles = [load_ensemble(stores, h, as_of, given.get(h.name)) for h in horizons]
+    ensembles = load_ensembles(stores, horizons, as_of, models)
     spent.lap("models and weights")
     features = recent_features(stores, ensembles, as_of)
     spent.lap("features")
