@@ -186,6 +186,7 @@ signals = sa.Table(
     sa.Index("ix_signals_batch_id", "batch_id"),
     sa.Index("ix_signals_symbol", "symbol", "as_of"),
     sa.Index("ix_signals_valid_until", "valid_until"),
+    sa.Index("ix_signals_hash", "hash"),
 )
 
 signals_current = sa.Table("signals_current", sa.MetaData(), *_signal_columns())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 import polars as pl
 
@@ -21,7 +22,13 @@ _NULLABLE = (
 _KEY = (SignalColumn.SYMBOL, SignalColumn.HORIZON, SignalColumn.ENGINE)
 
 
-def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl.DataFrame:
+def validate_batch(
+    signals: pl.DataFrame,
+    *,
+    run: str,
+    as_of: dt.datetime,
+    universe: Collection[str] | None = None,
+) -> pl.DataFrame:
     """Return the batch in its canonical form, or refuse all of it.
 
     Parameters
@@ -32,6 +39,8 @@ def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl
         The scheduled run that publishes.
     as_of : datetime
         What the batch knew; aware.
+    universe : collection of str, optional
+        The symbols that may have signals at ``as_of``; any, where absent.
 
     Returns
     -------
@@ -67,6 +76,13 @@ def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl
         ~pl.col(SignalColumn.HORIZON).is_in(allowed_horizons),
         ", ".join(allowed_horizons),
     )
+    if universe is not None:
+        _refuse(
+            frame,
+            "a symbol outside the universe",
+            ~pl.col(SignalColumn.SYMBOL).is_in(list(universe)),
+            f"the {len(universe)} symbols of the universe at {as_of.isoformat()}",
+        )
     _refuse(
         frame,
         "the same signal twice",
