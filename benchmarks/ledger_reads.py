@@ -77,7 +77,8 @@ def measure(url: str) -> bool:
             ),
         }
         assert newest is not None
-        return all([_line(kind, what, *wanted[what]) for what in wanted])
+        kept = [_line(kind, what, *wanted[what]) for what in wanted]
+        return all(kept)
 
 
 def _line(kind: str, what: str, read: Callable[[], pl.DataFrame], height: int) -> bool:
@@ -170,7 +171,8 @@ def _batch(place: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         urls = [f"sqlite:///{folder}/ledger.db", os.environ.get("ISOBAR_BENCH_POSTGRES", "")]
-        if not all([measure(url) for url in urls if url]):
+        kept = [measure(url) for url in urls if url]
+        if not all(kept):
             sys.exit(1)
 
 

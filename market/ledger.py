@@ -8,7 +8,6 @@ hash chains have one order.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,7 +197,8 @@ class Ledger:
                     _take_writer_lock(writing)
                     yield writing
                 # Only now is it true that what was written lies where others look for it.
-                _refuse_vanished(writing)
+                if file := writing.info.get(_FILE):
+                    file.refuse_vanished()
         except _FAILURES as error:
             raise _failure("the ledger could not be written", self.engine.url, error) from error
 
@@ -293,50 +293,60 @@ def _prepare_sqlite(engine: sa.Engine, url: sa.URL) -> None:
             allowed="a folder that can be written",
             remedy="choose another place or correct its permissions",
         ) from error
-    event.listen(engine, "connect", _configure_sqlite)
+    file = _SqliteFile(path)
+    event.listen(engine, "connect", file.configure)
     event.listen(engine, "begin", _begin_sqlite)
 
 
-def _configure_sqlite(connection: Any, record: Any) -> None:
-    # Transactions are begun by _begin_sqlite: the driver would begin them too late, and deferred.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
-        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        path = cursor.execute("PRAGMA database_list").fetchone()[2]
-    finally:
-        cursor.close()
-    record.info[_FILE] = (path, _identity(path))
+class _SqliteFile:
+    """The file under an open ledger, which somebody may remove."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, int] | None = None
 
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116  (twice a transaction)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    def configure(self, connection: Any, record: Any) -> None:
+        """Set a new connection up; the first one tells which file was opened."""
+        # Transactions are begun by _begin_sqlite: the driver would begin too late, and deferred.
+        connection.isolation_level = None
+        self.refuse_vanished()
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA foreign_keys=ON")
+        finally:
+            cursor.close()
+        self._opened = self._opened or self._identity()
+        record.info[_FILE] = self
 
+    def refuse_vanished(self) -> None:
+        """Raise when the path no longer leads to the file that was opened.
 
-def _refuse_vanished(connection: sa.Connection) -> None:
-    # SQLite goes on writing to a file that was removed: whatever is told it would be lost.
-    path, identity = connection.info.get(_FILE, ("", None))
-    if identity is None or _identity(path) == identity:
-        return
-    connection.invalidate()
-    raise LedgerError(
-        "the ledger's file was removed or replaced while it was open",
-        got=path,
-        allowed="the file that was opened",
-        remedy="restore it (isobar ledger restore FILE) and run again; nothing was reported done",
-    )
+        SQLite would go on writing to a file that was removed, and report it done.
+        """
+        if self._opened is None or self._identity() == self._opened:
+            return
+        raise LedgerError(
+            "the ledger's file was removed or replaced while it was open",
+            got=str(self.path),
+            allowed="the file that was opened",
+            remedy="restore it (isobar ledger restore FILE) and run again; nothing was reported "
+            "done since",
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    _refuse_vanished(connection)
+    connection.info[_FILE].refuse_vanished()
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -63,6 +63,4 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/ledger.db"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.database()
-    yield url
-    server.drop(url)
+    yield server.database()

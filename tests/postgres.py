@@ -45,28 +45,22 @@ class PostgresServer:
         """Stop at once, whoever is connected."""
         self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._data)
 
-    def database(self, *, tablespace: str | None = None) -> str:
-        """Create an empty database and return its URL."""
+    def database(self) -> str:
+        """Return the URL of an empty place: a schema, which is made twenty times faster."""
         name = f"ledger_{uuid.uuid4().hex[:12]}"
-        suffix = f" TABLESPACE {tablespace}" if tablespace else ""
-        self.execute(f"CREATE DATABASE {name}{suffix}")
-        return f"postgresql+psycopg://isobar@127.0.0.1:{self.port}/{name}"
+        self.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url}?options=-csearch_path%3D{name}"
 
-    def drop(self, url: str) -> None:
-        """Drop a database, whoever is connected."""
-        self.execute(f"DROP DATABASE IF EXISTS {sa.make_url(url).database} WITH (FORCE)")
+    @property
+    def url(self) -> str:
+        """URL of the server's one database."""
+        return f"postgresql+psycopg://isobar@127.0.0.1:{self.port}/postgres"
 
     def execute(self, sql: str) -> None:
         """Run one statement as the owner of the server."""
-        url = f"postgresql+psycopg://isobar@127.0.0.1:{self.port}/postgres"
-        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
             connection.exec_driver_sql(sql)
-
-    def own(self, place: Path) -> None:
-        """Give a folder to the user under whom the server runs."""
-        if self._user is not None:
-            shutil.chown(place, self._user)
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._binaries / program), *map(str, arguments)]
