@@ -6,6 +6,7 @@ is set. Exits with 1 when a limit is missed.
 
 import datetime as dt
 import hashlib
+import itertools
 import os
 import statistics
 import sys
@@ -25,7 +26,9 @@ from signals.publish import newest_batch, read_signals
 
 SYMBOLS = 500
 HORIZONS = ("4h", "1d", "14d", "1M")
-BATCHES = 500
+ENGINES = ("ensemble", "lightgbm", "lstm", "transformer")
+BATCHES = 125
+BATCH_ROWS = SYMBOLS * len(HORIZONS) * len(ENGINES)
 REPEATS = 21
 LIMITS_MS = {"latest batch": 50.0, "a symbol's history": 200.0}
 _FIRST = dt.datetime(2024, 1, 2, 13, 30, tzinfo=dt.UTC)
@@ -57,23 +60,27 @@ def measure(url: str) -> bool:
         wanted: dict[str, tuple[Callable[[], pl.DataFrame], int]] = {
             "latest batch": (
                 lambda: read_signals(ledger, batch=newest_batch(ledger)),
-                SYMBOLS * len(HORIZONS),
+                BATCH_ROWS,
+            ),
+            "its ensemble": (
+                lambda: read_signals(ledger, batch=newest_batch(ledger), engine="ensemble"),
+                BATCH_ROWS // len(ENGINES),
             ),
             "a symbol's history": (
                 lambda: read_signals(ledger, symbol=symbol),
-                BATCHES * len(HORIZONS),
+                BATCHES * len(HORIZONS) * len(ENGINES),
             ),
             "one horizon of it": (
                 lambda: read_signals(ledger, symbol=symbol, horizon="1d"),
-                BATCHES,
+                BATCHES * len(ENGINES),
             ),
             "what came after a cursor": (
                 lambda: read_after(ledger, before).rows,
-                SYMBOLS * len(HORIZONS),
+                BATCH_ROWS,
             ),
             "the newest moment": (
                 lambda: read_signals(ledger, since=_moment(BATCHES - 1)),
-                SYMBOLS * len(HORIZONS),
+                BATCH_ROWS,
             ),
         }
         assert newest is not None
@@ -103,7 +110,7 @@ def fill(ledger: Ledger) -> int:
     named = ", ".join(columns)
     values = ", ".join(f":{c}" for c in columns)
     insert = sa.text(f"INSERT INTO signals ({named}) VALUES ({values})")
-    size = SYMBOLS * len(HORIZONS)
+    size = BATCH_ROWS
     for place in range(BATCHES):
         rows = list(_rows(place, place * size))
         with ledger.transaction() as connection:
@@ -129,11 +136,10 @@ def _rows(place: int, last: int) -> Iterator[dict[str, Any]]:
         "ts_emit": utc_text(moment),
         "as_of": utc_text(moment),
         "valid_until": utc_text(moment + dt.timedelta(days=1)),
-        "engine": "ensemble",
         "direction": "long",
     }
     for k in range(SYMBOLS):
-        for horizon in HORIZONS:
+        for horizon, engine in itertools.product(HORIZONS, ENGINES):
             last += 1
             digest = hashlib.sha256(str(last).encode()).hexdigest()
             yield {
@@ -143,6 +149,7 @@ def _rows(place: int, last: int) -> Iterator[dict[str, Any]]:
                 "hash": digest,
                 "symbol": f"S{k:03}",
                 "horizon": horizon,
+                "engine": engine,
                 "confidence": 0.5 + (last % 997) / 2_000,
                 "expected_return_bps": (last % 4_001) / 100 - 20,
             }

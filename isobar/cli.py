@@ -24,6 +24,7 @@ from rich.traceback import Traceback
 
 from isobar import (
     feature_commands,
+    ledger_commands,
     model_commands,
     pipeline_commands,
     query_commands,
@@ -58,6 +59,7 @@ def common(
 pipeline_commands.register(app)
 query_commands.register(app)
 feature_commands.register(app)
+ledger_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)
 tune_commands.register(app)

@@ -437,6 +437,8 @@ def _failure(problem: str, url: sa.URL, error: Exception) -> LedgerError:
     remedy = "see the message; the transaction was rolled back, so it is safe to try again"
     if "full" in lowered or "no space left" in lowered:
         remedy = "free disk space and run again; nothing was half-written"
+    elif "disk i/o error" in lowered:
+        remedy = "see that the disk has room and is sound, then run again"
     elif "locked" in lowered or "lock timeout" in lowered:
         remedy = "another process holds the ledger; wait for it and run again"
     elif "connection" in lowered:
