@@ -26,8 +26,8 @@ from signals.publish import newest_batch, read_signals
 
 SYMBOLS = 500
 HORIZONS = ("4h", "1d", "14d", "1M")
-ENGINES = ("ensemble", "lightgbm", "lstm", "transformer")
-BATCHES = 125
+ENGINES = ("ensemble", "xgboost", "transformer")
+BATCHES = 167
 BATCH_ROWS = SYMBOLS * len(HORIZONS) * len(ENGINES)
 REPEATS = 21
 LIMITS_MS = {"latest batch": 50.0, "a symbol's history": 200.0}

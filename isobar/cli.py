@@ -30,6 +30,7 @@ from isobar import (
     query_commands,
     registry_commands,
     server_commands,
+    signal_commands,
     tune_commands,
 )
 from isobar.output import log
@@ -57,6 +58,7 @@ def common(
 
 
 pipeline_commands.register(app)
+signal_commands.register(app)
 query_commands.register(app)
 feature_commands.register(app)
 ledger_commands.register(app)
