@@ -28,7 +28,8 @@ class PostgresServer:
     """A running server. Its data is thrown away at the end; nobody else can reach it."""
 
     def __init__(self, binaries: Path, folder: Path, user: str | None) -> None:
-        self._binaries, self._data, self._user = binaries, folder / "data", user
+        self._binaries, self._folder, self._user = binaries, folder, user
+        self._data = folder / "data"
         self._log = folder / "server.log"
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
@@ -61,6 +62,17 @@ class PostgresServer:
         engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
             connection.exec_driver_sql(sql)
+
+    def folder(self, name: str) -> Path:
+        """Return a new folder that the server can reach."""
+        made = self._folder / name
+        made.mkdir()
+        return made
+
+    def own(self, place: Path) -> None:
+        """Give a folder to the user under whom the server runs."""
+        if self._user is not None:
+            shutil.chown(place, self._user)
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._binaries / program), *map(str, arguments)]
