@@ -148,6 +148,7 @@ signal_batches = sa.Table(
     _text("head_hash"),
     sa.UniqueConstraint("batch_id", name="uq_signal_batches_batch_id"),
     sa.UniqueConstraint("run", "as_of", "revision", name="uq_signal_batches_revision"),
+    sa.Index("ix_signal_batches_as_of", "as_of", "revision"),
 )
 
 batch_inputs = sa.Table(

@@ -235,13 +235,14 @@ def test_a_backup_of_a_newer_version_is_refused(ledger, head_file, tmp_path):
 
 
 def test_a_backup_of_an_older_version_is_brought_up_to_date(tmp_path, head_file, other):
-    """One made before there was an index on hashes."""
+    """One made before hashes were indexed."""
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         publish(ledger, head_file)
         kept = tmp_path / "kept.backup"
         keep(ledger, head_file, kept)
         for sql in (
             "DROP INDEX ix_signals_hash",
+            "DROP INDEX ix_signal_batches_as_of",
             f"UPDATE {VERSION_TABLE} SET version_num = '0002'",
             "UPDATE isobar_backup SET value = json_set(value, '$.version', '0002') "
             "WHERE name = 'backup'",

@@ -145,6 +145,28 @@ def test_a_consumer_that_dies_misses_nothing(
         assert kept == rows["hash"].to_list()
 
 
+_CURRENT = """
+SELECT s.hash FROM signals AS s JOIN signal_batches AS b ON b.batch_id = s.batch_id
+WHERE NOT EXISTS (SELECT 1 FROM signal_batches AS o WHERE o.run = b.run AND o.as_of = b.as_of
+                  AND o.revision > b.revision)
+  AND NOT EXISTS (SELECT 1 FROM signals AS o WHERE o.as_of = s.as_of AND o.symbol = s.symbol
+                  AND o.horizon = s.horizon AND o.engine = s.engine AND o.revision > s.revision)
+ORDER BY s.seq
+"""
+
+
+@settings(max_examples=25)
+@given(batches=_BATCHES)
+def test_the_view_shows_what_its_definition_says(tmp_path_factory: pytest.TempPathFactory, batches):
+    """The view is written so as to be fast; this is what it means."""
+    folder = tmp_path_factory.mktemp("view")
+    with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
+        for batch in batches:
+            _publish_kinds(ledger, folder / "heads.jsonl", *batch)
+        current = read_signals(ledger)["hash"].to_list()
+        assert current == ledger.read(_CURRENT)["hash"].to_list()
+
+
 def _publish_kinds(
     ledger: Ledger, head_file: Path, day: int, run: str, kinds: set[tuple], confidence: float
 ) -> None:
