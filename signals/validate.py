@@ -120,9 +120,8 @@ def _canonical(signals: pl.DataFrame) -> pl.DataFrame:
     except MarketError as error:
         raise SignalError(error.problem, got=error.got, remedy=error.remedy) from error
     return frame.with_columns(
-        # Adding zero turns -0.0 into 0.0, which SQLite would do behind the hash's back.
-        pl.col(SignalColumn.CONFIDENCE) + 0.0,
-        pl.col(SignalColumn.EXPECTED_RETURN_BPS) + 0.0,
+        _unsigned_zero(SignalColumn.CONFIDENCE),
+        _unsigned_zero(SignalColumn.EXPECTED_RETURN_BPS),
         pl.col(SignalColumn.TARGETS).fill_null([]),
         pl.col(SignalColumn.STOPS).fill_null([]),
         pl.col(SignalColumn.EXPLAIN).fill_null(""),
@@ -130,6 +129,12 @@ def _canonical(signals: pl.DataFrame) -> pl.DataFrame:
             pl.lit([], dtype=frame[SignalColumn.FEATURES].dtype)
         ),
     )
+
+
+def _unsigned_zero(name: str) -> pl.Expr:
+    # SQLite turns -0.0 into 0.0, behind the hash's back. Adding 0.0 does not: Polars leaves such
+    # an addition out on columns of two rows and more.
+    return pl.when(pl.col(name) == 0.0).then(0.0).otherwise(pl.col(name)).alias(name)
 
 
 def _rules(as_of: dt.datetime) -> list[tuple[str, pl.Expr, str]]:

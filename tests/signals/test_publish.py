@@ -41,6 +41,14 @@ def test_what_is_published_is_read_back(ledger, head_file):
     assert verify_chain(ledger, head_file) == []
 
 
+def test_a_negative_zero_does_not_break_the_chain(ledger, head_file):
+    batch = a_batch(expected_return_bps=-0.0, confidence=-0.0)
+    publish(ledger, head_file, batch)
+    assert verify_chain(ledger, head_file) == []
+    positive = a_batch(expected_return_bps=0.0, confidence=0.0)
+    assert publish(ledger, head_file, positive).already_published
+
+
 def test_ids_are_a_function_of_the_key(tmp_path, ledger, head_file):
     publish(ledger, head_file)
     with open_ledger(f"sqlite:///{tmp_path}/other.db") as other:
