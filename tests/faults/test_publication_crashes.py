@@ -18,14 +18,13 @@ import pytest
 from market import ledger as ledger_module
 from market.errors import LedgerError, SignalError
 from market.ledger import Ledger, open_ledger
-from signals.publish import PublishedBatch, verify_chain
+from signals.publish import verify_chain
 from tests.faults.test_bad_input import free_bytes, small_disk
 from tests.postgres import PostgresServer
-from tests.signals.batches import a_batch, publish, publish_at
+from tests.signals.batches import MANY, a_batch, publish, publish_at, publish_nth
 
 KILLS = 100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 3
 PUBLICATIONS = 12
-SYMBOLS = [f"S{k:02}" for k in range(40)]
 _PATIENCE_SECONDS = 120.0
 _HALVES = """
 SELECT count(*) AS n FROM (
@@ -36,20 +35,13 @@ _PROCESS = """
 import sys
 from pathlib import Path
 from market.ledger import open_ledger
-from tests.faults.test_publication_crashes import PUBLICATIONS, publish_nth
+from tests.signals.batches import publish_nth
 print("ready", flush=True)
 sys.stdin.readline()
 with open_ledger(sys.argv[1]) as ledger:
-    for n in range(PUBLICATIONS):
+    for n in range(int(sys.argv[3])):
         print(publish_nth(ledger, Path(sys.argv[2]), n).batch_id, flush=True)
 """
-
-
-def publish_nth(ledger: Ledger, head_file: Path, n: int) -> PublishedBatch:
-    """Publish a batch, or for each third the correction of the one before."""
-    day = n - 1 if n % 3 == 2 else n
-    signals = a_batch(symbols=SYMBOLS[: 40 - n], confidence=0.5 + n / 100)
-    return publish_at(ledger, head_file, day, signals)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +82,7 @@ def test_killed_at_any_moment_no_batch_is_half_lost_or_doubled(
     chance = random.Random(moment)
     visible = chance.randrange(PUBLICATIONS)
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROCESS, ledger_url, str(head_file)],
+        [sys.executable, "-c", _PROCESS, ledger_url, str(head_file), str(PUBLICATIONS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -139,7 +131,7 @@ def test_a_locked_ledger_is_said_and_the_retry_is_clean(
 
 def _publish_until_full(ledger: Ledger, head_file: Path) -> int:
     for n in range(200):
-        publish_at(ledger, head_file, n, a_batch(symbols=SYMBOLS, explain="words " * 300))
+        publish_at(ledger, head_file, n, a_batch(symbols=MANY, explain="words " * 300))
     return 200
 
 
@@ -151,8 +143,8 @@ def _refused_for_room(ledger: Ledger, head_file: Path, ballast: Path) -> None:
     told = len(_batch_ids(ledger))
     assert verify_chain(ledger, head_file) == []
     ballast.unlink()
-    done = publish_at(ledger, head_file, told, a_batch(symbols=SYMBOLS))
-    assert (done.rows, done.already_published) == (len(SYMBOLS), False)
+    done = publish_at(ledger, head_file, told, a_batch(symbols=MANY))
+    assert (done.rows, done.already_published) == (len(MANY), False)
     assert _batch_ids(ledger)[told:] == [done.batch_id]
     assert verify_chain(ledger, head_file) == []
 

@@ -294,6 +294,10 @@ def test_a_server_that_was_started_anew_is_found_again(tmp_path):
         with pytest.raises(LedgerError, match=r"(?i)unique"):
             write(ledger, (regimes, a_regime()))
         assert ledger.read(sa.select(regimes)).height == 1
+        # Where nobody used it meanwhile, nobody notices.
+        server.stop()
+        server.start()
+        assert ledger.read(sa.select(regimes)).height == 1
 
 
 def test_a_query_that_fails_is_a_ledger_error(ledger: Ledger):

@@ -18,6 +18,7 @@ from signals.schema import CONTENT_SCHEMA
 
 AS_OF = dt.datetime(2025, 3, 4, 13, 30, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
+MANY = [f"S{k:02}" for k in range(40)]
 
 
 def a_batch(symbols: Sequence[str] = ("AAPL", "MSFT"), **changes: Any) -> pl.DataFrame:
@@ -71,6 +72,13 @@ def publish_at(
     moved = batch.with_columns(valid_until=pl.lit(at + DAY))
     times = {"as_of": at, "scheduled_for": at, "ts_emit": at, **changes}
     return publish(ledger, head_file, moved, **times)
+
+
+def publish_nth(ledger: Ledger, head_file: Path, n: int) -> PublishedBatch:
+    """Publish a batch, or for each third the correction of the one before."""
+    day = n - 1 if n % 3 == 2 else n
+    signals = a_batch(symbols=MANY[: 40 - n], confidence=0.5 + n / 100)
+    return publish_at(ledger, head_file, day, signals)
 
 
 def tamper(ledger: Ledger, sql: str, parameters: dict[str, Any] | None = None) -> None:

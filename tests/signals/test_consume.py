@@ -63,8 +63,9 @@ def test_a_correction_is_newer_rows(ledger: Ledger, head_file: Path):
 
 def test_a_cursor_within_a_batch_gives_the_rest_of_it(ledger: Ledger, head_file: Path):
     publish(ledger, head_file, a_batch(symbols=("A", "B", "C")))
-    publish_at(ledger, head_file, 1)
     first = read_after(ledger, None).rows["hash"][0]
+    assert read_after(ledger, first).rows["symbol"].to_list() == ["B", "C"]
+    publish_at(ledger, head_file, 1)
     assert read_after(ledger, first).rows["symbol"].to_list() == ["B", "C", "AAPL", "MSFT"]
 
 
