@@ -11,6 +11,7 @@ BENCHMARKS = (
     "ingest_rest",
     "ingest_again",
     "lake_reads",
+    "ledger_reads",
     "simulate_backtest",
     "technical_vs_pandas_ta",
     "feature_scaling",

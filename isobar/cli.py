@@ -24,6 +24,7 @@ from rich.traceback import Traceback
 
 from isobar import (
     feature_commands,
+    ledger_commands,
     model_commands,
     pipeline_commands,
     provenance_commands,
@@ -31,6 +32,7 @@ from isobar import (
     registry_commands,
     score_commands,
     server_commands,
+    signal_commands,
     tune_commands,
 )
 from isobar.output import log
@@ -58,10 +60,12 @@ def common(
 
 
 pipeline_commands.register(app)
+signal_commands.register(app)
 query_commands.register(app)
 provenance_commands.register(app)
 score_commands.register(app)
 feature_commands.register(app)
+ledger_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)
 tune_commands.register(app)

@@ -1,4 +1,4 @@
-"""Commands that ask, and the trading switch: signals, status, doctor, halt, resume."""
+"""Commands that ask, and the trading switch: status, doctor, halt, resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from execution.state import current_state
 from execution.state import halt as halt_trading
 from execution.state import resume as resume_trading
 from isobar import output
-from isobar.arguments import JsonFlag, read_horizons, read_time
+from isobar.arguments import JsonFlag
 from isobar.workspace import Workspace
 from market import calendar
 from market.errors import IsobarError
@@ -29,56 +29,10 @@ _GIB = 2**30
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("signals", rich_help_panel=_PANEL)(signals)
     app.command("status", rich_help_panel=_PANEL)(status)
     app.command("doctor", rich_help_panel=_PANEL)(doctor)
     app.command("halt", rich_help_panel="Trading switch")(halt)
     app.command("resume", rich_help_panel="Trading switch")(resume)
-
-
-def signals(
-    since: Annotated[str, typer.Option("--since", help="as_of from this ISO time on.")] = "",
-    horizon: Annotated[str, typer.Option("--horizon", help="One horizon.")] = "",
-    symbol: Annotated[str, typer.Option("--symbol", help="One symbol.")] = "",
-    engine: Annotated[
-        str, typer.Option("--engine", help="Engine; `all` for every one.")
-    ] = "ensemble",
-    as_json: JsonFlag = False,
-) -> None:
-    """Show current signals, strongest first."""
-    workspace = Workspace()
-    if horizon:
-        read_horizons([horizon], workspace.settings)
-    rows = workspace.signals(
-        since=read_time(since, "--since"),
-        horizon=horizon or None,
-        symbol=symbol or None,
-        engine=None if engine == "all" else engine,
-    )
-    if as_json:
-        output.print_json(rows.to_dicts())
-        return
-    if rows.is_empty():
-        output.out.print("No signals match. `isobar run eod` publishes some.")
-        return
-    newest = rows.sort("as_of", "confidence", descending=True).head(40)
-    columns = ("as of", "symbol", "for", "direction", "conf.", "bps", "regime", "until")
-    shown = [
-        (
-            f"{r['as_of']:%y-%m-%d %H:%M}",
-            r["symbol"],
-            r["horizon"],
-            r["direction"],
-            f"{r['confidence']:.0%}",
-            f"{r['expected_return_bps']:+.1f}",
-            r["regime"],
-            f"{r['valid_until']:%m-%d %H:%M}",
-        )
-        for r in newest.to_dicts()
-    ]
-    output.out.print(output.table(f"Signals ({rows.height:,}), times in UTC", columns, shown))
-    if rows.height > len(shown):
-        output.out.print(f"... and {rows.height - len(shown):,} more: narrow it, or use --json")
 
 
 def status(as_json: JsonFlag = False) -> None:

@@ -31,6 +31,7 @@ from pipelines.scoreboard import read_scoreboard
 from pipelines.settings import Settings, load_settings
 from pipelines.side_tables import side_reader
 from signals.agreement import compare_horizons
+from signals.consume import read_after
 from signals.publish import read_signals
 from signals.record import read_weights
 from signals.schema import ENSEMBLE_ENGINE
@@ -312,10 +313,46 @@ class Workspace:
         horizon: str | None = None,
         symbol: str | None = None,
         engine: str | None = None,
+        after: str | None = None,
     ) -> pl.DataFrame:
-        """Return current signals: of each batch its last revision."""
+        """Return current signals, or all that were published after a given one.
+
+        Parameters
+        ----------
+        since : datetime, optional
+            Aware: signals with an ``as_of`` from here on.
+        horizon, symbol, engine : str, optional
+            Only these.
+        after : str, optional
+            The ``hash`` of the last signal that was seen. Whatever came after it is returned,
+            whole batches, superseded rows included; 64 zeros ask for everything.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``SIGNAL_SCHEMA``, in the order of publication; without ``after``, of each batch its
+            last revision.
+
+        Raises
+        ------
+        SignalError
+            When no signal has this hash.
+
+        Examples
+        --------
+        >>> ws = Workspace("var/demo")  # doctest: +SKIP
+        >>> seen = ws.signals()["hash"][-1]  # doctest: +SKIP
+        >>> ws.signals(after=seen).height  # doctest: +SKIP
+        0
+        """
         with self.ledger as ledger:
-            return read_signals(ledger, since=since, horizon=horizon, symbol=symbol, engine=engine)
+            if after is None:
+                return read_signals(
+                    ledger, since=since, horizon=horizon, symbol=symbol, engine=engine
+                )
+            return read_after(
+                ledger, after, since=since, horizon=horizon, symbol=symbol, engine=engine
+            ).rows
 
     def scoreboard(
         self,

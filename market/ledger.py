@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -26,15 +26,17 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from market.errors import LedgerError
-from market.hash_chain import canonical_json, utc_text
+from market.hash_chain import utc_text
 from market.ledger_tables import VERSION_TABLE, DecimalText, JsonText, UtcTime
 from market.schema import UTC_MICROSECONDS
 
 BUSY_TIMEOUT_SECONDS = 30
 _WRITES = "isobar_writes"
 _WRITER_LOCK = 0x150BA4
+_FILE = "isobar_file"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FAILURES = (SQLAlchemyError, sqlite3.Error)
+_STORED_TIME = "%Y-%m-%dT%H:%M:%S%.fZ"
 
 
 class Ledger:
@@ -104,8 +106,16 @@ class Ledger:
             if isinstance(query, str)
             else {c.name: _polars_type(c.type) for c in query.selected_columns}
         )
-        names, rows = self._fetch(query, params)
-        return _frame(names, rows, schema)
+        names, rows = self._fetch(query, params, as_stored=True)
+        try:
+            return _frame(names, rows, schema)
+        except (TypeError, pl.exceptions.PolarsError) as error:
+            raise LedgerError(
+                f"the ledger holds a value that cannot be read ({str(error).splitlines()[0]})",
+                got=_shown(self.engine.url),
+                allowed="values as Isobar writes them",
+                remedy="run `isobar audit signals`; restore a backup where it finds anything",
+            ) from error
 
     def rows(
         self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None = None
@@ -119,8 +129,12 @@ class Ledger:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _fetch(
-        self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None
-    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        self,
+        query: str | sa.Select[*tuple[Any, ...]],
+        params: Mapping[str, object] | None,
+        *,
+        as_stored: bool = False,
+    ) -> tuple[list[str], Sequence[tuple[Any, ...]]]:
         statement: Any = sa.text(query) if isinstance(query, str) else query
         bound = dict(params or {})
         if isinstance(query, str):
@@ -128,7 +142,35 @@ class Ledger:
         try:
             with self.engine.connect() as connection:
                 result = connection.execute(statement, bound)
-                return list(result.keys()), [tuple(row) for row in result]
+                names = list(result.keys())
+                # Frames convert whole columns at once: value by value takes four times as long.
+                if as_stored and result.cursor is not None:
+                    return names, result.cursor.fetchall()
+                return names, [tuple(row) for row in result]
+        except _FAILURES as error:
+            raise _failure("the ledger refused a query", self.engine.url, error) from error
+
+    @contextmanager
+    def snapshot(self) -> Generator[sa.Connection]:
+        """Give a connection whose queries all see the ledger as it was at the first of them.
+
+        Yields
+        ------
+        sqlalchemy.Connection
+            For reading only. Writers go on meanwhile.
+
+        Raises
+        ------
+        LedgerError
+            When the database fails.
+        """
+        try:
+            with self.engine.connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection = connection.execution_options(
+                        isolation_level="REPEATABLE READ", postgresql_readonly=True
+                    )
+                yield connection
         except _FAILURES as error:
             raise _failure("the ledger refused a query", self.engine.url, error) from error
 
@@ -146,7 +188,7 @@ class Ledger:
         Raises
         ------
         LedgerError
-            When the database fails: locked for too long, disk full, constraint broken.
+            When the database fails: locked for too long, disk full, constraint broken, file gone.
         """
         try:
             with self.engine.connect() as connection:
@@ -154,6 +196,9 @@ class Ledger:
                 with writing.begin():
                     _take_writer_lock(writing)
                     yield writing
+                # Only now is it true that what was written lies where others look for it.
+                if file := writing.info.get(_FILE):
+                    file.refuse_vanished()
         except _FAILURES as error:
             raise _failure("the ledger could not be written", self.engine.url, error) from error
 
@@ -187,7 +232,8 @@ def open_ledger(url: str) -> Ledger:
     """
     parsed = _parse(url)
     try:
-        engine = sa.create_engine(parsed, hide_parameters=True)
+        # Asked before use: a server that was started anew has forgotten its connections.
+        engine = sa.create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except (NoSuchModuleError, ImportError) as error:
         raise LedgerError(
             "no driver for this ledger",
@@ -247,31 +293,68 @@ def _prepare_sqlite(engine: sa.Engine, url: sa.URL) -> None:
             allowed="a folder that can be written",
             remedy="choose another place or correct its permissions",
         ) from error
-    event.listen(engine, "connect", _configure_sqlite)
+    file = _SqliteFile(path)
+    event.listen(engine, "connect", file.configure)
     event.listen(engine, "begin", _begin_sqlite)
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:
-    # Transactions are begun by _begin_sqlite: the driver would begin them too late, and deferred.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
-        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-    finally:
-        cursor.close()
+class _SqliteFile:
+    """The file under an open ledger, which somebody may remove."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, int] | None = None
+
+    def configure(self, connection: Any, record: Any) -> None:
+        """Set a new connection up; the first one tells which file was opened."""
+        # Transactions are begun by _begin_sqlite: the driver would begin too late, and deferred.
+        connection.isolation_level = None
+        self.refuse_vanished()
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA foreign_keys=ON")
+        finally:
+            cursor.close()
+        self._opened = self._opened or self._identity()
+        record.info[_FILE] = self
+
+    def refuse_vanished(self) -> None:
+        """Raise when the path no longer leads to the file that was opened.
+
+        SQLite would go on writing to a file that was removed, and report it done.
+        """
+        if self._opened is None or self._identity() == self._opened:
+            return
+        raise LedgerError(
+            "the ledger's file was removed or replaced while it was open",
+            got=str(self.path),
+            allowed="the file that was opened",
+            remedy="restore it (isobar ledger restore FILE) and run again; nothing was reported "
+            "done since",
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.info[_FILE].refuse_vanished()
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _take_writer_lock(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
+        patience = {"patience": f"{BUSY_TIMEOUT_SECONDS * 1000 or 1}ms"}
+        connection.execute(sa.text("SELECT set_config('lock_timeout', :patience, true)"), patience)
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
 
 
@@ -323,18 +406,23 @@ def _polars_type(kind: sa.types.TypeEngine[Any]) -> Any:
 
 
 def _frame(
-    names: list[str], rows: list[tuple[Any, ...]], schema: dict[str, Any] | None
+    names: list[str], rows: Sequence[tuple[Any, ...]], schema: dict[str, Any] | None
 ) -> pl.DataFrame:
-    columns: dict[str, pl.Series] = {}
-    for place, name in enumerate(names):
-        kind = None if schema is None else schema.get(name)
-        values = [row[place] for row in rows]
-        if kind == pl.String():
-            values = [
-                v if v is None or isinstance(v, str) else canonical_json(v).decode() for v in values
-            ]
-        columns[name] = pl.Series(name, values, dtype=kind, strict=True)
-    return pl.DataFrame(columns)
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    kinds = [None if schema is None else schema.get(name) for name in names]
+    return pl.DataFrame({n: _series(n, v, k) for n, v, k in zip(names, values, kinds, strict=True)})
+
+
+def _series(name: str, values: Sequence[Any], kind: Any) -> pl.Series:
+    """Return values as stored with the type that their column has in the tables."""
+    if kind == UTC_MICROSECONDS:
+        text = pl.Series(name, values, dtype=pl.String())
+        return text.str.to_datetime(_STORED_TIME, time_unit="us").dt.replace_time_zone("UTC")
+    if isinstance(kind, pl.Decimal):
+        return pl.Series(name, values, dtype=pl.String()).cast(kind)
+    if kind == pl.Boolean():
+        return pl.Series(name, values).cast(kind)
+    return pl.Series(name, values, dtype=kind, strict=True)
 
 
 def _shown(url: sa.URL) -> str:
@@ -347,10 +435,14 @@ def _failure(problem: str, url: sa.URL, error: Exception) -> LedgerError:
         cause = cause.replace(str(url.password), "***")
     lowered = cause.lower()
     remedy = "see the message; the transaction was rolled back, so it is safe to try again"
-    if "full" in lowered:
+    if "full" in lowered or "no space left" in lowered:
         remedy = "free disk space and run again; nothing was half-written"
-    elif "locked" in lowered:
+    elif "disk i/o error" in lowered:
+        remedy = "see that the disk has room and is sound, then run again"
+    elif "locked" in lowered or "lock timeout" in lowered:
         remedy = "another process holds the ledger; wait for it and run again"
+    elif "connection" in lowered:
+        remedy = "see that the database server runs and can be reached, then run again"
     elif "readonly" in lowered or "unable to open" in lowered:
         remedy = "choose a place that can be written, or correct its permissions"
     elif "not a database" in lowered or "malformed" in lowered:

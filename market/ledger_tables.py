@@ -148,6 +148,7 @@ signal_batches = sa.Table(
     _text("head_hash"),
     sa.UniqueConstraint("batch_id", name="uq_signal_batches_batch_id"),
     sa.UniqueConstraint("run", "as_of", "revision", name="uq_signal_batches_revision"),
+    sa.Index("ix_signal_batches_as_of", "as_of", "revision"),
 )
 
 batch_inputs = sa.Table(
@@ -186,6 +187,7 @@ signals = sa.Table(
     sa.Index("ix_signals_batch_id", "batch_id"),
     sa.Index("ix_signals_symbol", "symbol", "as_of"),
     sa.Index("ix_signals_valid_until", "valid_until"),
+    sa.Index("ix_signals_hash", "hash"),
 )
 
 signals_current = sa.Table("signals_current", sa.MetaData(), *_signal_columns())

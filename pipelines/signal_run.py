@@ -20,6 +20,7 @@ from market.lake import Lake
 from market.ledger import Ledger
 from market.ledger_tables import batch_inputs
 from market.schema import Bar
+from market.source import EVERY
 from pipelines.code_version import code_version
 from pipelines.resources import Stores
 from pipelines.scoring import keep_live, load_ensembles, recent_features
@@ -158,6 +159,7 @@ def publish_run(
             late=late,
             head_file=stores.head_file,
             inputs=made.inputs.to_json(),
+            universe=_universe(stores, as_of),
         )
     keep_live(stores.lake, made.scores, as_of)
     clock.lap("publication")
@@ -267,6 +269,18 @@ def _record(
     record_weights(ledger, ensemble.weights, horizon=ensemble.horizon.name, as_of=as_of)
     record_engines(ledger, ensemble, scores.data_hash, config_hash, recorded_at=now)
     record_regime(ledger, regime_of(scores), as_of=as_of, recorded_at=now)
+
+
+def _universe(stores: Stores, as_of: dt.datetime) -> Collection[str] | None:
+    """Return the symbols that may have a signal; ``None`` where whatever traded may."""
+    last = calendar.latest_session(as_of)
+    today = as_of.astimezone(calendar.NEW_YORK).date()
+    sessions = sorted({last, today} if calendar.is_session(today) else {last})
+    members = stores.members(sessions)
+    if members is not None:
+        return members["symbol"].unique().to_list()
+    named = stores.settings.symbols
+    return None if not named or EVERY in named else named
 
 
 class _Clock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,17 @@ import sqlalchemy as sa
 from market.errors import SignalError
 from market.hash_chain import GENESIS_HASH, canonical_json, chain_hash
 from market.ledger import Ledger
+from market.ledger_notices import announce
 from market.ledger_tables import batch_inputs, signal_batches, signals_current
 from market.ledger_tables import signals as signals_table
 from signals.head_file import BatchHead, append_heads, read_heads
 from signals.schema import SIGNAL_SCHEMA, SignalColumn
 from signals.validate import validate_batch
 
+CHANNEL = "isobar_signals"
+"""The PostgreSQL channel on which each batch is announced by its id, as it becomes visible."""
+
+_CHUNK_ROWS = 5_000
 _HASHED = [n for n in SIGNAL_SCHEMA.names() if n not in (SignalColumn.PREV_HASH, SignalColumn.HASH)]
 
 
@@ -63,6 +68,7 @@ def publish_batch(
     late: bool,
     head_file: Path,
     inputs: Mapping[str, Any] | None = None,
+    universe: Collection[str] | None = None,
 ) -> PublishedBatch:
     """Publish a batch in one transaction.
 
@@ -82,6 +88,8 @@ def publish_batch(
     inputs : mapping, optional
         JSON: what the signals were made from (:class:`signals.inputs.BatchInputs`); kept beside
         the batch, in the same transaction.
+    universe : collection of str, optional
+        The only symbols that may be in the batch.
 
     Returns
     -------
@@ -97,7 +105,7 @@ def publish_batch(
         When the database fails. In both cases nothing is written.
     """
     _refuse_naive(as_of=as_of, scheduled_for=scheduled_for, ts_emit=ts_emit)
-    frame = validate_batch(signals, run=run, as_of=as_of)
+    frame = validate_batch(signals, run=run, as_of=as_of, universe=universe)
     content = frame.to_dicts()
     wanted = {
         "run": run,
@@ -118,6 +126,7 @@ def publish_batch(
             if inputs is not None:
                 kept = {"batch_id": batch["batch_id"], "inputs": dict(inputs)}
                 connection.execute(batch_inputs.insert(), kept)
+            announce(connection, CHANNEL, batch["batch_id"])
     sync_head_file(ledger, head_file)
     return PublishedBatch(batch["batch_id"], batch["rows"], batch["head_hash"], published)
 
@@ -143,6 +152,7 @@ def sync_head_file(ledger: Ledger, head_file: Path) -> int:
 def read_signals(
     ledger: Ledger,
     *,
+    batch: str | None = None,
     since: dt.datetime | None = None,
     until: dt.datetime | None = None,
     horizon: str | None = None,
@@ -155,6 +165,8 @@ def read_signals(
     ----------
     ledger : Ledger
         Where from.
+    batch : str, optional
+        Only what this batch holds and no correction has replaced; :func:`newest_batch` names one.
     since, until : datetime, optional
         Bounds on ``as_of``: from ``since`` (included) to ``until`` (included).
     horizon, symbol, engine : str, optional
@@ -166,15 +178,39 @@ def read_signals(
         ``SIGNAL_SCHEMA``.
     """
     view = signals_current.c
-    query = sa.select(signals_current).order_by(view.seq)
+    query = sa.select(signals_current)
     if since is not None:
         query = query.where(view.as_of >= since)
     if until is not None:
         query = query.where(view.as_of <= until)
-    for column, wanted in ((view.horizon, horizon), (view.symbol, symbol), (view.engine, engine)):
+    equal = (
+        (view.batch_id, batch),
+        (view.horizon, horizon),
+        (view.symbol, symbol),
+        (view.engine, engine),
+    )
+    for column, wanted in equal:
         if wanted is not None:
             query = query.where(column == wanted)
-    return decode_signals(ledger.read(query))
+    # Sorted here: asked for an order, SQLite walks along it through all rows, whatever the filter.
+    return decode_signals(ledger.read(query).sort("seq"))
+
+
+def newest_batch(ledger: Ledger, *, run: str | None = None) -> str | None:
+    """Return the id of the batch that was published last, or None where there is none.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where from.
+    run : str, optional
+        Of this run only.
+    """
+    query = sa.select(signal_batches.c.batch_id).where(signal_batches.c.complete)
+    if run is not None:
+        query = query.where(signal_batches.c.run == run)
+    found = ledger.rows(query.order_by(signal_batches.c.seq.desc()).limit(1))
+    return found[0]["batch_id"] if found else None
 
 
 def decode_signals(rows: pl.DataFrame) -> pl.DataFrame:
@@ -185,7 +221,7 @@ def decode_signals(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def verify_chain(ledger: Ledger, head_file: Path) -> list[str]:
-    """Look for altered, removed and inserted rows.
+    """Look for altered, removed and inserted rows, while writers go on.
 
     Parameters
     ----------
@@ -199,23 +235,36 @@ def verify_chain(ledger: Ledger, head_file: Path) -> list[str]:
     list of str
         One finding per break; empty when everything holds.
     """
-    rows = _all_rows(ledger)
-    batches = _batches(ledger)
-    findings = [*_row_findings(rows), *_batch_findings(batches, rows)]
-    heads = [_head(batch) for batch in batches]
-    remembered = read_heads(head_file)
+    before = read_heads(head_file)
+    with ledger.snapshot() as connection:
+        findings, heads = verify_rows(connection)
+    # What was remembered before must be there; what is there must be remembered by now. Heads
+    # of batches that came after the snapshot prove nothing about it.
+    remembered = read_heads(head_file)[: max(len(before), len(heads))]
+    return [*findings, *compare_heads(heads, remembered)]
+
+
+def verify_rows(connection: sa.Connection) -> tuple[list[str], list[BatchHead]]:
+    """Return what is wrong with the chain that a connection sees, and the heads of its batches."""
+    batches = [dict(row) for row in connection.execute(_BATCHES).mappings()]
+    tallies = {batch["batch_id"]: _Tally() for batch in batches}
+    findings = list(_row_findings(_stored_rows(connection), tallies))
+    findings.extend(_batch_findings(batches, tallies))
+    return findings, [_head(batch) for batch in batches]
+
+
+def compare_heads(heads: Sequence[BatchHead], remembered: Sequence[BatchHead]) -> Iterator[str]:
+    """Tell where a ledger's heads differ from those remembered outside it."""
     for place, head in enumerate(remembered):
         if place >= len(heads):
-            findings.append(f"batch {head.batch_id} was removed: the head file remembers it")
+            yield f"batch {head.batch_id} was removed: the head file remembers it"
         elif head != heads[place]:
-            findings.append(
+            yield (
                 f"batch {heads[place].batch_id} is not as the head file remembers it "
                 f"(there: {head.batch_id}, {head.rows} rows, {head.head_hash[:12]})"
             )
-    findings.extend(
-        f"batch {head.batch_id} is not in the head file" for head in heads[len(remembered) :]
-    )
-    return findings
+    for head in heads[len(remembered) :]:
+        yield f"batch {head.batch_id} is not in the head file"
 
 
 def _refuse_naive(**moments: dt.datetime) -> None:
@@ -311,30 +360,28 @@ def _head(batch: dict[Any, Any]) -> BatchHead:
     )
 
 
-def _batches(ledger: Ledger) -> list[dict[str, Any]]:
-    query = sa.select(signal_batches).order_by(signal_batches.c.seq)
-    return ledger.rows(query)
+_BATCHES = sa.select(signal_batches).order_by(signal_batches.c.seq)
 
 
 def _heads(ledger: Ledger) -> list[BatchHead]:
-    return [_head(batch) for batch in _batches(ledger)]
+    return [_head(batch) for batch in ledger.rows(_BATCHES)]
 
 
-def _all_rows(ledger: Ledger) -> list[dict[str, Any]]:
+def _stored_rows(connection: sa.Connection) -> Iterator[dict[str, Any]]:
     # As stored: a row that was tampered with may no longer decode, and that is a finding.
-    rows = ledger.rows("SELECT * FROM signals ORDER BY seq")
-    for row in rows:
+    query = sa.text("SELECT * FROM signals ORDER BY seq").execution_options(yield_per=_CHUNK_ROWS)
+    for stored in connection.execute(query).mappings():
+        row = dict(stored)
         for name in (SignalColumn.TARGETS, SignalColumn.STOPS, SignalColumn.FEATURES):
             try:
                 row[name] = orjson.loads(row[name])
             except orjson.JSONDecodeError:
                 continue
-    return rows
+        yield row
 
 
 def _refuse_lost_batches(connection: sa.Connection, remembered: Sequence[BatchHead]) -> None:
-    query = sa.select(signal_batches).order_by(signal_batches.c.seq)
-    heads = [_head(dict(row)) for row in connection.execute(query).mappings()]
+    heads = [_head(dict(row)) for row in connection.execute(_BATCHES).mappings()]
     if list(remembered) != heads[: len(remembered)]:
         raise _diverged(remembered, heads)
 
@@ -348,7 +395,18 @@ def _diverged(remembered: Sequence[BatchHead], heads: Sequence[BatchHead]) -> Si
     )
 
 
-def _row_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+@dataclass(slots=True)
+class _Tally:
+    """What was seen of a batch's rows."""
+
+    rows: int = 0
+    last_seq: int = 0
+    last_hash: str = ""
+
+
+def _row_findings(
+    rows: Iterator[Mapping[str, Any]], tallies: Mapping[str, _Tally]
+) -> Iterator[str]:
     prev_hash, seq = GENESIS_HASH, 0
     for row in rows:
         seq += 1
@@ -359,21 +417,20 @@ def _row_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"signal {row['id']} (row {seq}) does not follow the row before it"
         if _row_hash(row) != row["hash"]:
             yield f"signal {row['id']} (row {seq}) was altered"
+        tally = tallies.get(row["batch_id"])
+        if tally is None:
+            yield f"signal {row['id']} belongs to no batch"
+        else:
+            tally.rows, tally.last_seq, tally.last_hash = tally.rows + 1, seq, row["hash"]
         prev_hash = row["hash"]
 
 
 def _batch_findings(
-    batches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+    batches: Sequence[Mapping[str, Any]], tallies: Mapping[str, _Tally]
 ) -> Iterator[str]:
-    by_batch: dict[str, list[Mapping[str, Any]]] = {b["batch_id"]: [] for b in batches}
-    for row in rows:
-        if row["batch_id"] in by_batch:
-            by_batch[row["batch_id"]].append(row)
-        else:
-            yield f"signal {row['id']} belongs to no batch"
     for batch in batches:
-        own = by_batch[batch["batch_id"]]
-        if len(own) != batch["rows"] or not own:
-            yield f"batch {batch['batch_id']} has {len(own)} rows and says {batch['rows']}"
-        elif own[-1]["hash"] != batch["head_hash"] or own[-1]["seq"] != batch["last_seq"]:
+        own = tallies[batch["batch_id"]]
+        if own.rows != batch["rows"] or not own.rows:
+            yield f"batch {batch['batch_id']} has {own.rows} rows and says {batch['rows']}"
+        elif own.last_hash != batch["head_hash"] or own.last_seq != batch["last_seq"]:
             yield f"batch {batch['batch_id']} does not end where it says"

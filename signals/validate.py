@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 import polars as pl
 
@@ -21,7 +22,13 @@ _NULLABLE = (
 _KEY = (SignalColumn.SYMBOL, SignalColumn.HORIZON, SignalColumn.ENGINE)
 
 
-def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl.DataFrame:
+def validate_batch(
+    signals: pl.DataFrame,
+    *,
+    run: str,
+    as_of: dt.datetime,
+    universe: Collection[str] | None = None,
+) -> pl.DataFrame:
     """Return the batch in its canonical form, or refuse all of it.
 
     Parameters
@@ -32,6 +39,8 @@ def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl
         The scheduled run that publishes.
     as_of : datetime
         What the batch knew; aware.
+    universe : collection of str, optional
+        The symbols that may have signals at ``as_of``; any, where absent.
 
     Returns
     -------
@@ -67,6 +76,13 @@ def validate_batch(signals: pl.DataFrame, *, run: str, as_of: dt.datetime) -> pl
         ~pl.col(SignalColumn.HORIZON).is_in(allowed_horizons),
         ", ".join(allowed_horizons),
     )
+    if universe is not None:
+        _refuse(
+            frame,
+            "a symbol outside the universe",
+            ~pl.col(SignalColumn.SYMBOL).is_in(list(universe)),
+            f"the {len(universe)} symbols of the universe at {as_of.isoformat()}",
+        )
     _refuse(
         frame,
         "the same signal twice",
@@ -104,9 +120,8 @@ def _canonical(signals: pl.DataFrame) -> pl.DataFrame:
     except MarketError as error:
         raise SignalError(error.problem, got=error.got, remedy=error.remedy) from error
     return frame.with_columns(
-        # Adding zero turns -0.0 into 0.0, which SQLite would do behind the hash's back.
-        pl.col(SignalColumn.CONFIDENCE) + 0.0,
-        pl.col(SignalColumn.EXPECTED_RETURN_BPS) + 0.0,
+        _unsigned_zero(SignalColumn.CONFIDENCE),
+        _unsigned_zero(SignalColumn.EXPECTED_RETURN_BPS),
         pl.col(SignalColumn.TARGETS).fill_null([]),
         pl.col(SignalColumn.STOPS).fill_null([]),
         pl.col(SignalColumn.EXPLAIN).fill_null(""),
@@ -114,6 +129,12 @@ def _canonical(signals: pl.DataFrame) -> pl.DataFrame:
             pl.lit([], dtype=frame[SignalColumn.FEATURES].dtype)
         ),
     )
+
+
+def _unsigned_zero(name: str) -> pl.Expr:
+    # SQLite turns -0.0 into 0.0, behind the hash's back. Adding 0.0 does not: Polars leaves such
+    # an addition out on columns of two rows and more.
+    return pl.when(pl.col(name) == 0.0).then(0.0).otherwise(pl.col(name)).alias(name)
 
 
 def _rules(as_of: dt.datetime) -> list[tuple[str, pl.Expr, str]]:

@@ -24,6 +24,7 @@ settings.load_profile("isobar")
 
 if TYPE_CHECKING:
     from tests.pipelines.installation import Installation
+    from tests.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,22 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uri = f"sqlite:///{place}"
     MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
     return place
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the session, or a skip that says why there is none."""
+    from tests.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty ledger, once on each database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/ledger.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    yield server.database()

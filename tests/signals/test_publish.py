@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import sqlite3
 from dataclasses import replace
 
 import polars as pl
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,60 +14,20 @@ from market.errors import LedgerError, SignalError
 from market.ledger import open_ledger
 from signals import publish as publish_module
 from signals.head_file import read_heads
-from signals.publish import publish_batch, read_signals, sync_head_file, verify_chain
+from signals.publish import newest_batch, read_signals, sync_head_file, verify_chain
 from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA, SignalColumn
-
-AS_OF = dt.datetime(2025, 3, 4, 13, 30, tzinfo=dt.UTC)
-DAY = dt.timedelta(days=1)
-
-
-def a_batch(symbols=("AAPL", "MSFT"), **changes) -> pl.DataFrame:
-    rows = [
-        {
-            "valid_until": AS_OF + DAY,
-            "symbol": symbol,
-            "engine": "ensemble",
-            "direction": "long",
-            "confidence": 0.6,
-            "horizon": "1d",
-            "expected_return_bps": 12.5,
-            "targets": [101.0, 102.5],
-            "stops": [98.0],
-            "regime": "bull",
-            "explain": "momentum is strong",
-            "features": [{"feature": "momentum", "contribution": 3.25}],
-            "model_version": "7",
-            "data_hash": "d",
-            "config_hash": "c",
-            **changes,
-        }
-        for symbol in symbols
-    ]
-    return pl.DataFrame(rows, schema=CONTENT_SCHEMA)
+from tests.signals.batches import AS_OF, DAY, a_batch, publish, publish_at, tamper
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as opened:
+def ledger(ledger_url):
+    with open_ledger(ledger_url) as opened:
         yield opened
 
 
 @pytest.fixture
 def head_file(tmp_path):
     return tmp_path / "heads.jsonl"
-
-
-def publish(ledger, head_file, signals=None, **changes):
-    arguments = {
-        "run": "premarket",
-        "as_of": AS_OF,
-        "scheduled_for": AS_OF,
-        "ts_emit": AS_OF + dt.timedelta(seconds=20),
-        "late": False,
-        "head_file": head_file,
-        **changes,
-    }
-    return publish_batch(ledger, a_batch() if signals is None else signals, **arguments)
 
 
 def test_what_is_published_is_read_back(ledger, head_file):
@@ -80,6 +39,14 @@ def test_what_is_published_is_read_back(ledger, head_file):
     assert rows["hash"][-1] == done.head_hash
     assert rows["batch_id"].unique().to_list() == [done.batch_id]
     assert verify_chain(ledger, head_file) == []
+
+
+def test_a_negative_zero_does_not_break_the_chain(ledger, head_file):
+    batch = a_batch(expected_return_bps=-0.0, confidence=-0.0)
+    publish(ledger, head_file, batch)
+    assert verify_chain(ledger, head_file) == []
+    positive = a_batch(expected_return_bps=0.0, confidence=0.0)
+    assert publish(ledger, head_file, positive).already_published
 
 
 def test_ids_are_a_function_of_the_key(tmp_path, ledger, head_file):
@@ -150,6 +117,7 @@ def test_filters(ledger, head_file):
         ({"symbol": " "}, "empty symbol"),
         ({"symbol": "AAPL"}, "same signal twice"),
         ({"valid_until": AS_OF}, "never valid"),
+        ({"confidence": float("inf")}, "confidence out of range"),
         ({"targets": [0.0]}, "no price"),
         ({"stops": [float("nan")]}, "no price"),
         ({"features": [{"feature": "x", "contribution": float("nan")}]}, "contribution"),
@@ -180,6 +148,52 @@ def test_other_bad_batches(ledger, head_file):
     with pytest.raises(SignalError, match="mixes moments"):
         publish(ledger, head_file, a_batch().with_columns(as_of=pl.lit(AS_OF + DAY)))
     assert read_signals(ledger).is_empty()
+
+
+def test_a_symbol_outside_the_universe_refuses_the_batch(ledger, head_file):
+    with pytest.raises(SignalError, match=r"outside the universe in 1 of 2.*MSFT.*1 symbols"):
+        publish(ledger, head_file, universe={"AAPL"})
+    assert ledger.read("SELECT * FROM signal_batches").is_empty()
+    assert not head_file.exists()
+    assert publish(ledger, head_file, universe=["AAPL", "MSFT", "TSLA"]).rows == 2
+
+
+def test_the_newest_batch_is_read_by_its_id(ledger, head_file):
+    assert newest_batch(ledger) is None
+    publish(ledger, head_file)
+    first = publish_at(ledger, head_file, 1)
+    assert newest_batch(ledger) == first.batch_id
+    corrected = publish_at(ledger, head_file, 1, a_batch(symbols=("TSLA",)))
+    assert newest_batch(ledger) == newest_batch(ledger, run="premarket") == corrected.batch_id
+    assert newest_batch(ledger, run="eod") is None
+    assert read_signals(ledger, batch=corrected.batch_id)["symbol"].to_list() == ["TSLA"]
+    assert read_signals(ledger, batch=first.batch_id).is_empty()
+
+
+def test_verification_is_not_disturbed_by_a_publication(ledger, head_file, monkeypatch):
+    """Another batch arrives after the rows were read and before the heads are."""
+    publish(ledger, head_file)
+    original = publish_module.verify_rows
+
+    def then_publish(connection):
+        found = original(connection)
+        publish_at(ledger, head_file, 1)
+        return found
+
+    monkeypatch.setattr(publish_module, "verify_rows", then_publish)
+    assert verify_chain(ledger, head_file) == []
+    monkeypatch.undo()
+    assert verify_chain(ledger, head_file) == []
+
+
+def test_a_snapshot_does_not_move(ledger, head_file):
+    publish(ledger, head_file)
+    count = sa.text("SELECT (SELECT count(*) FROM signals) + (SELECT count(*) FROM engines)")
+    with ledger.snapshot() as connection:
+        before = connection.scalar(count)
+        publish_at(ledger, head_file, 1)
+        assert connection.scalar(count) == before == 2
+    assert ledger.read("SELECT count(*) AS n FROM signals").item() == 4
 
 
 def test_a_crash_before_the_head_file_is_healed(ledger, head_file, monkeypatch):
@@ -227,24 +241,9 @@ def test_a_failure_inside_leaves_nothing(ledger, head_file, monkeypatch):
     assert read_signals(ledger).is_empty()
 
 
-def tamper(ledger, sql, *parameters):
-    raw = sqlite3.connect(ledger.engine.url.database)
-    raw.execute(sql, parameters)
-    raw.commit()
-    raw.close()
-
-
 def three_batches(ledger, head_file):
     for n in range(3):
-        at = AS_OF + n * DAY
-        publish(
-            ledger,
-            head_file,
-            a_batch(valid_until=at + DAY),
-            as_of=at,
-            scheduled_for=at,
-            ts_emit=at,
-        )
+        publish_at(ledger, head_file, n)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +256,7 @@ def three_batches(ledger, head_file):
         "UPDATE signals SET seq = 9 WHERE seq = 6",
         "UPDATE signals SET targets = '[1' WHERE seq = 2",
         "UPDATE signals SET valid_until = 'tomorrow' WHERE seq = 2",
-        "UPDATE signal_batches SET late = 1 WHERE seq = 2",
+        "UPDATE signal_batches SET late = (1 = 1) WHERE seq = 2",
         "UPDATE signal_batches SET rows = 3 WHERE seq = 1",
         "DELETE FROM signal_batches WHERE seq = 2",
     ],
@@ -309,5 +308,6 @@ def test_any_altered_value_is_found(tmp_path_factory, seq, change):
     folder = tmp_path_factory.mktemp("tamper")
     with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
         three_batches(ledger, folder / "heads.jsonl")
-        tamper(ledger, f"UPDATE signals SET {change[0]} = ? WHERE seq = ?", change[1], seq)
+        wanted = {"value": change[1], "seq": seq}
+        tamper(ledger, f"UPDATE signals SET {change[0]} = :value WHERE seq = :seq", wanted)
         assert verify_chain(ledger, folder / "heads.jsonl") != []
