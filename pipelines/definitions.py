@@ -16,6 +16,7 @@ from pipelines.assets.ingest import build_ingest_assets
 from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
 from pipelines.assets.reference import build_reference_assets, build_reference_checks
+from pipelines.assets.reports import build_report_assets
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
@@ -53,6 +54,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_backtest_assets(settings),
             *build_signal_assets(settings),
             *build_order_assets(settings),
+            *build_report_assets(settings),
         ],
         asset_checks=[
             *build_bar_checks(),
