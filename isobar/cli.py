@@ -28,6 +28,7 @@ from isobar import (
     pipeline_commands,
     query_commands,
     registry_commands,
+    report_commands,
     server_commands,
     tune_commands,
 )
@@ -57,6 +58,7 @@ def common(
 
 pipeline_commands.register(app)
 query_commands.register(app)
+report_commands.register(app)
 feature_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)

@@ -44,6 +44,14 @@ def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.De
 
 
 def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
+    checks = [
+        *build_bar_checks(),
+        *build_reference_checks(),
+        *build_feature_checks(settings),
+        *build_model_checks(),
+        *build_drift_checks(settings),
+        *build_signal_checks(),
+    ]
     return dg.Definitions(
         assets=[
             *build_ingest_assets(settings),
@@ -54,16 +62,9 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_backtest_assets(settings),
             *build_signal_assets(settings),
             *build_order_assets(settings),
-            *build_report_assets(settings),
+            *build_report_assets(settings, checks),
         ],
-        asset_checks=[
-            *build_bar_checks(),
-            *build_reference_checks(),
-            *build_feature_checks(settings),
-            *build_model_checks(),
-            *build_drift_checks(settings),
-            *build_signal_checks(),
-        ],
+        asset_checks=checks,
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),

@@ -77,7 +77,7 @@ def publish_report(stores: Stores, report: Report) -> PublishedReport:
         return _published(stores, newest, already=True)
     assert report.made_at is not None
     html = _write(stores, report)
-    row = {
+    row: dict[str, Any] = {
         "run": report.run,
         "as_of": report.as_of,
         "created_at": report.made_at,
@@ -92,7 +92,9 @@ def publish_report(stores: Stores, report: Report) -> PublishedReport:
                 reports_table.c.run == report.run, reports_table.c.as_of == report.as_of
             )
         )
-        key = canonical_json([report.run, report.as_of, digest, count or 0])
+        edition = (count or 0) + 1
+        row["summary"] = {"edition": edition, **row["summary"]}
+        key = canonical_json([report.run, report.as_of, digest, edition])
         row["report_id"] = hashlib.sha256(key).hexdigest()[:32]
         connection.execute(reports_table.insert(), row)
     return _published(stores, row, already=False)
@@ -146,14 +148,9 @@ def find_report(stores: Stores, run: str, as_of: dt.datetime) -> PublishedReport
 
 def _newest(ledger: Ledger, run: str, as_of: dt.datetime) -> dict[str, Any] | None:
     c = reports_table.c
-    query = (
-        sa.select(reports_table)
-        .where(c.run == run, c.as_of == as_of)
-        .order_by(c.created_at.desc(), c.report_id)
-        .limit(1)
-    )
-    rows = ledger.rows(query)
-    return rows[0] if rows else None
+    rows = ledger.rows(sa.select(reports_table).where(c.run == run, c.as_of == as_of))
+    # Not by created_at: in a replay several may be made at one moment.
+    return max(rows, key=lambda row: row["summary"]["edition"], default=None)
 
 
 def _published(stores: Stores, row: dict[str, Any], *, already: bool) -> PublishedReport:

@@ -62,8 +62,8 @@ def compose(report: Report) -> Document:
 def _footer(report: Report) -> tuple[Line, ...]:
     notes: list[Line] = [
         (
-            "Times are New York; UTC stands beside each or shows when it is pointed at. Nothing "
-            "here became known after ",
+            "Times are New York's; UTC stands beside each, on the page where it is pointed at. "
+            "Nothing here became known after ",
             Moment(report.known_by),
             ".",
         ),

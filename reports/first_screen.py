@@ -36,6 +36,8 @@ from signals.schema import Direction
 RUN_NAMES = {"premarket": "premarket", "midday": "midday", "eod": "end of day"}
 TRADING_RUNS = ("premarket", "midday")
 DIRECTION_TONES = {"long": Tone.LONG, "short": Tone.SHORT, "neutral": Tone.PLAIN}
+DRIFT = "drift_"
+"""How the names of drift checks begin."""
 _NAMED = 3
 _EVEN = 0.5
 
@@ -59,6 +61,11 @@ def state_word(state: str) -> str:
 def banners(report: Report) -> tuple[Item, ...]:
     """Return what must be seen before anything else."""
     return tuple(_banners(report))
+
+
+def _worst_first(items: Iterator[Item]) -> tuple[Item, ...]:
+    rank = {Tone.BAD: 0, Tone.WARN: 1}
+    return tuple(sorted(items, key=lambda item: rank.get(item.tone, 2)))
 
 
 def _banners(report: Report) -> Iterator[Item]:
@@ -109,7 +116,9 @@ def differences(report: Report) -> tuple[Item, ...]:
 
 def _differences(report: Report) -> Iterator[Item]:
     yield _regime(report)
-    if report.previous is None:
+    if report.batch is None:
+        yield Item(("No new signals to compare.",), Tone.WARN)
+    elif report.previous is None:
         yield Item(("No batch of signals before this one: everything is new.",))
     else:
         yield from _turned(report)
@@ -162,8 +171,6 @@ def regime_since(report: Report) -> str:
 
 def _turned(report: Report) -> Iterator[Item]:
     changes = turned(report)
-    if report.batch is None:
-        return
     counts = dict(changes.group_by("kind").len().iter_rows())
     if not counts:
         yield Item(("No signal longer than an hour changed its direction.",))
@@ -206,7 +213,7 @@ def _replaced(report: Report) -> Iterator[Item]:
 
 def actions(report: Report) -> tuple[Item, ...]:
     """Return what a desk has to do, or that there is nothing."""
-    found = tuple(_actions(report))
+    found = _worst_first(_actions(report))
     return found or (Item(("Nothing waits for a decision.",), Tone.GOOD),)
 
 
@@ -222,6 +229,15 @@ def _actions(report: Report) -> Iterator[Item]:
         )
     elif not report.trading.enabled:
         yield Item(("Trading is switched off: no order is sent whatever the signals say.",))
+    if report.batch is None:
+        yield Item(
+            (
+                "Find out from the run's log why there are no signals, and run it again: ",
+                Code(f"isobar run {report.run}"),
+                ".",
+            ),
+            Tone.BAD,
+        )
     unclear = report.open_orders.filter(pl.col("state").is_in(["sending", "unclear", "unknown"]))
     if unclear.height:
         yield Item(
@@ -297,7 +313,7 @@ def _look_first(report: Report) -> Iterator[Item]:
 
 def doubts(report: Report) -> tuple[Item, ...]:
     """Return what must not be trusted, or that nothing is known against these numbers."""
-    found = tuple(_doubts(report))
+    found = _worst_first(_doubts(report))
     return found or (
         Item(("Nothing that was looked at speaks against these numbers.",), Tone.GOOD),
     )
@@ -352,22 +368,17 @@ def _stale(report: Report) -> Iterator[Item]:
         )
 
 
-def is_drift(name: str) -> bool:
-    """Whether a check's name is that of a drift check."""
-    return name.startswith("drift_")
-
-
 def _checks(report: Report) -> Iterator[Item]:
     failed = report.checks.filter(~pl.col("passed").fill_null(False))
     for is_error, tone, text in ((True, Tone.BAD, "failed"), (False, Tone.WARN, "warned")):
         severe = (pl.col("severity") == "ERROR") | pl.col("passed").is_null()
         mine = failed.filter(severe if is_error else ~severe)
-        names = [n for n in mine["check"] if not is_drift(n)]
+        names = [n for n in mine["check"] if not n.startswith(DRIFT)]
         if names:
             yield Item((f"{plural(len(names), 'check')} {text}: {some(names)}.",), tone)
-    drifted = sorted(n for n in failed["check"] if is_drift(n))
+    drifted = sorted(n for n in failed["check"] if n.startswith(DRIFT))
     if drifted:
-        named = some([n.removeprefix("drift_").replace("_", " ") for n in drifted])
+        named = some([n.removeprefix(DRIFT).replace("_", " ") for n in drifted])
         yield Item((f"Drift: {named}.",), Tone.WARN)
     if report.checks.is_empty():
         yield Item(("No check of the data is on file.",), Tone.WARN)
@@ -413,7 +424,7 @@ def _undecided(report: Report) -> Iterator[Item]:
     if highest:
         told = ", ".join(f"{h} {percent(highest[h])}" for h in in_order(list(highest)))
         yield Item(
-            (f"More likely wrong than right, all of them (highest confidence): {told}.",),
+            (f"Not even the most confident signal reaches 50 %: {told}.",),
             Tone.WARN,
         )
 
@@ -431,7 +442,7 @@ def headline(report: Report) -> Line:
             f", revision {batch.revision}" if batch.revision > 1 else "",
         )
     )
-    return ("As of ", Moment(report.as_of), ", New York time. ", *made, ".")
+    return ("As of ", Moment(report.as_of), "; all times are New York's. ", *made, ".")
 
 
 def neutral_count(signals: pl.DataFrame) -> int:

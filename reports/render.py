@@ -38,6 +38,7 @@ from reports.document import (
 from reports.facts import Report
 
 _HALF_A_PHONE = 19
+_SUMMARIES = 3
 _KINDS = (Bullets, Code, Day, Figures, Mark, Moment, Paragraph, Picture, Reasons, Subheading, Table)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#&$])")
 
@@ -123,6 +124,11 @@ def new_york(moment: dt.datetime) -> str:
     return f"{moment.astimezone(NEW_YORK):%Y-%m-%d %H:%M}"
 
 
+def _utc_beside(moment: dt.datetime) -> str:
+    same_day = moment.astimezone(NEW_YORK).date() == moment.astimezone(dt.UTC).date()
+    return utc(moment)[11:] if same_day else utc(moment)
+
+
 def utc(moment: dt.datetime) -> str:
     """Return a time in UTC.
 
@@ -165,6 +171,12 @@ def render_document_markdown(document: Document, *, summary_only: bool = False) 
     if not summary_only:
         parts += ["---", *(_line(note) for note in document.footer)]
     return "\n\n".join(parts) + "\n"
+
+
+def first_screen_of(markdown: str) -> str:
+    """Return the first screen of a report that was rendered as Markdown."""
+    parts = markdown.split("\n## ")
+    return "\n## ".join(parts[: 1 + _SUMMARIES]).rstrip() + "\n"
 
 
 def _section(section: Section) -> list[str]:
@@ -211,7 +223,7 @@ def _line(line: Line) -> str:
 
 def _span(span: Span) -> str:
     if isinstance(span, Moment):
-        return f"{new_york(span.at)} New York ({utc(span.at)})"
+        return f"{new_york(span.at)} ({_utc_beside(span.at)})"
     if isinstance(span, Day):
         return str(span.on)
     if isinstance(span, Mark):

@@ -1,7 +1,7 @@
 """The reports of the day: premarket, midday, end of day."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
@@ -25,13 +25,18 @@ def report_asset_name(run: Run) -> str:
     return f"report_{run.value}"
 
 
-def build_report_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return one report per scheduled run, partitioned by session."""
+def build_report_assets(
+    settings: Settings, checks: Iterable[dg.AssetChecksDefinition]
+) -> list[dg.AssetsDefinition]:
+    """Return one report per scheduled run, partitioned by session, that tells of these checks."""
     partitions = session_partitions(settings)
-    return [_report_asset(run, partitions) for run in SCHEDULED_RUNS]
+    keys = sorted(key for check in checks for key in check.check_keys)
+    return [_report_asset(run, keys, partitions) for run in SCHEDULED_RUNS]
 
 
-def _report_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+def _report_asset(
+    run: Run, keys: Sequence[dg.AssetCheckKey], partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
     orders = orders_asset_name(run) if run in TRADING_RUNS else "fills"
 
     @dg.asset(
@@ -48,7 +53,6 @@ def _report_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
     def report(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
-        keys = sorted(context.repository_def.asset_graph.asset_check_keys)
         metadata: dict[str, object] = {}
         for session in sessions_of(context):
             made, read = make_report(
