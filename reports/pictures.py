@@ -10,8 +10,8 @@ import polars as pl
 from market.regimes import RegimeLabel
 from reports.document import Picture, percent, plural, signed, usd
 
-_WIDTH, _HEIGHT = 640.0, 190.0
-_LEFT, _RIGHT, _TOP, _FOOT = 40.0, 12.0, 20.0, 26.0
+_WIDTH, _HEIGHT = 640.0, 200.0
+_LEFT, _RIGHT, _TOP, _FOOT = 54.0, 12.0, 24.0, 30.0
 _SESSIONS = 63
 # Where a regime begins, in standard deviations of the trend.
 _LEVELS = (0.6, 0.0, -0.6)
@@ -136,7 +136,7 @@ def draw_positions(positions: pl.DataFrame) -> Picture | None:
     if rows.is_empty():
         return None
     top = float(rows.select(pl.col("_size").max()).item())
-    row, middle, reach = 20.0, _WIDTH / 2, 190.0
+    row, middle, reach = 22.0, _WIDTH / 2, 190.0
     height = row * rows.height + 6
     parts = [
         f'<line class="grid" x1="{middle}" x2="{middle}" y1="0" y2="{height}"/>',
@@ -145,7 +145,7 @@ def draw_positions(positions: pl.DataFrame) -> Picture | None:
         width = max(1.0, reach * abs(value) / top)
         is_long = value > 0
         left = middle if is_long else middle - width
-        base = place * row + 15
+        base = place * row + 16
         name_at, name_anchor = (middle - 6, "end") if is_long else (middle + 6, "start")
         value_at = middle + width + 6 if is_long else middle - width - 6
         parts.append(
