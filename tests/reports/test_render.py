@@ -275,14 +275,27 @@ class TestWhatIsNotThere:
         assert text.count("Could not be read: quarantine_1m (a torn file)") == 2
 
 
-NASTY = st.text(
+_FRAGMENTS = (
+    "<b>",
+    "</td>",
+    "<!--",
+    '"><i x="',
+    "&amp;",
+    "&lt;",
+    "<script>",
+    "</script>",
+    "<img src=x>",
+)
+_MARKS = tuple("<>&\"'`|*_[]()#\\!~$-\n\r\t{}%/:")
+NASTY = st.lists(
     st.one_of(
-        st.sampled_from("<>&\"'`|*_[]()#\\!~$-\n\r\t{}%/:"),
+        st.sampled_from(_FRAGMENTS),
+        st.sampled_from(_MARKS),
         st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")),
     ),
     min_size=1,
-    max_size=25,
-).map(lambda text: f"q{text}q")
+    max_size=12,
+).map(lambda parts: f"q{''.join(parts)}q")
 
 
 def poisoned(text: str) -> Report:
