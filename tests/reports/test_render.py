@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reports.facts import PARITY_SCHEMA, Batch, Report, Trading
@@ -327,6 +327,7 @@ def poisoned(text: str) -> Report:
 class TestInert:
     @settings(max_examples=25)
     @given(NASTY)
+    @example("q<b>q")
     def test_no_text_from_data_changes_a_page(self, text: str):
         # Of about the same length: how long a cell is decides about its width on a telephone.
         harmless = Page.of(render_html(poisoned("x" * len(text))))
@@ -338,6 +339,8 @@ class TestInert:
 
     @settings(max_examples=25)
     @given(NASTY)
+    @example("q|q")
+    @example("q\\|q\nq")
     def test_no_text_from_data_changes_a_markdown_table(self, text: str):
         def shape(markdown: str) -> list[int]:
             lines = markdown.splitlines()
