@@ -30,6 +30,7 @@ from isobar import (
     provenance_commands,
     query_commands,
     registry_commands,
+    report_commands,
     score_commands,
     server_commands,
     signal_commands,
@@ -64,6 +65,7 @@ signal_commands.register(app)
 query_commands.register(app)
 provenance_commands.register(app)
 score_commands.register(app)
+report_commands.register(app)
 feature_commands.register(app)
 ledger_commands.register(app)
 model_commands.register(app)

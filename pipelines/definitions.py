@@ -17,6 +17,7 @@ from pipelines.assets.models import build_model_assets, build_model_checks
 from pipelines.assets.orders import build_order_assets
 from pipelines.assets.outcomes import build_outcome_assets
 from pipelines.assets.reference import build_reference_assets, build_reference_checks
+from pipelines.assets.reports import build_report_assets
 from pipelines.assets.signals import build_signal_assets, build_signal_checks
 from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
@@ -44,6 +45,14 @@ def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.De
 
 
 def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
+    checks = [
+        *build_bar_checks(),
+        *build_reference_checks(),
+        *build_feature_checks(settings),
+        *build_model_checks(),
+        *build_drift_checks(settings),
+        *build_signal_checks(),
+    ]
     return dg.Definitions(
         assets=[
             *build_ingest_assets(settings),
@@ -55,15 +64,9 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_signal_assets(settings),
             *build_outcome_assets(settings),
             *build_order_assets(settings),
+            *build_report_assets(settings, checks),
         ],
-        asset_checks=[
-            *build_bar_checks(),
-            *build_reference_checks(),
-            *build_feature_checks(settings),
-            *build_model_checks(),
-            *build_drift_checks(settings),
-            *build_signal_checks(),
-        ],
+        asset_checks=checks,
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),

@@ -16,6 +16,7 @@ from pipelines.assets.drift_checks import ASSET, check_name
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.outcomes import ASSET as OUTCOMES_ASSET
 from pipelines.assets.reference import REFERENCE_ASSETS
+from pipelines.assets.reports import report_asset_name
 from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
 from pipelines.feature_run import feature_table, used_timeframes
 from pipelines.settings import Settings
@@ -36,6 +37,11 @@ BACKTEST_JOB = "backtest_job"
 def run_job_name(run: Run) -> str:
     """Return the job's name of a scheduled run."""
     return f"{run.value}_job"
+
+
+def report_job_name(run: Run) -> str:
+    """Return the job's name that makes a run's report again."""
+    return f"report_{run.value}_job"
 
 
 def ingest_job_name(timeframe: Timeframe) -> str:
@@ -76,6 +82,14 @@ def build_jobs(settings: Settings) -> list[Job]:
         ),
         _job(BACKTEST_JOB, ["walk_forward_backtest"], "Backtest a horizon after costs."),
         *(_run_job(run, settings) for run in SCHEDULED_RUNS if published_horizons(settings, run)),
+        *(
+            _job(
+                report_job_name(run),
+                [report_asset_name(run)],
+                f"Make the {run.value} report from what there is, whatever became of its run.",
+            )
+            for run in SCHEDULED_RUNS
+        ),
     ]
 
 
@@ -106,7 +120,7 @@ def _drift_checks(settings: Settings) -> list[dg.AssetCheckKey]:
 def _run_job(run: Run, settings: Settings) -> Job:
     frames = used_timeframes(settings)
     intraday = [t for t in frames if t.is_intraday]
-    names = ["splits", "dividends", signals_asset_name(run)]
+    names = ["splits", "dividends", signals_asset_name(run), report_asset_name(run)]
     if run is Run.EOD:
         names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
         names.append(OUTCOMES_ASSET)
@@ -119,5 +133,5 @@ def _run_job(run: Run, settings: Settings) -> Job:
     return _job(
         run_job_name(run),
         sorted(set(names)),
-        f"The {run.value} run: fresh data, signals, and orders if due.",
+        f"The {run.value} run: fresh data, signals, orders if due, and the report.",
     )

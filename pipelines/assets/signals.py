@@ -4,7 +4,7 @@ import dagster as dg
 
 from market.horizons import Run, scheduled_for
 from pipelines.feature_run import feature_table
-from pipelines.parity import check_parity
+from pipelines.parity import ParityCheck, check_parity
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
@@ -13,6 +13,7 @@ from signals.publish import verify_chain
 
 GROUP = "signals"
 OWNERS = ["team:research"]
+PARITY_CHECK = "is_made_again"
 SCHEDULED_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
 
 
@@ -51,6 +52,14 @@ def _signals_asset(
         kinds={"polars", "sqlite"},
         description=f"Signals of the {run.value} run: scored by the champions, weighted by "
         "regime, published whole or not at all.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                PARITY_CHECK,
+                asset=signals_asset_name(run),
+                description="The batch before, made again from the same inputs, is what was "
+                "published. If it is not, no order is sent.",
+            )
+        ],
     )
     def signals(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
@@ -67,38 +76,28 @@ def _signals_asset(
                 **dict(made.rows["direction"].value_counts().iter_rows()),
                 **{f"seconds: {what}": spent for what, spent in made.seconds.items()},
             }
-        return dg.MaterializeResult(metadata=metadata)
+        # Here and not in a check of its own: orders are decided by what it finds, and a report
+        # tells of it, so both come after it and neither is held up.
+        found = check_parity(stores, run, now)
+        return dg.MaterializeResult(metadata=metadata, check_results=[_parity_result(found)])
 
     return signals
 
 
-def build_signal_checks() -> list[dg.AssetChecksDefinition]:
-    """Return, of each run, a check of the signals chain and of the batch before."""
-    return [check(run) for check in (_chain_check, _parity_check) for run in SCHEDULED_RUNS]
-
-
-def _parity_check(run: Run) -> dg.AssetChecksDefinition:
-    name = signals_asset_name(run)
-
-    @dg.asset_check(
-        asset=name,
-        name=f"{name}_parity",
-        blocking=True,
-        description="The batch before, made again from the same inputs, is what was published. "
-        "If it is not, no order is sent.",
-    )
-    def check(
-        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.AssetCheckResult:
-        found = check_parity(stores, run, moment_of(context))
-        if found is None:
-            return dg.AssetCheckResult(passed=True, metadata={"batch": "none before"})
+def _parity_result(found: ParityCheck | None) -> dg.AssetCheckResult:
+    metadata: dict[str, object] = {"batch": "none before"}
+    if found is not None:
         metadata = {"batch": found.batch_id, "as of": found.as_of.isoformat()}
         if found.findings:
             metadata["findings"] = dg.MetadataValue.md("\n".join(f"- {f}" for f in found.findings))
-        return dg.AssetCheckResult(passed=found.equal, metadata=metadata)
+    return dg.AssetCheckResult(
+        check_name=PARITY_CHECK, passed=found is None or found.equal, metadata=metadata
+    )
 
-    return check
+
+def build_signal_checks() -> list[dg.AssetChecksDefinition]:
+    """Return a check of the signals chain after each run."""
+    return [_chain_check(run) for run in SCHEDULED_RUNS]
 
 
 def _chain_check(run: Run) -> dg.AssetChecksDefinition:

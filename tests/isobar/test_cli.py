@@ -33,6 +33,7 @@ COMMANDS = (
     "doctor",
     "halt",
     "resume",
+    "report",
     "serve",
     "serve polygon",
     "serve alpaca",
@@ -52,7 +53,7 @@ COMMANDS = (
     "audit",
     "audit leaks",
 )
-SMALL = ("predictions", "status", "doctor", "halt", "resume")
+SMALL = ("predictions", "report", "status", "doctor", "halt", "resume")
 WITH_JSON = ("demo", "bootstrap", "ingest", "train", "backtest", "run", "trade", "signals")
 
 
