@@ -1,5 +1,7 @@
 """The scheduled runs: score, weight by regime, publish."""
 
+import time
+
 import dagster as dg
 
 from market.horizons import Run, scheduled_for
@@ -78,7 +80,9 @@ def _signals_asset(
             }
         # Here and not in a check of its own: orders are decided by what it finds, and a report
         # tells of it, so both come after it and neither is held up.
+        began = time.perf_counter()
         found = check_parity(stores, run, now)
+        metadata["seconds: parity"] = round(time.perf_counter() - began, 3)
         return dg.MaterializeResult(metadata=metadata, check_results=[_parity_result(found)])
 
     return signals
