@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
 
-import duckdb
 import polars as pl
 
 from features.registry import select_features
 from features.spec import PANEL_KEYS, Feature
+from isobar.sql import query_tables
 from market import calendar
 from market.actions import Adjustment, adjust_lazily, session_factors
-from market.errors import MarketError, ModelError, UsageError
+from market.errors import MarketError, ModelError
 from market.horizons import find_horizon
 from market.identity import follow, of_companies
 from market.ingest_log import ingested_symbols
 from market.lake import Lake
 from market.lake_tables import TABLES
 from market.ledger import Ledger, open_ledger
-from market.ledger_tables import METADATA
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
 from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
@@ -443,21 +442,8 @@ class Workspace:
         >>> Workspace("var/demo").sql(  # doctest: +SKIP
         ...     "select horizon, count(*) from signals_current group by horizon")
         """
-        with duckdb.connect() as connection, self.ledger as ledger:
-            for name, spec in TABLES.items():
-                # A copy may be behind; only the lake's own reads know which part of it is not.
-                if not spec.is_copy and self.lake.exists(name):
-                    connection.register(name, self.lake.arrow_dataset(name))
-            # A lake table keeps its name; the ledger's table of the same name gets a prefix.
-            for name in (*METADATA.tables, "signals_current"):
-                target = f"ledger_{name}" if name in TABLES else name
-                if target in query.lower():
-                    rows = ledger.read(f"select * from {name}")
-                    connection.register(target, rows.to_arrow())
-            try:
-                return connection.sql(query).pl()
-            except duckdb.Error as error:
-                raise UsageError(f"SQL: {error}", remedy="correct the query") from error
+        with self.ledger as ledger:
+            return query_tables(self.lake, ledger, query)
 
     def _spells(self, wanted: Sequence[str], as_of: dt.datetime, identity: bool) -> pl.DataFrame:
         identities = empty(IDENTITY_SCHEMA)

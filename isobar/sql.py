@@ -1,0 +1,44 @@
+"""SQL over lake and ledger together, in a connection of its own."""
+
+from __future__ import annotations
+
+import duckdb
+import polars as pl
+
+from market.errors import UsageError
+from market.lake import Lake
+from market.lake_tables import TABLES
+from market.ledger import Ledger
+from market.ledger_tables import METADATA
+
+
+def query_tables(lake: Lake, ledger: Ledger, query: str) -> pl.DataFrame:
+    """Run DuckDB SQL over the tables of a lake and a ledger.
+
+    Parameters
+    ----------
+    lake : Lake
+        Its tables keep their names.
+    ledger : Ledger
+        Its tables too; one that is called like a table of the lake has ``ledger_`` before it.
+    query : str
+        One statement.
+
+    Raises
+    ------
+    UsageError
+        When DuckDB refuses it.
+    """
+    with duckdb.connect() as connection:
+        for name, spec in TABLES.items():
+            # A copy may be behind; only the lake's own reads know which part of it is not.
+            if not spec.is_copy and lake.exists(name):
+                connection.register(name, lake.arrow_dataset(name))
+        for name in (*METADATA.tables, "signals_current"):
+            target = f"ledger_{name}" if name in TABLES else name
+            if target in query.lower():
+                connection.register(target, ledger.read(f"select * from {name}").to_arrow())
+        try:
+            return connection.sql(query).pl()
+        except duckdb.Error as error:
+            raise UsageError(f"SQL: {error}", remedy="correct the query") from error
