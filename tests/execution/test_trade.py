@@ -19,6 +19,7 @@ from execution.targets import TargetReason, TargetRules
 from execution.trade import TradeRules, assert_may_trade, trade
 from market.errors import BrokerError, ExecutionError
 from market.ledger import open_ledger
+from market.ledger_tables import parity_checks
 from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, open_clock, outage
 from tests.execution.scenes import AS_OF, content, prices_of, publish, watched
 
@@ -155,6 +156,23 @@ def test_denials_are_data(ledger, broker, tmp_path):
     assert [d.code for d in report.verdicts[0].denials] == [DenialCode.BATCH_LATE]
     assert report.journalled.orders[0].state is JournalState.DENIED
     assert broker.placed == []
+
+
+def keep_parity(ledger, batch_id, *, equal, minutes):
+    row = {"batch_id": batch_id, "checked_at": NOW + dt.timedelta(minutes=minutes)}
+    with ledger.transaction() as connection:
+        connection.execute(parity_checks.insert(), row | {"equal": equal, "findings": []})
+
+
+@pytest.mark.parametrize(("checks", "broken"), [([False], True), ([False, True], False)])
+def test_the_newest_parity_check_has_the_word(ledger, broker, tmp_path, checks, broken):
+    batch = publish(ledger, tmp_path, content("A"))
+    for k, equal in enumerate(checks):
+        keep_parity(ledger, batch.batch_id, equal=equal, minutes=k)
+    report = run(ledger, broker)
+    codes = [d.code for d in report.verdicts[0].denials]
+    assert codes == [DenialCode.PARITY_BROKEN] * broken
+    assert bool(broker.placed) is not broken
 
 
 def test_a_halt_denies(ledger, broker, tmp_path):
