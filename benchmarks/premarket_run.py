@@ -1,8 +1,9 @@
 """A scheduled premarket run for 500 symbols with settled data in the lake, start to end.
 
-The command that the schedule's run does, in a process of its own: features, scoring, publication,
-report, and a parity check beside. Its time by step is printed, and the peak of its memory. The installation (two years of
-daily bars, six weeks of minutes, synthetic; models with small budgets) is made once, under var/.
+What the schedule's run does, in a process of its own: features, scoring, publication, report; and
+a parity check after it. Time is printed by step, and the peak of memory. The installation (two
+years of daily bars, six weeks of minutes, synthetic; models with small budgets) is made once,
+under var/.
 """
 
 import datetime as dt
