@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
@@ -142,6 +143,30 @@ def _show(rows: pl.DataFrame, after: str, form: _Form) -> None:
             output.out.print(more)
 
 
+@contextlib.contextmanager
+def _ends_on_interrupt() -> Iterator[Callable[[], None]]:
+    """Give a function that raises where Ctrl-C was pressed, and remember that it was.
+
+    An interrupt that strikes inside a finalizer is swallowed there; it is raised again at the
+    next wait.
+    """
+    pressed: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    def refuse() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield refuse
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _follow(
     workspace: Workspace, after: str, wanted: dict[str, Any], form: _Form, every: float
 ) -> None:
@@ -149,12 +174,18 @@ def _follow(
     # Ctrl-C is how this ends: nothing went wrong.
     with (
         contextlib.suppress(KeyboardInterrupt),
+        _ends_on_interrupt() as refuse_to_wait,
         workspace.ledger as ledger,
         listening(ledger, CHANNEL, poll_seconds=every) as wait,
     ):
         cursor = after or newest_cursor(ledger)
         output.log.print(f"Following after {cursor}; Ctrl-C ends it.", soft_wrap=True)
-        for delivery in follow(ledger, cursor, wait, **wanted):
+
+        def wait_unless_ended() -> None:
+            refuse_to_wait()
+            wait()
+
+        for delivery in follow(ledger, cursor, wait_unless_ended, **wanted):
             for batch, rows in _by_batch(delivery):
                 write(batch, rows)
                 # A whole batch at a time: nobody downstream sees half of one for long.

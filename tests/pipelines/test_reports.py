@@ -165,6 +165,9 @@ class TestLedger:
         # One in time, one before the time, one that the report cannot know.
         moments = [as_of, scheduled_for(Run.EOD, YESTERDAY), next_run_at(Run.EOD, TODAY)]
         moments[2] += dt.timedelta(seconds=1)
+        with stores.ledger as ledger, ledger.transaction() as connection:
+            # The story's own are of other moments.
+            connection.execute(sa.delete(signal_outcomes))
         unsettled = read(stores, Run.EOD, TODAY).unsettled
         with stores.ledger as ledger, ledger.transaction() as connection:
             for row, moment in zip(known, moments, strict=True):
