@@ -59,19 +59,18 @@ def load_ensembles(
     """
     given = models or {}
     champions = {h.name: _restore(stores, h, as_of, given.get(h.name)) for h in horizons}
-    past = {h.name: _forecast_by(stores.lake, h, as_of) for h in horizons}
     regimes = stores.lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
     made: list[Ensemble] = []
     for timeframe in dict.fromkeys(h.timeframe for h in horizons):
         alike = [h for h in horizons if h.timeframe is timeframe]
-        bars = _known_bars(stores.lake, timeframe, [past[h.name] for h in alike], as_of)
+        bars = _known_bars(stores.lake, timeframe, alike, as_of)
         for horizon in alike:
             name = horizon.name
             labels = by_company(stores.lake, bars, partial(forward_returns, horizon=horizon))
             known = labels.select("symbol", "bar_end", *_OUTCOMES)
-            made.append(
-                _ensemble(stores, horizon, champions[name], past[name], known, regimes, as_of)
-            )
+            # One horizon's past at a time: it is what takes most memory here.
+            past = as_forecast(_forecast_by(stores.lake, horizon, as_of).collect())
+            made.append(_ensemble(stores, horizon, champions[name], past, known, regimes, as_of))
     order = {h.name: k for k, h in enumerate(horizons)}
     return sorted(made, key=lambda e: order[e.horizon.name])
 
@@ -138,17 +137,20 @@ def _of(names: set[str], models: Iterable[FittedModel]) -> tuple[FittedModel, ..
     return tuple(m for m in models if m.family.name in names)
 
 
-def _forecast_by(lake: Lake, horizon: Horizon, as_of: dt.datetime) -> pl.DataFrame:
-    """Return past predictions as they were forecast."""
+def _forecast_by(lake: Lake, horizon: Horizon, as_of: dt.datetime) -> pl.LazyFrame:
+    """Return past predictions of a horizon."""
     known = (pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of)
-    return as_forecast(lake.scan("predictions").filter(known).collect())
+    return lake.scan("predictions").filter(known)
 
 
 def _known_bars(
-    lake: Lake, timeframe: Timeframe, past: Sequence[pl.DataFrame], as_of: dt.datetime
+    lake: Lake, timeframe: Timeframe, horizons: Sequence[Horizon], as_of: dt.datetime
 ) -> pl.DataFrame:
-    """Return bars from the first of these predictions on, as far as they were known."""
-    starts = [p["session"].min() for p in past]
+    """Return bars from the first prediction of these horizons on, as far as they were known."""
+    starts = [
+        _forecast_by(lake, h, as_of).select(pl.col("session").min()).collect().item()
+        for h in horizons
+    ]
     start: Any = None if None in starts else min(starts)
     return read_adjusted(lake, timeframe, start, None).filter(pl.col(Bar.KNOWN_AT) <= as_of)
 
