@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import polars as pl
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from features.spec import PANEL_KEYS
 from market.errors import SignalError
@@ -161,7 +161,8 @@ def score_horizons(
         rows, datasets = _read_newest(features[timeframe], alike, as_of, delay, symbols)
         seen |= {e.horizon.name: (rows, _of_horizon(datasets, e)) for e in alike}
     # The trees' libraries deal out even one row to threads that then spin beside each other's.
-    with threadpool_limits(1, "openmp"):
+    families = frozenset(m.family.name for e in ensembles for _, m in e.engines())
+    with _threads_of(families).limit(limits=1, user_api="openmp"):
         forecast = pl.concat(
             [made for e in ensembles for made in _forecast(e, seen[e.horizon.name][1], band_bps)]
         )
@@ -172,6 +173,15 @@ def score_horizons(
         )
         for e in ensembles
     }
+
+
+@lru_cache(maxsize=16)
+def _threads_of(_families: frozenset[str]) -> ThreadpoolController:
+    """Return a hold on the threads of the libraries that these families have loaded.
+
+    To look for libraries takes as long as ten models do.
+    """
+    return ThreadpoolController()
 
 
 def score_latest(
