@@ -369,23 +369,26 @@ def fit_latest(
     return maps
 
 
-def calibrate(latest: pl.DataFrame, maps: Mapping[str, Calibrator]) -> pl.DataFrame:
-    """Return predictions of one horizon with calibrated probabilities, in their order.
+def calibrate(latest: pl.DataFrame, maps: Mapping[str, Mapping[str, Calibrator]]) -> pl.DataFrame:
+    """Return predictions with calibrated probabilities, in their order.
 
     Parameters
     ----------
     latest : pl.DataFrame
         ``PREDICTION_SCHEMA`` at least, raw.
     maps : mapping
-        From :func:`fit_latest`. An engine that is not there stays raw.
+        Horizon to its engines' maps, from :func:`fit_latest`. An engine that is not there stays
+        raw.
     """
     raw = probability_matrix(latest)
     calibrated = raw.copy()
-    engines = latest[Prediction.ENGINE]
-    for engine in engines.unique():
-        if engine in maps:
-            rows = np.flatnonzero((engines == engine).to_numpy())
-            calibrated[rows] = maps[engine].apply(raw[rows])
+    groups = [Prediction.HORIZON, Prediction.ENGINE]
+    places = latest.select(groups).with_row_index("_row").group_by(groups).agg("_row")
+    for horizon, engine, listed in places.iter_rows():
+        found = maps.get(horizon, {}).get(engine)
+        if found is not None:
+            rows = np.asarray(listed, dtype=np.int64)
+            calibrated[rows] = found.apply(raw[rows])
     return _with_probabilities(latest, calibrated)
 
 

@@ -12,9 +12,9 @@ import polars as pl
 from features.label_weights import sample_weights
 from features.spec import PANEL_KEYS
 from market.errors import ModelError
-from market.schema import Bar
+from market.schema import UTC_MICROSECONDS, Bar
 from market.timeframes import Timeframe
-from models.normal_scores import source_of, to_normal_scores
+from models.normal_scores import sources_of, to_normal_scores
 from models.spec import Indices, Labelled, Lines, Matrix, Sample, Vector
 
 VOLATILITY = "volatility_20"
@@ -28,7 +28,8 @@ _CLIP = 4.0
 # What is read at once: beside a large matrix there is only so much in memory, and a table is not
 # gone through more often than that asks for.
 _BLOCK_BYTES = 64_000_000
-_LABEL = ("label_known_at", "forward_return", EXCESS_RETURN)
+_KNOWN_AT = "label_known_at"
+_LABEL = (_KNOWN_AT, "forward_return", EXCESS_RETURN)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Dataset:
 
 def assemble(
     features: pl.DataFrame | pl.LazyFrame,
-    labels: pl.DataFrame,
+    labels: pl.DataFrame | None,
     names: Sequence[str],
     *,
     steps: int,
@@ -121,8 +122,9 @@ def assemble(
     features : pl.DataFrame or pl.LazyFrame
         From :func:`features.compute.compute_features`. A lazy one is read a few columns at a
         time, so that little more than the matrix is in memory.
-    labels : pl.DataFrame
-        From :func:`features.labels.forward_returns`; may lack rows.
+    labels : pl.DataFrame, optional
+        From :func:`features.labels.forward_returns`; may lack rows. None where no label can be
+        known yet.
     names : sequence of str
         Feature columns to learn from; of one with the suffix ``@rank`` the normal scores among
         the rows of each moment (:mod:`models.normal_scores`), all of which must then be there.
@@ -147,23 +149,21 @@ def assemble(
     ModelError
         When a feature is not there, no row is left, or the table changed while it was read.
     """
-    table = features.lazy()
-    _require(table.collect_schema().names(), names)
-    ranks = any(source_of(n) != n for n in names)
+    table = features
+    _require(table.lazy().collect_schema().names(), names)
+    ranks = sources_of(tuple(names)) != tuple(names)
     if kept is not None and not ranks:
-        table, kept = _only(table, kept.lazy()), None
-    every = table.select(*PANEL_KEYS, VOLATILITY).collect()
+        table, kept = _only(table, kept if isinstance(table, pl.DataFrame) else kept.lazy()), None
+    every = _read(table, [*PANEL_KEYS, VOLATILITY])
     order = (
-        every.with_row_index("_row")
+        every.lazy()
+        .with_row_index("_row")
         .filter(pl.col(VOLATILITY) > 0)
         .sort(Bar.BAR_END, Bar.SYMBOL)
         .with_row_index("_place")
+        .collect()
     )
-    wanted = dict.fromkeys((*_LABEL, target))
-    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *wanted)
-    frame = (order if kept is None else _only(order, kept)).join(
-        label, on=[Bar.SYMBOL, Bar.BAR_END], how="left", maintain_order="left"
-    )
+    frame = order if kept is None else _only(order, kept)
     if frame.is_empty():
         raise ModelError(
             "no row has a known volatility",
@@ -171,23 +171,23 @@ def assemble(
             allowed="more bars per symbol than the longest lookback",
             remedy="ingest a longer history",
         )
+    known_at, excess, forward, learned = _labels_of(frame, labels, target)
     volatility = frame[VOLATILITY].cast(pl.Float64).to_numpy()
     unit = volatility * steps**0.5
-    keys = every.select(Bar.SYMBOL, Bar.BAR_END)
     places = _Places(
         order["_row"].to_numpy().astype(np.int64),
         _moments(order),
         None if kept is None else frame["_place"].to_numpy().astype(np.int64),
     )
     return Dataset(
-        keys=frame.select(*PANEL_KEYS, "label_known_at"),
-        x=_matrix(table, keys, names, places),
+        keys=pl.DataFrame([*(frame[c] for c in PANEL_KEYS), known_at]),
+        x=_matrix(table, every, names, places),
         feature_names=tuple(names),
-        y=np.clip(_floats(frame[target]) / unit, -_CLIP, _CLIP),
+        y=np.clip(learned / unit, -_CLIP, _CLIP),
         volatility=volatility,
         unit=unit,
-        excess_return=_floats(frame[EXCESS_RETURN]),
-        forward_return=_floats(frame["forward_return"]),
+        excess_return=excess,
+        forward_return=forward,
         lines=lines_of(frame, reach_sessions),
         steps=steps,
         target=target,
@@ -223,7 +223,7 @@ def lines_of(keys: pl.DataFrame, reach_sessions: int = REACH_SESSIONS) -> Lines:
 
 def _require(columns: Sequence[str], names: Sequence[str]) -> None:
     there = set(columns)
-    missing = [n for n in (VOLATILITY, *map(source_of, names)) if n not in there]
+    missing = [n for n in (VOLATILITY, *sources_of(tuple(names))) if n not in there]
     if missing:
         raise ModelError(
             "features that a model needs are not there",
@@ -231,6 +231,29 @@ def _require(columns: Sequence[str], names: Sequence[str]) -> None:
             allowed=f"all of its {len(names)} features, and {VOLATILITY}",
             remedy="keep their families in features.families, or train again",
         )
+
+
+def _read(table: pl.DataFrame | pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
+    # A query would take longer than all else that is done with the few rows of scoring.
+    return table[columns] if isinstance(table, pl.DataFrame) else table.select(columns).collect()
+
+
+def _labels_of(
+    frame: pl.DataFrame, labels: pl.DataFrame | None, target: str
+) -> tuple[pl.Series, Vector, Vector, Vector]:
+    """Return when each row's label is known, its returns, and what is learned."""
+    if labels is None:
+        unknown = np.full(frame.height, np.nan)
+        known_at = pl.Series(_KNOWN_AT, [None], dtype=UTC_MICROSECONDS)
+        return known_at.new_from_index(0, frame.height), unknown, unknown, unknown
+    wanted = dict.fromkeys((*_LABEL, target))
+    label = labels.select(Bar.SYMBOL, Bar.BAR_END, *wanted)
+    keys = frame.select(Bar.SYMBOL, Bar.BAR_END)
+    joined = keys.join(label, on=keys.columns, how="left", maintain_order="left")
+    excess, forward, learned = (
+        _floats(joined[c]) for c in (EXCESS_RETURN, "forward_return", target)
+    )
+    return joined[_KNOWN_AT], excess, forward, learned
 
 
 def _only(rows: Any, kept: Any) -> Any:
@@ -259,30 +282,45 @@ class _Places:
 
 
 def _matrix(
-    table: pl.LazyFrame, keys: pl.DataFrame, names: Sequence[str], places: _Places
+    table: pl.DataFrame | pl.LazyFrame,
+    keys: pl.DataFrame,
+    names: Sequence[str],
+    places: _Places,
 ) -> Matrix:
     x = np.empty((len(places.rows if places.kept is None else places.kept), len(names)), np.float32)
     columns = max(1, _BLOCK_BYTES // (4 * len(keys)))
     for begin in range(0, len(names), columns):
         block = list(names[begin : begin + columns])
-        sources = [source_of(n) for n in block]
-        read = table.select(Bar.SYMBOL, Bar.BAR_END, *(set(sources) - {Bar.SYMBOL})).collect()
-        if not read.select(keys.columns).equals(keys):
-            raise ModelError(
-                "the table of features changed while it was read",
-                got=f"{read.height} rows, {keys.height} before",
-                allowed="one version of the table",
-                remedy="read a fixed version, or try again",
-            )
+        made_of = sources_of(tuple(block))
+        sources = list(dict.fromkeys(made_of))
         # A null becomes NaN on the way.
-        values = read.select(pl.col(list(dict.fromkeys(sources))).cast(pl.Float32)).to_numpy()
+        values = _sources(table, keys, sources).to_numpy()
         if sources == block and places.kept is None:
             x[:, begin : begin + len(block)] = values[places.rows]
             continue
-        at = {source: k for k, source in enumerate(dict.fromkeys(sources))}
-        for k, (source, name) in enumerate(zip(sources, block, strict=True), begin):
+        at = {source: k for k, source in enumerate(sources)}
+        for k, (source, name) in enumerate(zip(made_of, block, strict=True), begin):
             x[:, k] = places.column(values[:, at[source]], ranked=source != name)
     return x
+
+
+def _sources(
+    table: pl.DataFrame | pl.LazyFrame, keys: pl.DataFrame, sources: list[str]
+) -> pl.DataFrame:
+    """Return some columns as float32, of the very rows that were read before."""
+    single = pl.col(sources).cast(pl.Float32)
+    if isinstance(table, pl.DataFrame):
+        return table.select(single)
+    again = (Bar.SYMBOL, Bar.BAR_END)
+    read = table.select(*again, *(c for c in sources if c not in again)).collect()
+    if not read.select(again).equals(keys.select(again)):
+        raise ModelError(
+            "the table of features changed while it was read",
+            got=f"{read.height} rows, {keys.height} before",
+            allowed="one version of the table",
+            remedy="read a fixed version, or try again",
+        )
+    return read.select(single)
 
 
 def _floats(column: pl.Series) -> Vector:

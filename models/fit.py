@@ -13,9 +13,10 @@ import numpy.typing as npt
 import orjson
 import polars as pl
 
+from features.spec import PANEL_KEYS
 from market.errors import ModelError
 from models.dataset import EXCESS_RETURN, Dataset
-from models.forecast import to_predictions
+from models.forecast import Made, Prediction, to_predictions
 from models.spec import Family, Forecaster, Indices, Labelled, Params, window_of
 
 LEAST_ROWS = 50
@@ -281,23 +282,60 @@ def _require_windows(rows: Labelled, bars: int, family: str) -> None:
 
 
 def predict_rows(
-    model: FittedModel,
-    dataset: Dataset,
-    rows: Indices,
-    band_bps: float,
-    *,
-    engine: str | None = None,
+    model: FittedModel, dataset: Dataset, rows: Indices, band_bps: float
 ) -> pl.DataFrame:
-    """Forecast some rows of a dataset (``PREDICTION_SCHEMA``).
+    """Forecast some rows of a dataset; see :func:`predict_engines`.
 
-    The engine is named after the family, where no other name is given.
+    The engine is named after the family.
+    """
+    return predict_engines({model.family.name: model}, dataset, rows, band_bps)
+
+
+def predict_engines(
+    engines: Mapping[str, FittedModel], dataset: Dataset, rows: Indices, band_bps: float
+) -> pl.DataFrame:
+    """Forecast some rows of a dataset with several models of one horizon.
+
+    Parameters
+    ----------
+    engines : mapping
+        Name of an engine to its model, one or more.
+    dataset : Dataset
+        Made of the features that all of the models were trained on.
+    rows : (n,) int64
+        Rows of the dataset.
+    band_bps : float
+        The neutral band.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``PREDICTION_SCHEMA``, engine after engine.
 
     Raises
     ------
     ModelError
-        When a row lies before the moment at which the model could have existed, or the
-        dataset's features are not those the model was trained on.
+        When a row lies before the moment at which a model could have existed, or the
+        dataset's features are not those it was trained on.
     """
+    keys = dataset.keys[rows].select(*PANEL_KEYS)
+    first: Any = keys[Prediction.AS_OF].min()
+    made: list[Made] = []
+    for engine, model in engines.items():
+        _require_its_rows(model, dataset, first)
+        forecast = model.forecaster.predict(dataset.sample(rows))
+        made.append(Made(engine, model.version, forecast, model.spread))
+    return to_predictions(
+        keys,
+        made,
+        dataset.unit[rows],
+        volatility=dataset.volatility[rows],
+        band_bps=band_bps,
+        horizon=next(iter(engines.values())).horizon,
+    )
+
+
+def _require_its_rows(model: FittedModel, dataset: Dataset, first: dt.datetime | None) -> None:
     if dataset.feature_names != model.feature_names:
         raise ModelError(
             f"model {model.version} was trained on other features",
@@ -305,8 +343,6 @@ def predict_rows(
             allowed="the very features it was trained on, in their order",
             remedy="train it again",
         )
-    keys = dataset.keys[rows]
-    first: Any = keys["as_of"].min()
     if first is not None and first < dt.datetime.fromisoformat(model.known_at):
         raise ModelError(
             f"model {model.version} would forecast a time before its training data was known",
@@ -314,14 +350,3 @@ def predict_rows(
             allowed=f"from {model.known_at}",
             remedy="use an older model for these rows",
         )
-    return to_predictions(
-        keys,
-        model.forecaster.predict(dataset.sample(rows)),
-        dataset.unit[rows],
-        volatility=dataset.volatility[rows],
-        spread=model.spread,
-        band_bps=band_bps,
-        horizon=model.horizon,
-        engine=engine or model.family.name,
-        model_version=model.version,
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -97,68 +98,94 @@ def as_forecast(stored: pl.DataFrame) -> pl.DataFrame:
     return stored.with_columns(raw).select(PREDICTION_SCHEMA.names())
 
 
+@dataclass(frozen=True)
+class Made:
+    """What one model forecast of some rows.
+
+    Attributes
+    ----------
+    engine, model_version : str
+        What made the forecast.
+    forecast : Forecast
+        In units of the horizon's volatility.
+    spread : float
+        Standard deviation of the outcome around a forecast that does not say its own.
+    """
+
+    engine: str
+    model_version: str
+    forecast: Forecast
+    spread: float
+
+    def classes(self, band: Vector) -> tuple[Vector, Vector]:
+        """Return the probabilities (n,) of short and of long."""
+        forecast = self.forecast
+        if forecast.classes is not None:
+            return forecast.classes[:, 0], forecast.classes[:, 2]
+        wide = self.spread if forecast.spread is None else forecast.spread
+        return ndtr((-band - forecast.mean) / wide), ndtr((forecast.mean - band) / wide)
+
+
 def to_predictions(
     keys: pl.DataFrame,
-    forecast: Forecast,
+    made: Sequence[Made],
     unit: Vector,
     *,
     volatility: Vector,
-    spread: float,
     band_bps: float,
     horizon: str,
-    engine: str,
-    model_version: str,
 ) -> pl.DataFrame:
-    """Turn standardised forecasts into rows of the predictions table.
+    """Turn standardised forecasts of the same rows into rows of the predictions table.
 
     Parameters
     ----------
     keys : pl.DataFrame
         ``symbol``, ``session``, ``bar_end``, ``as_of``.
-    forecast : Forecast
-        In units of the horizon's volatility.
+    made : sequence of Made
+        One or more.
     unit : (n,) float64
         The unit as a fraction.
     volatility : (n,) float64
         Volatility of one bar, as a fraction.
-    spread : float
-        Standard deviation of the outcome around a forecast that does not say its own.
     band_bps : float
         A return inside plus or minus this band does not pay its round trip: neutral.
-    horizon, engine, model_version : str
-        What made the forecast.
+    horizon : str
+        What was forecast.
 
     Returns
     -------
     pl.DataFrame
-        ``PREDICTION_SCHEMA``. Where a model gives no probabilities by itself they are those of a
-        normal distribution around the forecast; all are raw, calibration comes after.
+        ``PREDICTION_SCHEMA``, forecast after forecast. Where a model gives no probabilities by
+        itself they are those of a normal distribution around the forecast; all are raw,
+        calibration comes after.
     """
-    if forecast.classes is None:
-        band = band_bps / 1e4 / unit
-        wide = spread if forecast.spread is None else forecast.spread
-        p_long = ndtr((forecast.mean - band) / wide)
-        p_short = ndtr((-band - forecast.mean) / wide)
-    else:
-        p_short, p_long = forecast.classes[:, 0], forecast.classes[:, 2]
+    rows, band = keys.height, band_bps / 1e4 / unit
+    sides = [m.classes(band) for m in made]
+    p_short = np.concatenate([short for short, _ in sides])
+    p_long = np.concatenate([long for _, long in sides])
 
     # Column by column: a query of Polars for each of a hundred models would take longer than these.
-    def every(text: str) -> pl.Series:
-        return pl.Series([text], dtype=pl.String).new_from_index(0, keys.height)
+    def every(texts: list[str]) -> pl.Series:
+        each = [pl.Series([text], dtype=pl.String).new_from_index(0, rows) for text in texts]
+        return each[0] if len(each) == 1 else pl.concat(each)
 
-    made: dict[str, Any] = {
-        Prediction.SYMBOL: keys[Prediction.SYMBOL],
-        Prediction.SESSION: keys[Prediction.SESSION],
-        Prediction.BAR_END: keys[Prediction.BAR_END],
-        Prediction.AS_OF: keys[Prediction.AS_OF],
-        Prediction.HORIZON: every(horizon),
-        Prediction.ENGINE: every(engine),
-        Prediction.MODEL_VERSION: every(model_version),
-        Prediction.P_SHORT: p_short,
-        Prediction.P_NEUTRAL: np.clip(1.0 - p_short - p_long, 0.0, 1.0),
-        Prediction.P_LONG: p_long,
-        Prediction.EXPECTED_RETURN_BPS: forecast.mean * unit * 1e4,
-        Prediction.VOLATILITY_BPS: volatility * 1e4,
-    }
-    frame = pl.DataFrame(made)
+    again = keys if len(made) == 1 else pl.concat([keys] * len(made))
+    frame = pl.DataFrame(
+        {
+            Prediction.SYMBOL: again[Prediction.SYMBOL],
+            Prediction.SESSION: again[Prediction.SESSION],
+            Prediction.BAR_END: again[Prediction.BAR_END],
+            Prediction.AS_OF: again[Prediction.AS_OF],
+            Prediction.HORIZON: pl.Series([horizon]).new_from_index(0, again.height),
+            Prediction.ENGINE: every([m.engine for m in made]),
+            Prediction.MODEL_VERSION: every([m.model_version for m in made]),
+            Prediction.P_SHORT: p_short,
+            Prediction.P_NEUTRAL: np.clip(1.0 - p_short - p_long, 0.0, 1.0),
+            Prediction.P_LONG: p_long,
+            Prediction.EXPECTED_RETURN_BPS: np.concatenate(
+                [m.forecast.mean * unit * 1e4 for m in made]
+            ),
+            Prediction.VOLATILITY_BPS: np.tile(volatility * 1e4, len(made)),
+        }
+    )
     return frame if frame.schema == PREDICTION_SCHEMA else frame.cast(PREDICTION_SCHEMA)

@@ -8,6 +8,7 @@ made of the feature ``return_5``, the same way in training and in scoring.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,18 @@ def source_of(name: str) -> str:
     ('return_5', 'return_5')
     """
     return name.removesuffix(SUFFIX)
+
+
+@lru_cache(maxsize=256)
+def sources_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the feature that each of some columns is made of.
+
+    Examples
+    --------
+    >>> sources_of(("return_5@rank", "return_1"))
+    ('return_5', 'return_1')
+    """
+    return tuple(map(source_of, names))
 
 
 def to_normal_scores(values: npt.NDArray[np.float32], offsets: Indices) -> npt.NDArray[np.float32]:

@@ -20,25 +20,15 @@ from market.timeframes import Timeframe
 from models.calibration import Calibrator, calibrate
 from models.dataset import VOLATILITY, Dataset, assemble, reach_of
 from models.ensemble import stack
-from models.fit import FittedModel, predict_rows
+from models.fit import FittedModel, predict_engines
 from models.forecast import Prediction, keep_raw
-from models.normal_scores import source_of
+from models.normal_scores import source_of, sources_of
 from models.recipe import challenger_engine
 from models.spec import Indices, window_of
 from signals.levels import Residuals
 from signals.weighting import Weight, blend
 
 Datasets = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
-
-_NO_LABELS = pl.DataFrame(
-    schema={
-        "symbol": pl.String,
-        "bar_end": pl.Datetime("us", "UTC"),
-        "label_known_at": pl.Datetime("us", "UTC"),
-        "forward_return": pl.Float64,
-        "excess_return": pl.Float64,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -88,6 +78,16 @@ class Ensemble:
         """Yield the models with the names of their engines."""
         yield from ((m.family.name, m) for m in self.champions)
         yield from ((challenger_engine(m.family.name), m) for m in self.challengers)
+
+    @cached_property
+    def named_weights(self) -> pl.DataFrame:
+        """The weights with the name of the horizon."""
+        return self.weights.select(
+            Weight.ENGINE,
+            Weight.REGIME,
+            Weight.WEIGHT,
+            pl.lit(self.horizon.name).alias(Prediction.HORIZON),
+        )
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def score_horizons(
         )
     by_horizon = _blended(forecast, ensembles)
     return {
-        e.horizon.name: Scores(
-            e, calibrate(by_horizon[e.horizon.name], e.calibrators), *seen[e.horizon.name]
-        )
+        e.horizon.name: Scores(e, by_horizon[e.horizon.name], *seen[e.horizon.name])
         for e in ensembles
     }
 
@@ -237,14 +235,20 @@ def _read_newest(
     timeframe = ensembles[0].horizon.timeframe
     expected = last_complete_bar(timeframe, as_of, delay)
     models = [m for e in ensembles for _, m in e.engines()]
-    known = features.select(Bar.SYMBOL, Bar.BAR_END, "as_of", VOLATILITY).with_row_index("_row")
-    known = known.filter(pl.col("as_of") <= as_of)
     # Only rows with a volatility are rows of a dataset, here as in research.
-    there = known.filter((pl.col(Bar.BAR_END) == expected) & (pl.col(VOLATILITY) > 0))
+    known = (
+        features.lazy()
+        .select(Bar.SYMBOL, Bar.BAR_END, "as_of", VOLATILITY)
+        .with_row_index("_row")
+        .filter(pl.col("as_of") <= as_of, pl.col(VOLATILITY) > 0)
+        .collect()
+    )
+    there = known.filter(pl.col(Bar.BAR_END) == expected)
     if there.is_empty():
+        seen = features.filter(pl.col("as_of") <= as_of)
         raise SignalError(
             f"features for {', '.join(e.horizon.name for e in ensembles)} are behind",
-            got=f"newest bar ends {known[Bar.BAR_END].max()}",
+            got=f"newest bar ends {seen[Bar.BAR_END].max()}",
             allowed=f"the bar that ends {expected.isoformat()}",
             remedy="ingest the missing session and compute its features, then run again",
         )
@@ -252,16 +256,14 @@ def _read_newest(
         there = there.filter(pl.col(Bar.SYMBOL).is_in(list(symbols)))
     newest = _with_windows(known, there, max(window_of(m.params) for m in models))
     read = dict.fromkeys(m.feature_names for m in models)
-    if any(n != source_of(n) for names in read for n in names):
+    if any(names != sources_of(names) for names in read):
         # A rank is one among all symbols of its moment, also of those that have no newest bar.
-        first = newest[Bar.BAR_END].min()
-        newest = known.filter((pl.col(VOLATILITY) > 0) & (pl.col(Bar.BAR_END) >= first))
-    rows, wanted = features[newest["_row"]], there[Bar.SYMBOL].to_list()
-    asked = (pl.col(Bar.BAR_END) == expected) & pl.col(Bar.SYMBOL).is_in(wanted)
+        newest = known.filter(pl.col(Bar.BAR_END) >= newest[Bar.BAR_END].min())
+    rows, wanted = features[newest["_row"]], there[Bar.SYMBOL]
     datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
     for names in read:
-        made = assemble(rows, _NO_LABELS, names, steps=1, reach_sessions=reach_of(timeframe))
-        scored = made.keys.select(asked).to_series()
+        made = assemble(rows, None, names, steps=1, reach_sessions=reach_of(timeframe))
+        scored = (made.keys[Bar.BAR_END] == expected) & made.keys[Bar.SYMBOL].is_in(wanted)
         datasets[names] = made, np.flatnonzero(scored.to_numpy())
     return rows, datasets
 
@@ -271,11 +273,12 @@ def _with_windows(known: pl.DataFrame, rows: pl.DataFrame, bars: int) -> pl.Data
     if bars == 1:
         return rows
     return (
-        known.filter(pl.col(VOLATILITY) > 0)
-        .join(rows.select(Bar.SYMBOL), on=Bar.SYMBOL, how="semi")
+        known.lazy()
+        .filter(pl.col(Bar.SYMBOL).is_in(rows[Bar.SYMBOL].implode()))
         .sort(Bar.SYMBOL, Bar.BAR_END)
         .group_by(Bar.SYMBOL, maintain_order=True)
         .tail(bars)
+        .collect()
     )
 
 
@@ -290,28 +293,23 @@ def _of_horizon(datasets: Datasets, ensemble: Ensemble) -> Datasets:
 
 def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> list[pl.DataFrame]:
     """Return every engine's raw predictions, and the meta-learner's."""
-    made = [
-        predict_rows(model, *seen[model.feature_names], band_bps, engine=engine)
-        for engine, model in ensemble.engines()
-    ]
+    alike: dict[tuple[str, ...], dict[str, FittedModel]] = {}
+    for engine, model in ensemble.engines():
+        alike.setdefault(model.feature_names, {})[engine] = model
+    made = [predict_engines(models, *seen[names], band_bps) for names, models in alike.items()]
     if ensemble.stacked is not None:
-        made.append(stack(pl.concat(made[: len(ensemble.champions)]), ensemble.stacked))
+        champions = [m.family.name for m in ensemble.champions]
+        every = pl.concat(made)
+        made.append(
+            stack(every.filter(pl.col(Prediction.ENGINE).is_in(champions)), ensemble.stacked)
+        )
     return made
 
 
 def _blended(forecast: pl.DataFrame, ensembles: Sequence[Ensemble]) -> dict[str, pl.DataFrame]:
-    """Return by horizon the engines' predictions and behind them the ensemble's, all raw."""
-    weights = pl.concat(
-        [
-            e.weights.select(
-                Weight.ENGINE,
-                Weight.REGIME,
-                Weight.WEIGHT,
-                pl.lit(e.horizon.name).alias(Prediction.HORIZON),
-            )
-            for e in ensembles
-        ]
-    )
+    """Return by horizon the calibrated predictions of the engines and of the ensemble."""
+    weights = pl.concat([e.named_weights for e in ensembles])
     whole = pl.concat([forecast, blend(forecast, weights, ensembles[0].regimes)])
-    parts = keep_raw(whole).partition_by(Prediction.HORIZON, as_dict=True)
+    maps = {e.horizon.name: e.calibrators for e in ensembles}
+    parts = calibrate(keep_raw(whole), maps).partition_by(Prediction.HORIZON, as_dict=True)
     return {str(name): rows for (name,), rows in parts.items()}

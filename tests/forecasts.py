@@ -10,7 +10,7 @@ import polars as pl
 
 from market import calendar
 from market.horizons import find_horizon
-from models.forecast import to_predictions
+from models.forecast import Made, to_predictions
 from models.outcomes import outcomes_of
 from models.spec import Forecast
 
@@ -57,13 +57,10 @@ def forecasts(
     ).with_columns(pl.col("bar_end", "label_known_at").cast(pl.Datetime("us", "UTC")))
     predictions = to_predictions(
         keys.with_columns(pl.col("bar_end").alias("as_of")),
-        Forecast(boldness * signal),
+        [Made(engine, "v1", Forecast(boldness * signal), 1.0)],
         unit,
         volatility=unit,
-        spread=1.0,
         band_bps=BAND_BPS,
         horizon=horizon,
-        engine=engine,
-        model_version="v1",
     )
     return predictions, outcomes_of(keys, horizon=horizon, band_bps=BAND_BPS)

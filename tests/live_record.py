@@ -17,7 +17,7 @@ from market.horizons import find_horizon
 from market.ingest_log import LOG_SCHEMA, write_entries
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from models.fit import FittedModel, fit_model
-from models.forecast import LIVE_SCHEMA, keep_raw, to_predictions
+from models.forecast import LIVE_SCHEMA, Made, keep_raw, to_predictions
 from models.importances import importance_table, newest_sample
 from models.registry import FAMILIES
 from models.spec import Forecast
@@ -89,16 +89,14 @@ def forecasts(first: int, last: int, *, skill: float, boldness: float, seed: int
     ahead = labels["excess_return"].to_numpy() / unit
     rng = np.random.default_rng(seed)
     signal = skill * ahead + np.sqrt(1.0 - skill**2) * rng.standard_normal(labels.height)
+    spread = float(np.sqrt(1.0 - SKILL**2))
     made = to_predictions(
         labels.with_columns(pl.col("bar_end").alias("as_of")),
-        Forecast(boldness * SKILL * signal),
+        [Made(ENSEMBLE_ENGINE, "v", Forecast(boldness * SKILL * signal), spread)],
         unit,
         volatility=unit,
-        spread=float(np.sqrt(1.0 - SKILL**2)),
         band_bps=20.0,
         horizon="1d",
-        engine=ENSEMBLE_ENGINE,
-        model_version="v",
     )
     return keep_raw(made.filter(pl.col("session").is_between(DAYS[first], DAYS[last])))
 

@@ -50,7 +50,7 @@ class RandomForestForecaster:
         # Summed tree by tree in their order: threads of the library's own sum would not be.
         total = np.zeros(len(x))
         for tree in self._fitted().estimators_:
-            total += tree.predict(x, check_input=False)
+            total += tree.tree_.predict(x)[:, 0]
         return Forecast(total / len(self._fitted().estimators_))
 
     def contributions(self, sample: Sample) -> Vector:

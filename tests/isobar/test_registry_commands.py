@@ -15,7 +15,7 @@ from market.errors import ModelError
 from market.horizons import find_horizon
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from models.fit import FittedModel, fit_model
-from models.forecast import LIVE_SCHEMA, LIVE_TABLE, keep_raw, to_predictions
+from models.forecast import LIVE_SCHEMA, LIVE_TABLE, Made, keep_raw, to_predictions
 from models.recipe import challenger_engine
 from models.registry import FAMILIES
 from models.sequential import Decision
@@ -71,21 +71,16 @@ class Home:
         unit = np.full(labels.height, float(labels["excess_return"].std()))
         keys = labels.with_columns(pl.col("bar_end").alias("as_of"))
         ahead = labels["excess_return"].to_numpy() / unit
-        made = [
-            to_predictions(
-                keys,
-                Forecast(seen * ahead),
-                unit,
-                volatility=unit,
-                spread=1.0,
-                band_bps=self.stores.settings.band_bps,
-                horizon="1d",
-                engine=engine,
-                model_version="v",
-            )
-            for engine, seen in (("linear", 0.0), (challenger_engine("linear"), sees))
-        ]
-        rows = keep_raw(pl.concat(made)).with_columns(pl.col("as_of").alias("run_as_of"))
+        engines = {"linear": 0.0, challenger_engine("linear"): sees}
+        made = to_predictions(
+            keys,
+            [Made(engine, "v", Forecast(seen * ahead), 1.0) for engine, seen in engines.items()],
+            unit,
+            volatility=unit,
+            band_bps=self.stores.settings.band_bps,
+            horizon="1d",
+        )
+        rows = keep_raw(made).with_columns(pl.col("as_of").alias("run_as_of"))
         self.stores.lake.replace(
             LIVE_TABLE, rows.cast(LIVE_SCHEMA), rows["session"].unique().to_list()
         )

@@ -385,7 +385,7 @@ def test_forecasts_made_now_are_calibrated_as_those_of_a_walk() -> None:
     now = predictions.filter(pl.col("as_of") == first)
     past = predictions.filter(pl.col("as_of") < first)
     maps = fit_latest(past, outcomes, as_of=first)
-    got = calibrate(now, maps)
+    got = calibrate(now, {"1d": maps})
     assert maps["linear"].method is not Method.IDENTITY
     assert bits(got) == bits(walked.filter(pl.col("as_of") == first))
 
@@ -401,8 +401,8 @@ def test_what_is_known_later_does_not_move_forecasts_made_now() -> None:
         .cast(pl.Int8)
         .alias("outcome")
     )
-    got = calibrate(now, fit_latest(predictions, outcomes, as_of=first))
-    other = calibrate(now, fit_latest(predictions, flipped, as_of=first))
+    got = calibrate(now, {"1d": fit_latest(predictions, outcomes, as_of=first)})
+    other = calibrate(now, {"1d": fit_latest(predictions, flipped, as_of=first)})
     assert bits(other) == bits(got)
 
 
@@ -413,7 +413,7 @@ def test_an_engine_without_a_past_keeps_its_probabilities() -> None:
     fresh = now.with_columns(pl.lit("new").alias("engine"))
     both = pl.concat([now, fresh])
     maps = fit_latest(predictions, outcomes, as_of=late)
-    got = calibrate(both, maps)
+    got = calibrate(both, {"1d": maps})
     assert set(maps) == {"linear"}
     assert bits(got.filter(pl.col("engine") == "new")) == bits(fresh)
     assert bits(got.filter(pl.col("engine") == "linear")) != bits(now)

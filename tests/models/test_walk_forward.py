@@ -17,7 +17,7 @@ from market.horizons import HORIZONS, find_horizon
 from market.schema import Bar
 from models.dataset import assemble
 from models.fit import fit_model, predict_rows
-from models.forecast import PREDICTION_SCHEMA, to_predictions
+from models.forecast import PREDICTION_SCHEMA, Made, to_predictions
 from models.registry import FAMILIES, families_of, find_family
 from models.spec import Forecast
 from models.splits import PurgedWalkForward
@@ -179,9 +179,13 @@ def test_probabilities_follow_from_the_forecast() -> None:
     mean = np.array([0.0, 0.5, -0.5, 0.0])
     volatility = np.array([0.01, 0.01, 0.01, 0.0001])
     out = to_predictions(
-        data.keys.head(4), Forecast(mean), 2.0 * volatility, volatility=volatility,
-        spread=1.0, band_bps=10.0, horizon="1d", engine="e", model_version="v",
-    )  # fmt: skip
+        data.keys.head(4),
+        [Made("e", "v", Forecast(mean), 1.0)],
+        2.0 * volatility,
+        volatility=volatility,
+        band_bps=10.0,
+        horizon="1d",
+    )
     total = out["p_short"] + out["p_neutral"] + out["p_long"]
     assert total.to_list() == pytest.approx([1.0] * 4)
     assert out["p_long"][0] == pytest.approx(out["p_short"][0])
