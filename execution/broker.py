@@ -25,13 +25,18 @@ class OrderType(StrEnum):
 
     MARKET = "market"
     LIMIT = "limit"
+    STOP = "stop"
+    STOP_LIMIT = "stop_limit"
+    TRAILING_STOP = "trailing_stop"
 
 
 class TimeInForce(StrEnum):
-    """How long an order stands: the day, or only the opening auction."""
+    """How long an order stands: the day, until canceled, or for one auction alone."""
 
     DAY = "day"
+    GTC = "gtc"
     OPG = "opg"
+    CLS = "cls"
 
 
 class OrderStatus(StrEnum):
@@ -107,7 +112,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """An order as Isobar wants it. ``client_order_id`` is its identity, everywhere."""
+    """An order as Isobar wants it. ``client_order_id`` is its identity, everywhere.
+
+    ``take_profit_usd`` and ``stop_loss_usd`` ask for orders that close what this one opens: of
+    two the first that fills cancels the other. A trailing stop has ``trail_percent``.
+    """
 
     client_order_id: str
     symbol: str
@@ -116,11 +125,19 @@ class OrderRequest:
     order_type: OrderType
     time_in_force: TimeInForce
     limit_price_usd: Decimal | None = None
+    stop_price_usd: Decimal | None = None
+    trail_percent: Decimal | None = None
+    extended_hours: bool = False
+    take_profit_usd: Decimal | None = None
+    stop_loss_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as the broker has it."""
+    """An order as the broker has it.
+
+    ``legs`` are the orders that close what this one opens; the broker named them.
+    """
 
     client_order_id: str
     broker_order_id: str
@@ -133,6 +150,10 @@ class Order:
     submitted_at: dt.datetime
     updated_at: dt.datetime
     reason: str | None = None
+    order_type: OrderType = OrderType.MARKET
+    limit_price_usd: Decimal | None = None
+    stop_price_usd: Decimal | None = None
+    legs: tuple[Order, ...] = ()
 
 
 @runtime_checkable
