@@ -44,6 +44,16 @@ class TargetReason(StrEnum):
         return self.name.startswith("EXIT_")
 
 
+_POSITIVE_RULES = (
+    "gross_limit",
+    "net_limit",
+    "symbol_cap",
+    "symbol_volatility_target",
+    "sector_cap",
+    "turnover_limit",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TargetRules:
     """How signals become weights (all weights are shares of equity).
@@ -60,6 +70,11 @@ class TargetRules:
         Share of equity that stays in cash: the net never exceeds one minus this.
     symbol_volatility_target : float
         Annualised volatility that one position of confidence 1 adds, before caps.
+    sector_cap : float
+        Largest sum of absolute weights of one sector, where sectors are known; symbols without
+        one are together a sector of their own.
+    turnover_limit : float
+        Largest sum of what weights grow by at once. Exits and reductions are never held back.
     long_only : bool
         Whether a net short view is a target of zero.
     """
@@ -69,11 +84,13 @@ class TargetRules:
     symbol_cap: float = 0.10
     cash_buffer: float = 0.05
     symbol_volatility_target: float = 0.02
+    sector_cap: float = 0.35
+    turnover_limit: float = 1.0
     long_only: bool = True
 
     def __post_init__(self) -> None:
         """Refuse rules that cannot be met."""
-        for name in ("gross_limit", "net_limit", "symbol_cap", "symbol_volatility_target"):
+        for name in _POSITIVE_RULES:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ExecutionError(
@@ -179,6 +196,7 @@ def compute_targets(
     rules: TargetRules,
     as_of: dt.datetime,
     exits: Mapping[str, dt.datetime] | None = None,
+    sectors: Mapping[str, str] | None = None,
 ) -> Targets:
     """Return one target weight per symbol that has a fresh signal or is held.
 
@@ -199,13 +217,16 @@ def compute_targets(
     exits : Mapping, optional
         When a target or stop last closed each symbol: signals from before are spent, so that
         a stopped position is not opened again by the signal that opened it.
+    sectors : Mapping, optional
+        Symbol to the name of its sector; without it sectors are not capped.
 
     Returns
     -------
     Targets
         Per symbol: the mean over its fresh horizons of direction × confidence × volatility
-        target / volatility (a neutral horizon adds zero), capped. Then all of these are scaled
-        down together until gross and net limits hold; kept positions are not scaled.
+        target / volatility (a neutral horizon adds zero), capped. Then these are scaled down,
+        those of a sector until its cap holds and all together until gross, net and turnover
+        limits hold; kept positions are not scaled.
 
     Raises
     ------
@@ -229,7 +250,12 @@ def compute_targets(
         else:
             horizons = {row[SignalColumn.HORIZON] for row in fresh}
             decisions.append(_decide_held(holding, view, horizons, price, equity, as_of))
-    return Targets(as_of, equity, tuple(_fit(decisions, rules)))
+    present = {
+        h.symbol: float(h.quantity) * price / equity
+        for h in holdings.values()
+        if (price := _positive(prices.get(h.symbol))) is not None
+    }
+    return Targets(as_of, equity, tuple(_fit(decisions, rules, present, sectors)))
 
 
 def _equity(value: Number) -> float:
@@ -371,21 +397,86 @@ def _level_exit(held: HeldPosition, price: float | None) -> TargetReason | None:
     return TargetReason.EXIT_TARGET if _touched(sign, price, target) else None
 
 
-def _fit(decisions: Sequence[TargetDecision], rules: TargetRules) -> list[TargetDecision]:
-    """Scale what signals asked for until gross and net fit beside what is kept."""
-    free = [d for d in decisions if d.keep_quantity is None]
-    kept = [d.weight for d in decisions if d.keep_quantity is not None]
-    gross, net = sum(abs(d.weight) for d in free), sum(d.weight for d in free)
-    factor = 1.0
-    if gross > 0:
-        factor = min(factor, (rules.gross_limit - sum(map(abs, kept))) / gross)
-    top = min(rules.net_limit, 1.0 - rules.cash_buffer)
+_Decisions = list[TargetDecision]
+
+
+def _fit(
+    decisions: Sequence[TargetDecision],
+    rules: TargetRules,
+    present: Mapping[str, float],
+    sectors: Mapping[str, str] | None,
+) -> _Decisions:
+    """Scale what signals asked for until every limit holds beside what is kept.
+
+    Each step only brings weights nearer to zero, so that what an earlier one reached holds; net
+    alone can grow by that, and is fitted once more at the end.
+    """
+    fitted = list(decisions)
+    if sectors is not None:
+        fitted = _fit_sectors(fitted, rules.sector_cap, sectors)
+    fitted = _fit_net(_fit_gross(fitted, rules.gross_limit), rules)
+    return _fit_net(_fit_turnover(fitted, rules.turnover_limit, present), rules)
+
+
+def _fit_sectors(decisions: _Decisions, cap: float, sectors: Mapping[str, str]) -> _Decisions:
+    members: dict[str | None, _Decisions] = {}
+    for decision in decisions:
+        members.setdefault(sectors.get(decision.symbol), []).append(decision)
+    fitted = [d for group in members.values() for d in _fit_gross(group, cap)]
+    return sorted(fitted, key=lambda d: d.symbol)
+
+
+def _fit_gross(decisions: _Decisions, limit: float) -> _Decisions:
+    free, kept = _weights(decisions)
+    gross = sum(map(abs, free))
+    factor = 1.0 if gross == 0 else (limit - sum(map(abs, kept))) / gross
+    return _scaled(decisions, factor)
+
+
+def _fit_net(decisions: _Decisions, rules: TargetRules) -> _Decisions:
+    free, kept = _weights(decisions)
+    net, factor = sum(free), 1.0
     if net > 0:
-        factor = min(factor, (top - sum(kept)) / net)
+        top = min(rules.net_limit, 1.0 - rules.cash_buffer)
+        factor = (top - sum(kept)) / net
     elif net < 0:
-        factor = min(factor, (rules.net_limit + sum(kept)) / -net)
-    factor = max(0.0, factor)
-    return [
-        d if d.keep_quantity is not None else replace(d, weight=d.weight * factor)
+        factor = (rules.net_limit + sum(kept)) / -net
+    return _scaled(decisions, factor)
+
+
+def _fit_turnover(decisions: _Decisions, limit: float, present: Mapping[str, float]) -> _Decisions:
+    def start(decision: TargetDecision) -> float:
+        """Return where a weight begins to grow: what is held on its side, or nothing."""
+        held = present.get(decision.symbol, 0.0)
+        return held if held * decision.weight > 0 else 0.0
+
+    growing = {
+        d.symbol: start(d)
         for d in decisions
+        if d.keep_quantity is None and abs(d.weight) > abs(start(d))
+    }
+    grown = sum(abs(d.weight - growing[d.symbol]) for d in decisions if d.symbol in growing)
+    if grown <= limit:
+        return decisions
+    share = limit / grown
+    return [
+        replace(d, weight=growing[d.symbol] + share * (d.weight - growing[d.symbol]))
+        if d.symbol in growing
+        else d
+        for d in decisions
+    ]
+
+
+def _weights(decisions: _Decisions) -> tuple[list[float], list[float]]:
+    """Return the weights that may be scaled, and those of what is kept as it is."""
+    free = [d.weight for d in decisions if d.keep_quantity is None]
+    return free, [d.weight for d in decisions if d.keep_quantity is not None]
+
+
+def _scaled(decisions: _Decisions, factor: float) -> _Decisions:
+    if factor >= 1.0:
+        return decisions
+    low = max(0.0, factor)
+    return [
+        d if d.keep_quantity is not None else replace(d, weight=d.weight * low) for d in decisions
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -207,8 +208,11 @@ rule_sets = st.builds(
     symbol_cap=st.floats(0.01, 0.5),
     cash_buffer=st.floats(0, 0.9),
     symbol_volatility_target=st.floats(0.01, 1),
+    sector_cap=st.floats(0.01, 1),
+    turnover_limit=st.floats(0.01, 2),
     long_only=st.booleans(),
 )
+SECTORS = {"A": "energy", "B": "energy", "C": "energy", "D": "banks", "E": "banks"}
 volatility_maps = st.fixed_dictionaries({s: st.floats(0.05, 2) for s in "ABCDEF"})
 
 
@@ -220,9 +224,15 @@ volatility_maps = st.fixed_dictionaries({s: st.floats(0.05, 2) for s in "ABCDEF"
 )
 def test_no_limit_is_ever_passed(rows, rules, volatilities):
     prices = dict.fromkeys("ABCDEF", 50.0)
-    targets = compute_targets(table(*rows), [], prices, volatilities, 1e5, rules, NOW)
+    targets = compute_targets(
+        table(*rows), [], prices, volatilities, 1e5, rules, NOW, sectors=SECTORS
+    )
     weights = [d.weight for d in targets.decisions]
     slack = 1e-9
+    assert sum(map(abs, weights)) <= rules.turnover_limit + slack
+    for sector in ("energy", "banks", None):
+        inside = [d.weight for d in targets.decisions if SECTORS.get(d.symbol) == sector]
+        assert sum(map(abs, inside)) <= rules.sector_cap + slack
     assert sum(map(abs, weights)) <= rules.gross_limit + slack
     assert -rules.net_limit - slack <= sum(weights)
     assert sum(weights) <= min(rules.net_limit, 1 - rules.cash_buffer) + slack
@@ -244,3 +254,40 @@ def test_a_held_symbol_without_signals_keeps_its_quantity(rows, quantity, rules,
     targets = compute_targets(table(*rows), [held], prices, volatilities, 1e5, rules, NOW)
     (kept,) = [d for d in targets.decisions if d.symbol == "Z"]
     assert kept.keep_quantity == quantity
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(signal_rows, max_size=12, unique_by=lambda r: (r["symbol"], r["horizon"])),
+    quantities=st.dictionaries(st.sampled_from("ABCDEF"), st.integers(-400, 400).filter(bool)),
+    rules=rule_sets,
+    volatilities=volatility_maps,
+)
+def test_turnover_holds_back_what_grows_and_nothing_else(rows, quantities, rules, volatilities):
+    prices = dict.fromkeys("ABCDEF", 50.0)
+    held = [HeldPosition(s, Decimal(q), "1w", NOW + HOUR) for s, q in quantities.items()]
+    free = replace(rules, turnover_limit=1e9)
+    bound, unbound = (
+        compute_targets(table(*rows), held, prices, volatilities, 1e5, r, NOW).decisions
+        for r in (rules, free)
+    )
+    grown = 0.0
+    for d, wanted in zip(bound, unbound, strict=True):
+        present = quantities.get(d.symbol, 0) * 50.0 / 1e5
+        start = present if present * d.weight > 0 else 0.0
+        grown += max(0.0, abs(d.weight) - abs(start))
+        assert abs(d.weight) <= abs(wanted.weight) + 1e-9
+        assert d.weight * wanted.weight >= 0
+        if wanted.weight == 0 or d.keep_quantity is not None:
+            assert d.weight == wanted.weight
+    assert grown <= rules.turnover_limit + 1e-9
+
+
+def test_exits_are_not_held_back_by_turnover():
+    rules = replace(LONG_SHORT, turnover_limit=0.05)
+    held = [HeldPosition("A", Decimal(400), "1d", NOW - HOUR)]
+    rows = [a_signal("B", confidence=1.0)]
+    risks = {"A": 0.2, "B": 0.2}
+    targets = compute_targets(table(*rows), held, {"A": 50.0, "B": 50.0}, risks, 1e5, rules, NOW)
+    assert targets.weight_of("A") == 0.0
+    assert targets.weight_of("B") == pytest.approx(0.05)
