@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ _FIRST_PAUSE_SECONDS = 0.25
 _PAGE = 500
 _BULK_ASSETS = 50
 _NOT_FOUND = 40410000
+_MINUTE_SECONDS = 60.0
 
 
 @dataclass(eq=False)
@@ -118,8 +120,12 @@ class AlpacaBroker:
         Whether no real money moves.
     timeout_seconds : float, default 10.0
         Limit for connecting and for each wait for data, on every call.
+    requests_per_minute : int, default 180
+        How many requests leave in a minute at most; the service allows 200 to an account.
     sleep : Callable, default ``time.sleep``
-        How to pause between attempts of a GET.
+        How to pause, between attempts of a GET and to keep that pace.
+    seconds : Callable, default ``time.monotonic``
+        What the pace is measured by.
 
     Raises
     ------
@@ -146,7 +152,9 @@ class AlpacaBroker:
         *,
         is_paper: bool,
         timeout_seconds: float = 10.0,
+        requests_per_minute: int = 180,
         sleep: Callable[[float], None] = time.sleep,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base_url = wire.checked_base_url(base_url, is_paper=is_paper)
         if not all(_fits_header(key.get_secret_value()) for key in (api_key, secret_key)):
@@ -164,6 +172,8 @@ class AlpacaBroker:
             )
         self._is_paper = is_paper
         self._sleep = sleep
+        self._seconds = seconds
+        self._calls: deque[float] = deque(maxlen=requests_per_minute)
         self._secrets = (api_key, secret_key)
         self._client = _Client(api_key, secret_key, self._base_url, timeout_seconds)
 
@@ -210,26 +220,11 @@ class AlpacaBroker:
 
     def open_orders(self) -> list[Order]:
         """Return every order that may still fill, whoever placed it, oldest first."""
-        found: dict[str, Order] = {}
-        after: dt.datetime | None = None
-        while True:
-            params = {"status": "open", "limit": str(_PAGE), "direction": "asc", "nested": "false"}
-            if after is not None:
-                params["after"] = after.isoformat()
-            rows = wire.read_rows(self._get("/orders", "open orders", params), "order")
-            page = [wire.read_order(row) for row in rows]
-            fresh = [order for order in page if order.broker_order_id not in found]
-            found |= {order.broker_order_id: order for order in page}
-            if len(page) < _PAGE:
-                return list(found.values())
-            if not fresh:
-                raise BrokerError(
-                    "the broker's list of open orders does not end",
-                    got=f"{len(page)} orders submitted at {page[-1].submitted_at.isoformat()}",
-                    remedy="cancel stale orders at the broker, then try again",
-                )
-            # `after` is exclusive and our clock is coarser than theirs: overlap by a microsecond.
-            after = page[-1].submitted_at - dt.timedelta(microseconds=1)
+        return self._listed("open", None)
+
+    def orders_since(self, moment: dt.datetime) -> list[Order]:
+        """Return every order submitted at or after a moment, whatever became of it."""
+        return self._listed("all", moment - dt.timedelta(microseconds=1))
 
     def submit(self, request: OrderRequest) -> Order:
         """Place an order once, however often it is called with the same id.
@@ -254,7 +249,10 @@ class AlpacaBroker:
         """
         body = wire.write_order(request)
         try:
-            placed = wire.read_order(self._call("POST", "/orders", body))
+            answer = self._call("POST", "/orders", body)
+            placed = wire.read_order(answer)
+            if wire.lacks_legs(answer):
+                return self._adopt(request, "its legs were not told")
         except _Failure as failure:
             if wire.is_duplicate(failure.code or 0, failure.message):
                 return self._adopt(request, f"its id is already taken ({failure.text})")
@@ -276,6 +274,10 @@ class AlpacaBroker:
             f"order {client_order_id!r}",
             {"client_order_id": client_order_id},
         )
+        if raw is not None and wire.lacks_legs(raw):
+            identity = wire.read_order(raw).broker_order_id
+            path = f"/orders/{quote(identity, safe='')}"
+            raw = self._get(path, f"order {client_order_id!r}", {"nested": "true"})
         return None if raw is None else wire.read_order(raw)
 
     def cancel(self, broker_order_id: str) -> None:
@@ -321,6 +323,28 @@ class AlpacaBroker:
             )
         return _agreeing(order, request)
 
+    def _listed(self, status: str, after: dt.datetime | None) -> list[Order]:
+        """Return the pages of a listing of orders, oldest first."""
+        found: dict[str, Order] = {}
+        while True:
+            params = {"status": status, "limit": str(_PAGE), "direction": "asc", "nested": "false"}
+            if after is not None:
+                params["after"] = after.isoformat()
+            rows = wire.read_rows(self._get("/orders", f"{status} orders", params), "order")
+            page = [wire.read_order(row) for row in rows]
+            fresh = [order for order in page if order.broker_order_id not in found]
+            found |= {order.broker_order_id: order for order in page}
+            if len(page) < _PAGE:
+                return list(found.values())
+            if not fresh:
+                raise BrokerError(
+                    f"the broker's list of {status} orders does not end",
+                    got=f"{len(page)} orders submitted at {page[-1].submitted_at.isoformat()}",
+                    remedy="cancel stale orders at the broker, then try again",
+                )
+            # `after` is exclusive and our clock is coarser than theirs: overlap by a microsecond.
+            after = page[-1].submitted_at - dt.timedelta(microseconds=1)
+
     def _listed_assets(self, wanted: set[str]) -> dict[str, Asset]:
         raw = self._get("/assets", "assets", {"asset_class": "us_equity"})
         found: dict[str, Asset] = {}
@@ -359,7 +383,8 @@ class AlpacaBroker:
                 self._sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         return self._call("GET", path, params)
 
-    def _call(self, method: str, path: str, data: dict[str, str] | None = None) -> object:
+    def _call(self, method: str, path: str, data: dict[str, Any] | None = None) -> object:
+        self._pace()
         try:
             if method == "POST":
                 answer: object = self._client.post(path, data)
@@ -376,6 +401,15 @@ class AlpacaBroker:
                 return answer
             failure = _Failure("an empty answer")
         raise failure
+
+    def _pace(self) -> None:
+        """Wait until the service allows one more request this minute."""
+        calls = self._calls
+        if len(calls) == calls.maxlen:
+            wait = _MINUTE_SECONDS - (self._seconds() - calls[0])
+            if wait > 0:
+                self._sleep(wait)
+        calls.append(self._seconds())
 
     def _refused(self, error: APIError) -> _Failure:
         response = getattr(error, "response", None)

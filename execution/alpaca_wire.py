@@ -25,6 +25,7 @@ from execution.broker import (
     OrderType,
     Position,
     Side,
+    TimeInForce,
 )
 from market.errors import BrokerError, ExecutionError
 
@@ -147,14 +148,14 @@ def quantise_quantity(quantity: Decimal) -> Decimal:
     return quantity.quantize(_QUANTITY_STEP, rounding=ROUND_DOWN, context=_WIDE)
 
 
-def write_order(request: OrderRequest) -> dict[str, str]:
+def write_order(request: OrderRequest) -> dict[str, Any]:
     """Return the body of ``POST /v2/orders``, every number in it a string.
 
     Raises
     ------
     ExecutionError
-        When the request contradicts itself: no id, quantity or price not positive, a limit
-        order without a limit, a market order with one.
+        When the request contradicts itself: no id, quantity or price not positive, a price that
+        its type does not have or one that it lacks, closing orders where the service takes none.
     """
     identity = request.client_order_id
     if not 0 < len(identity) <= MAX_CLIENT_ORDER_ID:
@@ -165,7 +166,7 @@ def write_order(request: OrderRequest) -> dict[str, str]:
             remedy="derive a short, unique id for every order",
         )
     quantity = _positive(request.quantity, f"quantity of order {identity!r}")
-    body = {
+    body: dict[str, Any] = {
         "symbol": request.symbol,
         "qty": plain(_positive(quantise_quantity(quantity), f"quantity of order {identity!r}")),
         "side": request.side.value,
@@ -173,18 +174,79 @@ def write_order(request: OrderRequest) -> dict[str, str]:
         "time_in_force": request.time_in_force.value,
         "client_order_id": identity,
     }
-    limit = request.limit_price_usd
-    if (limit is None) == (request.order_type is OrderType.LIMIT):
-        raise ExecutionError(
-            f"order {identity!r} and its limit price do not agree",
-            got=f"{request.order_type} with limit {limit}",
-            allowed="a limit order with a limit price, or a market order without one",
-            remedy="give a limit price exactly when the order is a limit order",
-        )
-    if limit is not None:
-        limit = quantise_price(_positive(limit, f"limit price of order {identity!r}"), request.side)
-        body["limit_price"] = format(_positive(limit, f"limit price of order {identity!r}"), "f")
+    _require_its_prices(request)
+    # Rounded as a limit is, a stop triggers no later than asked.
+    for name, price in (
+        ("limit_price", request.limit_price_usd),
+        ("stop_price", request.stop_price_usd),
+    ):
+        if price is not None:
+            body[name] = _price_text(price, request.side, f"{name} of order {identity!r}")
+    if request.trail_percent is not None:
+        body["trail_percent"] = plain(_positive(request.trail_percent, "trail_percent"))
+    if request.extended_hours:
+        body["extended_hours"] = True
+    body |= _write_legs(request)
     return body
+
+
+def _require_its_prices(request: OrderRequest) -> None:
+    kind = request.order_type
+    wanted = {
+        "limit_price_usd": kind in (OrderType.LIMIT, OrderType.STOP_LIMIT),
+        "stop_price_usd": kind in (OrderType.STOP, OrderType.STOP_LIMIT),
+        "trail_percent": kind is OrderType.TRAILING_STOP,
+    }
+    for name, needed in wanted.items():
+        if (getattr(request, name) is not None) != needed:
+            raise ExecutionError(
+                f"order {request.client_order_id!r} and its {name} do not agree",
+                got=f"{kind} with {name} {getattr(request, name)}",
+                allowed=", ".join(n for n, w in wanted.items() if w) or "no price",
+                remedy="give each type of order its own prices and no others",
+            )
+    late = request.extended_hours and (
+        kind is not OrderType.LIMIT
+        or request.time_in_force not in (TimeInForce.DAY, TimeInForce.GTC)
+    )
+    if late:
+        raise ExecutionError(
+            f"order {request.client_order_id!r} cannot trade outside the session",
+            got=f"{kind}, {request.time_in_force}",
+            allowed="limit orders for the day or until canceled",
+            remedy="use a limit order, or wait for the session",
+        )
+
+
+def _write_legs(request: OrderRequest) -> dict[str, Any]:
+    """Write the orders that close what this one opens."""
+    profit, loss = request.take_profit_usd, request.stop_loss_usd
+    if profit is None and loss is None:
+        return {}
+    identity = request.client_order_id
+    entry = request.order_type in (OrderType.MARKET, OrderType.LIMIT)
+    stands = request.time_in_force in (TimeInForce.DAY, TimeInForce.GTC)
+    whole = request.quantity == request.quantity.to_integral_value()
+    if not (entry and stands and whole) or request.extended_hours:
+        raise ExecutionError(
+            f"order {identity!r} cannot have a target or a stop of its own",
+            got=f"{request.quantity} {request.order_type} {request.time_in_force}",
+            allowed="market and limit orders of whole shares in the session, day or gtc",
+            remedy="send it without, and leave the exit to the next run",
+        )
+    closing = request.side.opposite
+    legs: dict[str, Any] = {"order_class": "oto" if None in (profit, loss) else "bracket"}
+    if profit is not None:
+        text = _price_text(profit, closing, f"target of order {identity!r}")
+        legs["take_profit"] = {"limit_price": text}
+    if loss is not None:
+        text = _price_text(loss, closing, f"stop of order {identity!r}")
+        legs["stop_loss"] = {"stop_price": text}
+    return legs
+
+
+def _price_text(price: Decimal, side: Side, name: str) -> str:
+    return format(_positive(quantise_price(_positive(price, name), side), name), "f")
 
 
 def plain(number: Decimal) -> str:
@@ -216,14 +278,25 @@ def read_order(raw: object) -> Order:
         side=_side(row),
         quantity=_number(row, "qty"),
         filled_quantity=filled,
-        filled_average_price_usd=(
-            None if row.get("filled_avg_price") is None else _number(row, "filled_avg_price")
-        ),
+        filled_average_price_usd=_number_or_none(row, "filled_avg_price"),
         status=status,
         submitted_at=_time(row, "submitted_at"),
         updated_at=_time(row, "updated_at"),
         reason=reason,
+        order_type=_order_type(row),
+        limit_price_usd=_number_or_none(row, "limit_price"),
+        stop_price_usd=_number_or_none(row, "stop_price"),
+        legs=tuple(read_order(leg) for leg in row.get("legs") or ()),
     )
+
+
+def lacks_legs(raw: object) -> bool:
+    """Say whether an order was given without the legs that its class says it has.
+
+    Only the first order of such a class has legs; the service lists them when asked to.
+    """
+    row = _mapping(raw, "order")
+    return row.get("order_class") in ("bracket", "oto") and not row.get("legs")
 
 
 def read_status(
@@ -395,6 +468,15 @@ def _number(row: Mapping[str, Any], name: str) -> Decimal:
     if not number.is_finite():
         raise _unreadable(name, str(value))
     return number
+
+
+def _number_or_none(row: Mapping[str, Any], name: str) -> Decimal | None:
+    return None if row.get(name) is None else _number(row, name)
+
+
+def _order_type(row: Mapping[str, Any]) -> OrderType | None:
+    word = row.get("type")
+    return OrderType(word) if word in list(OrderType) else None
 
 
 def _time(row: Mapping[str, Any], name: str) -> dt.datetime:

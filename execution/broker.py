@@ -19,6 +19,11 @@ class Side(StrEnum):
     BUY = "buy"
     SELL = "sell"
 
+    @property
+    def opposite(self) -> Side:
+        """The other side."""
+        return Side.SELL if self is Side.BUY else Side.BUY
+
 
 class OrderType(StrEnum):
     """Order types that Isobar sends."""
@@ -136,7 +141,9 @@ class OrderRequest:
 class Order:
     """An order as the broker has it.
 
-    ``legs`` are the orders that close what this one opens; the broker named them.
+    ``order_type`` is absent where the broker has one that Isobar does not know. ``legs`` are the
+    orders that close what this one opens; the broker named them. ``parent_id`` is set on such an
+    order where it is Isobar's own: it can only close, never open.
     """
 
     client_order_id: str
@@ -150,10 +157,11 @@ class Order:
     submitted_at: dt.datetime
     updated_at: dt.datetime
     reason: str | None = None
-    order_type: OrderType = OrderType.MARKET
+    order_type: OrderType | None = None
     limit_price_usd: Decimal | None = None
     stop_price_usd: Decimal | None = None
     legs: tuple[Order, ...] = ()
+    parent_id: str | None = None
 
 
 @runtime_checkable
@@ -195,6 +203,10 @@ class Broker(Protocol):
 
     def open_orders(self) -> list[Order]:
         """Return every order that may still fill, whoever placed it."""
+        ...
+
+    def orders_since(self, moment: dt.datetime) -> list[Order]:
+        """Return every order submitted at or after a moment, whatever became of it."""
         ...
 
     def submit(self, request: OrderRequest) -> Order:

@@ -83,6 +83,10 @@ class MemoryBroker:
         self.on_step("open_orders")
         return [o for o in self.orders.values() if not o.status.is_final]
 
+    def orders_since(self, moment: dt.datetime) -> list[Order]:
+        self.on_step("orders_since")
+        return [o for o in self.orders.values() if o.submitted_at >= moment]
+
     def submit(self, request: OrderRequest) -> Order:
         self.on_step("before submit")
         if request.client_order_id not in self.orders:

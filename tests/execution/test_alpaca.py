@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -130,6 +131,7 @@ CALLS: dict[str, Callable[[AlpacaBroker], object]] = {
     "assets": lambda b: b.assets([f"S{n}" for n in range(60)]),
     "positions": lambda b: b.positions(),
     "open_orders": lambda b: b.open_orders(),
+    "orders_since": lambda b: b.orders_since(dt.datetime(2025, 1, 2, tzinfo=dt.UTC)),
     "submit": lambda b: b.submit(REQUEST),
     "find_order": lambda b: b.find_order("one"),
     "cancel": lambda b: b.cancel("61e69015"),
@@ -141,6 +143,7 @@ PATHS = {
     "assets": ("GET", "/v2/assets"),
     "positions": ("GET", "/v2/positions"),
     "open_orders": ("GET", ORDERS),
+    "orders_since": ("GET", ORDERS),
     "submit": ("POST", ORDERS),
     "find_order": ("GET", BY_ID),
     "cancel": ("DELETE", ORDERS + "/61e69015"),
@@ -486,3 +489,85 @@ def test_a_cancellation_that_did_not_take_is_an_error(
     with pytest.raises(BrokerError, match="was not canceled"):
         broker.cancel("61e69015")
     assert fake.count("DELETE") == 1
+
+
+# --- orders with legs, and the pace ------------------------------------------------------------
+
+LEGS = [
+    order(**{"id": "l1", "client_order_id": "leg-1", "side": "sell", "status": "held"}),
+    order(**{"id": "l2", "client_order_id": "leg-2", "side": "sell", "status": "held"}),
+]
+BRACKET = replace(REQUEST, take_profit_usd=Decimal("110.004"), stop_loss_usd=Decimal("95.004"))
+
+
+def test_a_bracket_travels_with_its_exits(fake: Fake, broker: AlpacaBroker) -> None:
+    fake.on("POST", ORDERS, (200, order(**{"order_class": "bracket", "legs": LEGS})))
+    placed = broker.submit(BRACKET)
+    (body,) = [body for method, _, _, body in fake.seen if method == "POST"]
+    assert body["order_class"] == "bracket"
+    assert body["take_profit"] == {"limit_price": "110.01"}
+    assert body["stop_loss"] == {"stop_price": "95.01"}
+    assert [leg.client_order_id for leg in placed.legs] == ["leg-1", "leg-2"]
+
+
+def test_legs_that_were_not_told_are_asked_for(fake: Fake, broker: AlpacaBroker) -> None:
+    bare = order(**{"order_class": "bracket", "legs": None})
+    fake.on("POST", ORDERS, (200, bare))
+    fake.on("GET", BY_ID, (200, bare))
+    fake.on("GET", f"{ORDERS}/{bare['id']}", (200, bare | {"legs": LEGS}))
+    assert len(broker.submit(BRACKET).legs) == 2
+    assert fake.seen[-1][2] == {"nested": "true"}
+    assert fake.count("POST") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time_in_force": TimeInForce.OPG},
+        {"quantity": Decimal("1.5")},
+        {"order_type": OrderType.STOP, "stop_price_usd": Decimal(5), "limit_price_usd": None},
+        {"order_type": OrderType.LIMIT, "limit_price_usd": Decimal(5), "extended_hours": True},
+    ],
+)
+def test_exits_that_the_service_does_not_take_are_never_sent(
+    fake: Fake, broker: AlpacaBroker, change: dict[str, Any]
+) -> None:
+    with pytest.raises(ExecutionError, match="target or a stop of its own"):
+        broker.submit(replace(BRACKET, **change))
+    assert not fake.seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "prices"),
+    [
+        (OrderType.MARKET, {"limit_price_usd": Decimal(5)}),
+        (OrderType.LIMIT, {}),
+        (OrderType.STOP, {"limit_price_usd": Decimal(5)}),
+        (OrderType.STOP_LIMIT, {"stop_price_usd": Decimal(5)}),
+        (OrderType.TRAILING_STOP, {"stop_price_usd": Decimal(5)}),
+        (OrderType.STOP, {"stop_price_usd": Decimal(5), "trail_percent": Decimal(1)}),
+    ],
+)
+def test_a_type_has_its_own_prices_and_no_others(
+    fake: Fake, broker: AlpacaBroker, kind: OrderType, prices: dict[str, Decimal]
+) -> None:
+    bare = replace(REQUEST, order_type=kind, limit_price_usd=None)
+    with pytest.raises(ExecutionError, match="do not agree"):
+        broker.submit(replace(bare, **prices))
+    assert not fake.seen
+
+
+def test_the_pace_of_the_service_is_kept(fake: Fake, url: str) -> None:
+    now, pauses = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    broker = make(url, requests_per_minute=3, sleep=sleep, seconds=lambda: now[0])
+    fake.on("GET", "/v2/positions", (200, []))
+    for _ in range(7):
+        broker.positions()
+        now[0] += 1.0
+    assert fake.count("GET", "/v2/positions") == 7
+    assert pauses == [57.0, 57.0]
