@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Context, Decimal, InvalidOperation
+from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ from execution.broker import (
     TimeInForce,
 )
 from market.errors import BrokerError, ExecutionError
+from market.ticks import to_tick
 
 LIVE_HOST = "api.alpaca.markets"
 PAPER_HOST = "paper-api.alpaca.markets"
@@ -35,9 +36,6 @@ MAX_CLIENT_ORDER_ID = 128
 
 _WIDE = Context(prec=60)
 _QUANTITY_STEP = Decimal("0.000000001")
-_ONE_USD = Decimal(1)
-_CENT = Decimal("0.01")
-_HUNDREDTH_CENT = Decimal("0.0001")
 
 _WORDS = {
     "new": OrderStatus.ACCEPTED,
@@ -138,9 +136,7 @@ def quantise_price(price: Decimal, side: Side) -> Decimal:
     >>> quantise_price(Decimal("10.129"), Side.BUY), quantise_price(Decimal("0.12341"), Side.SELL)
     (Decimal('10.12'), Decimal('0.1235'))
     """
-    step = _CENT if price >= _ONE_USD else _HUNDREDTH_CENT
-    rounding = ROUND_FLOOR if side is Side.BUY else ROUND_CEILING
-    return price.quantize(step, rounding=rounding, context=_WIDE)
+    return to_tick(price, up=side is Side.SELL)
 
 
 def quantise_quantity(quantity: Decimal) -> Decimal:

@@ -309,9 +309,16 @@ orders = sa.Table(
     _decimal("filled_quantity"),
     _decimal("filled_average_price_usd", null=True),
     _time("updated_at"),
+    _text("parent_id", null=True),
+    _decimal("take_profit_usd", null=True),
+    _decimal("stop_loss_usd", null=True),
+    _decimal("planned_from", null=True),
+    _json("cancels"),
+    sa.Column("extended_hours", sa.Boolean(), nullable=False),
     sa.ForeignKeyConstraint(["plan_id"], ["plans.plan_id"], name="fk_orders_plan_id"),
     sa.Index("ix_orders_plan_id", "plan_id"),
     sa.Index("ix_orders_state", "state"),
+    sa.Index("ix_orders_parent_id", "parent_id"),
 )
 
 fills = sa.Table(
@@ -352,4 +359,30 @@ trading_state = sa.Table(
     _time("at"),
     _text("state"),
     _long("reason"),
+)
+
+adjustments = sa.Table(
+    "adjustments",
+    METADATA,
+    _text("adjustment_id", key=True),
+    _text("kind"),
+    _text("symbol"),
+    _decimal("quantity"),
+    _decimal("cash_usd"),
+    _time("effective_at"),
+    _time("recorded_at"),
+    _json("detail"),
+)
+
+reconciliations = sa.Table(
+    "reconciliations",
+    METADATA,
+    _sequence(),
+    _time("at"),
+    _text("broker"),
+    sa.Column("clean", sa.Boolean(), nullable=False),
+    _decimal("equity_usd"),
+    _decimal("cash_usd"),
+    _json("findings"),
+    _json("positions"),
 )
