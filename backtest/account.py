@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, Decimal
 
 from execution.broker import Account, Position
-from execution.plan import LastPrice, OrderIntent
+from execution.intents import LastPrice, OrderIntent
 from execution.targets import HeldPosition, TargetReason
 
 MARGIN_MULTIPLIER = 2.0

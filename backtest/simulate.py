@@ -43,7 +43,8 @@ from backtest.simulation import (
 )
 from backtest.tape import Moment, Tape, make_tape, mark_table, premarket_of
 from execution.broker import Asset, Clock
-from execution.plan import LastPrice, OrderIntent, Plan, PlanRules, SkipReason, plan_orders
+from execution.intents import LastPrice, OrderIntent, Plan, PlanRules, SkipReason
+from execution.plan import plan_orders
 from execution.risk import BatchStatus, DenialCode, RiskContext, RiskLimits, check_plan
 from execution.state import TradingState
 from execution.targets import TargetRules, compute_targets

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from execution.broker import Order, Position, Side
-from execution.plan import LastPrice, OrderIntent
+from execution.intents import LastPrice, OrderIntent
 
 _ZERO = Decimal(0)
 

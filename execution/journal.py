@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from execution.broker import Order, OrderStatus, OrderType, Side, TimeInForce
 from execution.denials import DenialCode
-from execution.plan import OrderIntent, Plan
+from execution.intents import OrderIntent, Plan
 from execution.risk import Denial, Verdict
 from execution.state import append_audit
 from execution.targets import HeldPosition, TargetReason, Targets

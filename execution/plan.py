@@ -3,144 +3,42 @@
 Pure: what is known of the account comes in, a plan comes out. A foreign position is never
 traded: Isobar opens nothing in a symbol that somebody else holds or has an order in, and sells
 no more than its own fills bought.
+
+Orders at the broker that close a position of ours (its target and stop) stand in the way of any
+other order in the symbol: shares are held for them, and a purchase beside a resting sale looks
+like a wash trade. So an intent names those that are to be canceled before it is sent.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, Decimal
-from enum import StrEnum
 
 from execution.broker import (
     Asset,
     Clock,
     Order,
-    OrderRequest,
     OrderStatus,
     OrderType,
     Position,
     Side,
     TimeInForce,
 )
+from execution.intents import (
+    LastPrice,
+    OrderIntent,
+    Plan,
+    PlanRules,
+    Skipped,
+    SkipReason,
+    client_order_id,
+)
+from execution.order_timing import feasible, style_of
 from execution.targets import TargetDecision, TargetReason, Targets
-from market.calendar import NEW_YORK
-from market.errors import ExecutionError
 from market.hash_chain import canonical_json
-
-ORDER_ID_PREFIX = "iso-"
-_OPG_REFUSED_FROM = dt.time(9, 28)
-_OPG_REFUSED_UNTIL = dt.time(19, 0)
-
-
-class SkipReason(StrEnum):
-    """Why a symbol with a target gets no order."""
-
-    AT_TARGET = "at_target"
-    KEPT = "kept"
-    BELOW_MIN_NOTIONAL = "below_min_notional"
-    BELOW_ONE_SHARE = "below_one_share"
-    NO_PRICE = "no_price"
-    FOREIGN_POSITION = "foreign_position"
-    FOREIGN_ORDER = "foreign_order"
-    OWN_MISSING_AT_BROKER = "own_missing_at_broker"
-    UNRESOLVED_ORDER = "unresolved_order"
-    OPPOSING_ORDER = "opposing_order"
-    NO_DATA = "no_price_or_volatility"
-
-
-@dataclass(frozen=True, slots=True)
-class LastPrice:
-    """The last known price of a symbol, and when it was made."""
-
-    price_usd: Decimal
-    at: dt.datetime
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRules:
-    """How targets become orders.
-
-    ``min_notional_usd``: smaller changes are not worth an order, except closing a position.
-    ``attempt``: part of every order's identity; a person raises it to try a denied plan anew.
-    """
-
-    min_notional_usd: Decimal = Decimal(100)
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class OrderIntent:
-    """An order that Isobar wants, before any check. Leg 2 waits until leg 1 has filled."""
-
-    client_order_id: str
-    symbol: str
-    side: Side
-    quantity: Decimal
-    order_type: OrderType
-    time_in_force: TimeInForce
-    leg: int
-    attempt: int
-    reason: TargetReason
-    limit_price_usd: Decimal | None = None
-    reference_price_usd: Decimal | None = None
-    horizon: str | None = None
-    valid_until: dt.datetime | None = None
-    target_price_usd: Decimal | None = None
-    stop_price_usd: Decimal | None = None
-
-    @property
-    def signed_quantity(self) -> Decimal:
-        """Return the change of position, negative for a sale."""
-        return self.quantity if self.side is Side.BUY else -self.quantity
-
-    def request(self) -> OrderRequest:
-        """Return what goes to the broker."""
-        return OrderRequest(
-            client_order_id=self.client_order_id,
-            symbol=self.symbol,
-            side=self.side,
-            quantity=self.quantity,
-            order_type=self.order_type,
-            time_in_force=self.time_in_force,
-            limit_price_usd=self.limit_price_usd,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A symbol whose target needs no order, or cannot have one now."""
-
-    symbol: str
-    reason: SkipReason
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything one batch leads to. After ``expires_at`` what was not sent is not sent."""
-
-    plan_id: str
-    batch_id: str
-    as_of: dt.datetime
-    expires_at: dt.datetime
-    intents: tuple[OrderIntent, ...]
-    skipped: tuple[Skipped, ...]
-
-
-def client_order_id(batch_id: str, symbol: str, side: Side, leg: int, attempt: int) -> str:
-    """Return the identity of an order: a pure function of what it is for.
-
-    Examples
-    --------
-    >>> client_order_id("b1", "AAPL", Side.BUY, 1, 1)
-    'iso-0c67782b921a4351cacb3b99-1'
-    """
-    key = canonical_json([batch_id, symbol, side.value, leg, attempt])
-    return f"{ORDER_ID_PREFIX}{hashlib.sha256(key).hexdigest()[:24]}-{leg}"
 
 
 def plan_orders(
@@ -178,7 +76,8 @@ def plan_orders(
     -------
     Plan
         Closing orders and sales first, then purchases; by symbol within each. A change that
-        crosses zero is two orders: leg 1 closes, leg 2 opens.
+        crosses zero is two orders: leg 1 closes, leg 2 opens. What the broker could not answer
+        in time, at its pace, is left out, from the end.
     """
     held = {p.symbol: p.quantity for p in positions}
     intents: list[OrderIntent] = []
@@ -200,6 +99,8 @@ def plan_orders(
         else:
             intents.extend(_legs(decision, scene, change, clock, rules, batch_id))
     intents.sort(key=lambda i: (i.leg, i.side is Side.BUY, i.symbol))
+    intents, late = feasible(intents, clock, rules)
+    skipped.extend(late)
     plan_id = hashlib.sha256(canonical_json(["plan", batch_id, rules.attempt])).hexdigest()[:32]
     return Plan(plan_id, batch_id, targets.as_of, clock.next_close, tuple(intents), tuple(skipped))
 
@@ -217,7 +118,15 @@ class _Scene:
 
     @property
     def own_orders(self) -> list[Order]:
-        return [o for o in self.orders if o.client_order_id in self.own_order_ids]
+        """Isobar's own, but for those that close a position by themselves."""
+        return [
+            o for o in self.orders if o.client_order_id in self.own_order_ids and not o.parent_id
+        ]
+
+    @property
+    def exits(self) -> list[Order]:
+        """Isobar's own targets and stops that rest at the broker."""
+        return [o for o in self.orders if o.client_order_id in self.own_order_ids and o.parent_id]
 
     @property
     def pending(self) -> Decimal:
@@ -271,7 +180,7 @@ def _change(
 
 def _foreign(symbol: str, scene: _Scene, change: Decimal) -> Skipped | None:
     """Say why somebody else's holding or order forbids the change, if it does."""
-    if len(scene.own_orders) < len(scene.orders):
+    if len(scene.own_orders) + len(scene.exits) < len(scene.orders):
         return Skipped(symbol, SkipReason.FOREIGN_ORDER)
     foreign = scene.account - scene.own
     if scene.own != 0 and foreign * scene.own < 0:
@@ -302,48 +211,57 @@ def _legs(
     crosses = scene.expected * change < 0 and abs(change) > abs(scene.expected)
     closing = _whole(abs(scene.expected)) if crosses else Decimal(0)
     quantities = [closing, abs(change) - closing] if closing else [abs(change)]
-    return [
-        OrderIntent(
+    style = style_of(side, scene.price, clock, rules)
+    cancels = tuple(sorted(o.client_order_id for o in scene.exits))
+    legs: list[OrderIntent] = []
+    for leg, quantity in enumerate(quantities, start=1):
+        intent = OrderIntent(
             client_order_id=client_order_id(batch_id, decision.symbol, side, leg, rules.attempt),
             symbol=decision.symbol,
             side=side,
             quantity=quantity,
-            order_type=OrderType.MARKET,
-            time_in_force=time_in_force_at(clock),
+            order_type=OrderType.MARKET if style.limit is None else OrderType.LIMIT,
+            time_in_force=style.time_in_force,
             leg=leg,
             attempt=rules.attempt,
             reason=decision.reason,
+            limit_price_usd=style.limit,
             reference_price_usd=None if scene.price is None else scene.price.price_usd,
             horizon=decision.horizon,
             valid_until=decision.valid_until,
             target_price_usd=decision.target_price,
             stop_price_usd=decision.stop_price,
+            extended_hours=style.extended_hours,
+            cancels=cancels if leg == 1 else (),
+            planned_from=scene.own if leg == 1 else None,
         )
-        for leg, quantity in enumerate(quantities, start=1)
-    ]
+        opens = leg == 2 or scene.expected == 0
+        legs.append(_with_exits(intent, clock) if rules.brackets and opens else intent)
+    return legs
 
 
-def time_in_force_at(clock: Clock) -> TimeInForce:
-    """Return how an order sent now should stand.
+def _with_exits(intent: OrderIntent, clock: Clock) -> OrderIntent:
+    """Leave target and stop with the broker, where it takes them.
 
-    Returns
-    -------
-    TimeInForce
-        ``DAY`` in the session. While the market is shut ``OPG`` (the next opening auction),
-        except from 9:28 to 19:00 New York time, when the broker refuses such orders: ``DAY``.
-
-    Raises
-    ------
-    ExecutionError
-        When the clock has no time zone.
+    It does in the session, for whole shares. The order itself then stands as long as its exits
+    must: beyond the session until canceled.
     """
-    if clock.now.tzinfo is None:
-        raise ExecutionError(
-            "the broker's clock has no time zone",
-            got=clock.now.isoformat(),
-            remedy="fix the broker adapter",
-        )
-    local = clock.now.astimezone(NEW_YORK).time()
-    if clock.is_open or _OPG_REFUSED_FROM <= local < _OPG_REFUSED_UNTIL:
-        return TimeInForce.DAY
-    return TimeInForce.OPG
+    price = intent.reference_price_usd
+    whole = intent.quantity == intent.quantity.to_integral_value()
+    if not clock.is_open or intent.extended_hours or not whole or price is None:
+        return intent
+    sign = 1 if intent.side is Side.BUY else -1
+
+    def beyond(level: Decimal | None, side: int) -> Decimal | None:
+        return level if level is not None and side * (level - price) > 0 else None
+
+    profit, loss = beyond(intent.target_price_usd, sign), beyond(intent.stop_price_usd, -sign)
+    if profit is None and loss is None:
+        return intent
+    outlasts = intent.valid_until is not None and intent.valid_until > clock.next_close
+    return replace(
+        intent,
+        take_profit_usd=profit,
+        stop_loss_usd=loss,
+        time_in_force=TimeInForce.GTC if outlasts else TimeInForce.DAY,
+    )

@@ -16,7 +16,7 @@ from decimal import Decimal
 from execution.broker import Account, Asset, Clock, Order, Position, TimeInForce
 from execution.denials import DENIALS, DenialCode, denial_table
 from execution.exposure import ExposureBook
-from execution.plan import LastPrice, OrderIntent
+from execution.intents import LastPrice, OrderIntent
 from execution.state import TradingState
 from market.calendar import latest_session, session_close
 from market.errors import ExecutionError

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from execution.broker import Account, Broker, Clock
 from execution.dispatch import SyncReport, send_plan, sync_orders
+from execution.intents import LastPrice, Plan, PlanRules
 from execution.journal import (
     JournalledPlan,
     as_broker_order,
@@ -23,7 +24,7 @@ from execution.journal import (
     read_plan,
     record_plan,
 )
-from execution.plan import LastPrice, Plan, PlanRules, plan_orders
+from execution.plan import plan_orders
 from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
 from execution.state import current_state
 from execution.targets import TargetRules, Targets, compute_targets

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from execution.dispatch import sync_orders
-from execution.plan import LastPrice
+from execution.intents import LastPrice
 from execution.trade import TradeReport, TradeRules, assert_may_trade, trade
 from market import calendar
 from market.errors import BrokerError

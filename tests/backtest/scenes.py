@@ -12,7 +12,7 @@ import polars as pl
 
 from backtest.simulate import simulate
 from backtest.simulation import Simulation
-from execution.plan import PlanRules
+from execution.intents import PlanRules
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from features.regime import classify_regimes

@@ -11,7 +11,7 @@ from backtest import account
 from backtest.simulate import annualised_volatility
 from backtest.tape import moment_of
 from execution import paper_book
-from execution.plan import PlanRules
+from execution.intents import PlanRules
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from market import calendar

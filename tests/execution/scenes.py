@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from execution.plan import LastPrice
+from execution.intents import LastPrice
 from market.ledger import Ledger
 from signals.publish import PublishedBatch, publish_batch
 from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA

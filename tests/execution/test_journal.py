@@ -11,6 +11,7 @@ import pytest
 
 from execution.broker import OrderStatus, OrderType, Side, TimeInForce
 from execution.dispatch import adopt_order, send_plan, sync_orders
+from execution.intents import OrderIntent, Plan, client_order_id
 from execution.journal import (
     JournalState,
     find_plan,
@@ -22,7 +23,6 @@ from execution.journal import (
     read_plan,
     record_plan,
 )
-from execution.plan import OrderIntent, Plan, client_order_id
 from execution.risk import Denial, DenialCode, Verdict
 from execution.state import halt, reduce_only, resume, verify_audit
 from execution.targets import TargetReason, Targets

@@ -11,16 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from execution.broker import Asset, Order, OrderStatus, Position, Side, TimeInForce
-from execution.plan import (
-    LastPrice,
-    PlanRules,
-    SkipReason,
-    client_order_id,
-    plan_orders,
-    time_in_force_at,
+from execution.broker import (
+    Asset,
+    Clock,
+    Order,
+    OrderStatus,
+    OrderType,
+    Position,
+    Side,
+    TimeInForce,
 )
+from execution.intents import LastPrice, PlanRules, SkipReason, client_order_id
+from execution.order_timing import time_in_force_at
+from execution.plan import plan_orders
 from execution.targets import TargetDecision, TargetReason, Targets
+from market.errors import ExecutionError
 from tests.execution.memory_broker import NOW, open_clock
 
 PRICE = Decimal(50)
@@ -211,3 +216,120 @@ def test_targets_are_reached_or_the_reason_is_said_and_foreign_shares_stay(
     else:
         (why,) = made.skipped
         assert why.reason is not SkipReason.AT_TARGET or own + pending == wanted
+
+
+LEVELS = {"target_price": Decimal(55), "stop_price": Decimal(47)}
+BRACKETS = PlanRules(min_notional_usd=Decimal(0), brackets=True)
+
+
+def exits(made):
+    return [(i.leg, i.time_in_force, i.take_profit_usd, i.stop_loss_usd) for i in made.intents]
+
+
+@pytest.mark.parametrize(
+    ("until", "stands"),
+    [(NOW + dt.timedelta(hours=1), TimeInForce.DAY), (NOW + dt.timedelta(days=3), TimeInForce.GTC)],
+)
+def test_target_and_stop_are_left_with_the_broker_as_long_as_the_signal_holds(until, stands):
+    made = plan(decision(valid_until=until, **LEVELS), rules=BRACKETS)
+    assert exits(made) == [(1, stands, Decimal(55), Decimal(47))]
+    short = plan(
+        decision(-0.1, target_price=Decimal(47), stop_price=Decimal(55), valid_until=until),
+        rules=BRACKETS,
+    )
+    assert exits(short) == [(1, stands, Decimal(47), Decimal(55))]
+
+
+def test_levels_on_the_wrong_side_stay_at_home():
+    made = plan(decision(target_price=Decimal(50), stop_price=Decimal(51)), rules=BRACKETS)
+    assert exits(made) == [(1, TimeInForce.DAY, None, None)]
+    one = plan(decision(target_price=Decimal(49), stop_price=Decimal(47)), rules=BRACKETS)
+    assert exits(one) == [(1, TimeInForce.DAY, None, Decimal(47))]
+
+
+def test_no_exits_before_the_open_nor_beside_what_is_held_already():
+    shut = replace(open_clock(NOW - dt.timedelta(hours=3)), is_open=False)
+    assert exits(plan(decision(**LEVELS), rules=BRACKETS, clock=shut)) == [
+        (1, TimeInForce.OPG, None, None)
+    ]
+    held = {"account": [position(5)], "own": {"A": 5}}
+    assert exits(plan(decision(**LEVELS), rules=BRACKETS, **held)) == [
+        (1, TimeInForce.DAY, None, None)
+    ]
+    crossing = plan(decision(**LEVELS), rules=BRACKETS, account=[position(-5)], own={"A": -5})
+    assert [(leg, profit) for leg, _, profit, _ in exits(crossing)] == [(1, None), (2, Decimal(55))]
+
+
+def test_exits_at_the_broker_are_canceled_first_and_are_no_change_to_come():
+    stop = replace(an_order(5, Side.SELL), parent_id="iso-entry", client_order_id="iso-stop")
+    target = replace(stop, client_order_id="iso-target")
+    held = {"account": [position(5)], "own": {"A": 5}, "orders": [stop, target]}
+    (more,) = plan(**held).intents
+    assert (more.signed_quantity, more.cancels) == (15, ("iso-stop", "iso-target"))
+    assert more.planned_from == 5
+    (out,) = plan(decision(0.0), **held).intents
+    assert (out.signed_quantity, out.cancels) == (-5, ("iso-stop", "iso-target"))
+    assert skips(plan(decision(0.025), **held)) == [("A", SkipReason.AT_TARGET)]
+    first, second = plan(decision(-0.05), **held).intents
+    assert (first.cancels, second.cancels) == (("iso-stop", "iso-target"), ())
+
+
+def test_what_cannot_be_sent_in_time_is_left_out_from_the_end():
+    near = open_clock(NOW)
+    near = Clock(NOW, True, near.next_open, NOW + dt.timedelta(minutes=2))
+    slow = PlanRules(min_notional_usd=Decimal(0), requests_per_minute=11)
+    made = plan(decision(0.1, "A"), decision(0.1, "B"), decision(0.1, "C"), rules=slow, clock=near)
+    assert [i.symbol for i in made.intents] == ["A", "B"]
+    assert skips(made) == [("C", SkipReason.TOO_LATE_TO_SEND)]
+
+
+def test_both_legs_are_left_out_together():
+    near = Clock(NOW, True, open_clock().next_open, NOW + dt.timedelta(minutes=2))
+    slow = PlanRules(min_notional_usd=Decimal(0), requests_per_minute=7)
+    made = plan(decision(-0.1), account=[position(5)], own={"A": 5}, rules=slow, clock=near)
+    assert not made.intents
+    assert skips(made) == [("A", SkipReason.TOO_LATE_TO_SEND)]
+
+
+@pytest.mark.parametrize(("weight", "limit"), [(0.1, Decimal("50.10")), (-0.1, Decimal("49.90"))])
+def test_a_limit_reaches_beyond_the_last_price_and_lies_on_the_grid(weight, limit):
+    rules = PlanRules(min_notional_usd=Decimal(0), limit_offset_bps=Decimal("20.2"))
+    (made,) = plan(decision(weight), rules=rules).intents
+    assert (made.order_type, made.limit_price_usd) == (OrderType.LIMIT, limit)
+    assert made.request().limit_price_usd == limit
+
+
+@pytest.mark.parametrize(("hour", "extended"), [(5, True), (19, True), (22, False), (3, False)])
+def test_outside_the_session_only_limits_and_only_while_there_is_trading(hour, extended):
+    local = dt.datetime(2025, 3, 4, hour, 0, tzinfo=ZoneInfo("America/New_York"))
+    shut = replace(
+        open_clock(local.astimezone(dt.UTC)),
+        is_open=False,
+        next_open=local.astimezone(dt.UTC) + dt.timedelta(hours=11),
+        next_close=local.astimezone(dt.UTC) + dt.timedelta(hours=17),
+    )
+    rules = PlanRules(
+        min_notional_usd=Decimal(0), limit_offset_bps=Decimal(20), extended_hours=True
+    )
+    (made,) = plan(rules=rules, clock=shut).intents
+    assert made.extended_hours is extended
+    assert made.order_type is OrderType.LIMIT
+
+
+def test_rules_that_cannot_be_met_are_refused():
+    for change in (
+        {"extended_hours": True},
+        {"limit_offset_bps": Decimal(-1)},
+        {"limit_offset_bps": Decimal("NaN")},
+        {"requests_per_minute": 0},
+    ):
+        with pytest.raises(ExecutionError):
+            PlanRules(**change)
+
+
+def test_the_closing_auction_takes_orders_until_ten_minutes_before():
+    clock = open_clock()
+    early = replace(clock, now=clock.next_close - dt.timedelta(minutes=11))
+    late = replace(clock, now=clock.next_close - dt.timedelta(minutes=10))
+    assert time_in_force_at(early, for_close=True) is TimeInForce.CLS
+    assert time_in_force_at(late, for_close=True) is TimeInForce.DAY

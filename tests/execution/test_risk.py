@@ -23,7 +23,7 @@ from execution.broker import (
     Side,
     TimeInForce,
 )
-from execution.plan import LastPrice, OrderIntent
+from execution.intents import LastPrice, OrderIntent
 from execution.risk import (
     DENIALS,
     BatchStatus,

@@ -11,8 +11,8 @@ from decimal import Decimal
 import pytest
 
 from execution.broker import Broker, OrderRequest, OrderType, Position, Side, TimeInForce
+from execution.intents import LastPrice, PlanRules, SkipReason
 from execution.journal import JournalState, held_positions, own_quantities
-from execution.plan import LastPrice, PlanRules, SkipReason
 from execution.risk import DenialCode, RiskLimits
 from execution.state import halt, verify_audit
 from execution.targets import TargetReason, TargetRules
