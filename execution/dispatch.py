@@ -14,9 +14,12 @@ from execution.journal import (
     JournalledOrder,
     JournalledPlan,
     JournalState,
+    exits_of,
+    insert_exit,
     move_order,
     own_quantities,
     pending_orders,
+    read_order,
     read_plan,
 )
 from execution.state import TradingState, append_audit, current_state
@@ -25,6 +28,7 @@ from market.ledger import Ledger
 from market.ledger_tables import fills, orders
 
 _PRICE_STEP = Decimal("0.000001")
+_CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,11 @@ def send_plan(ledger: Ledger, broker: Broker, plan_id: str, now: dt.datetime) ->
         )
     for order in plan.orders:
         if order.state is JournalState.INTENDED:
-            if _may_send(ledger, plan, order, now) and _mark_sending(ledger, order, now):
+            if (
+                _may_send(ledger, plan, order, now)
+                and _clear_way(ledger, broker, order, now)
+                and _mark_sending(ledger, order, now)
+            ):
                 _submit(ledger, broker, order, now)
         elif order.state.is_unresolved:
             _resolve(ledger, broker, plan, order, now)
@@ -89,76 +97,94 @@ def sync_orders(ledger: Ledger, broker: Broker, now: dt.datetime) -> SyncReport:
     BrokerError
         When the broker is out of reach; what was written before stands, and a later call goes on.
     """
-    polled = written = 0
+    pending = pending_orders(ledger)
+    if not pending:
+        return SyncReport(0, 0, ())
+    plans_of = {p: read_plan(ledger, p) for p in {o.plan_id for o in pending}}
+    since = min(p.created_at for p in plans_of.values()) - _CLOCK_TOLERANCE
+    listed = {o.client_order_id: o for o in broker.orders_since(since)}
+    exits = exits_of(ledger, [o.intent.client_order_id for o in pending if o.intent.has_exits])
+    written = 0
     unknown: list[str] = []
-    for order in pending_orders(ledger):
-        polled += 1
-        found = broker.find_order(order.intent.client_order_id)
+    for order in pending:
+        order_id = order.intent.client_order_id
+        # A listing does not say which orders belong to which: the order itself does.
+        whole = not order.intent.has_exits or order_id in exits
+        found = listed.get(order_id) if whole else None
+        found = broker.find_order(order_id) if found is None else found
         if found is not None:
             written += adopt_order(ledger, found, now)
             continue
-        unknown.append(order.intent.client_order_id)
-        plan = read_plan(ledger, order.plan_id)
-        if order.state.is_unresolved and now >= plan.expires_at:
+        unknown.append(order_id)
+        if order.state.is_unresolved and now >= plans_of[order.plan_id].expires_at:
             _move(ledger, order, JournalState.LAPSED, now, "unknown at the broker at plan's end")
-    return SyncReport(polled, written, tuple(unknown))
+    return SyncReport(len(pending), written, tuple(unknown))
 
 
 def adopt_order(ledger: Ledger, found: Order, now: dt.datetime) -> int:
-    """Write what the broker says of one of our orders; return the number of new fills (0 or 1).
+    """Write what the broker says of one of our orders; return the number of new fills.
 
-    Repeated and outdated answers change nothing: the filled quantity only grows, and a final
-    state stays.
+    The targets and stops that it made beside the order are journalled with it. Repeated and
+    outdated answers change nothing: the filled quantity only grows, and a final state stays.
     """
     with ledger.transaction() as connection:
-        query = sa.select(orders).where(orders.c.client_order_id == found.client_order_id)
-        row = connection.execute(query).mappings().one()
-        if (row["symbol"], row["side"]) != (found.symbol, found.side.value):
-            raise ExecutionError(
-                "the broker has a different order under our id",
-                got=f"{found.side.value} {found.symbol}",
-                allowed=f"{row['side']} {row['symbol']}",
-                remedy="halt trading and compare the journal with the account",
-            )
-        before, filled = JournalState(row["state"]), row["filled_quantity"]
-        grown = found.filled_quantity > filled
-        if grown and found.filled_average_price_usd is None:
-            return 0  # a fill without a price: the next poll has it
-        # A lapsed order that the broker has after all is believed: it exists.
-        settled = before.is_final and before is not JournalState.LAPSED
-        after = before if settled else JournalState(found.status.value)
-        if not grown and after is before and row["broker_order_id"] == found.broker_order_id:
-            return 0
-        if found.filled_quantity < filled and not after.is_final:
-            return 0  # an answer from before the last one
-        if grown:
-            _insert_fill(connection, dict(row), found, now)
-        values: dict[str, Any] = {
-            "state": after.value,
+        written = _adopt(connection, found, now)
+        if found.legs:
+            query = sa.select(orders).where(orders.c.client_order_id == found.client_order_id)
+            parent = dict(connection.execute(query).mappings().one())
+            for leg in found.legs:
+                insert_exit(connection, parent, leg, now)
+                written += _adopt(connection, leg, now)
+    return written
+
+
+def _adopt(connection: sa.Connection, found: Order, now: dt.datetime) -> int:
+    query = sa.select(orders).where(orders.c.client_order_id == found.client_order_id)
+    row = connection.execute(query).mappings().one()
+    if (row["symbol"], row["side"]) != (found.symbol, found.side.value):
+        raise ExecutionError(
+            "the broker has a different order under our id",
+            got=f"{found.side.value} {found.symbol}",
+            allowed=f"{row['side']} {row['symbol']}",
+            remedy="halt trading and compare the journal with the account",
+        )
+    before, filled = JournalState(row["state"]), row["filled_quantity"]
+    grown = found.filled_quantity > filled
+    if grown and found.filled_average_price_usd is None:
+        return 0  # a fill without a price: the next poll has it
+    # A lapsed order that the broker has after all is believed: it exists.
+    settled = before.is_final and before is not JournalState.LAPSED
+    after = before if settled else JournalState(found.status.value)
+    if not grown and after is before and row["broker_order_id"] == found.broker_order_id:
+        return 0
+    if found.filled_quantity < filled and not after.is_final:
+        return 0  # an answer from before the last one
+    if grown:
+        _insert_fill(connection, dict(row), found, now)
+    values: dict[str, Any] = {
+        "state": after.value,
+        "broker_order_id": found.broker_order_id,
+        "updated_at": now,
+    }
+    if grown:
+        values["filled_quantity"] = found.filled_quantity
+        values["filled_average_price_usd"] = found.filled_average_price_usd
+    connection.execute(
+        sa.update(orders).where(orders.c.client_order_id == found.client_order_id).values(**values)
+    )
+    append_audit(
+        connection,
+        at=now,
+        subject="order",
+        key=found.client_order_id,
+        event=f"{before.value} -> {after.value}",
+        detail={
             "broker_order_id": found.broker_order_id,
-            "updated_at": now,
-        }
-        if grown:
-            values["filled_quantity"] = found.filled_quantity
-            values["filled_average_price_usd"] = found.filled_average_price_usd
-        connection.execute(
-            sa.update(orders)
-            .where(orders.c.client_order_id == found.client_order_id)
-            .values(**values)
-        )
-        append_audit(
-            connection,
-            at=now,
-            subject="order",
-            key=found.client_order_id,
-            event=f"{before.value} -> {after.value}",
-            detail={
-                "broker_order_id": found.broker_order_id,
-                "filled_quantity": found.filled_quantity,
-                "why": found.reason,
-            },
-        )
-        return int(grown)
+            "filled_quantity": found.filled_quantity,
+            "why": found.reason,
+        },
+    )
+    return int(grown)
 
 
 def _may_send(
@@ -202,6 +228,36 @@ def _leg_before(
     wanted = (order.intent.symbol, order.intent.leg - 1)
     present = read_plan(ledger, plan.plan_id).orders
     return next((o for o in present if (o.intent.symbol, o.intent.leg) == wanted), None)
+
+
+def _clear_way(ledger: Ledger, broker: Broker, order: JournalledOrder, now: dt.datetime) -> bool:
+    """Cancel our own exits that rest in the way; say whether the order may leave now.
+
+    One of them may fill first. Then the position is not what was planned on, and the order
+    lapses: the next batch plans on what is there.
+    """
+    intent = order.intent
+    if not intent.cancels:
+        return True
+    for exit_id in intent.cancels:
+        resting = read_order(ledger, exit_id)
+        if resting is None or resting.state.is_final:
+            continue
+        try:
+            broker.cancel(resting.broker_order_id or "")
+            found = broker.find_order(exit_id)
+        except BrokerError:
+            return False  # for the next run
+        if found is not None:
+            adopt_order(ledger, found, now)
+        if found is None or not found.status.is_final:
+            return False
+    own = own_quantities(ledger).get(intent.symbol, Decimal(0))
+    if intent.planned_from is not None and own != intent.planned_from:
+        why = f"the position became {own} while its exits were canceled"
+        _move(ledger, order, JournalState.LAPSED, now, why)
+        return False
+    return True
 
 
 def _mark_sending(ledger: Ledger, order: JournalledOrder, now: dt.datetime) -> bool:

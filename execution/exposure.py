@@ -55,12 +55,17 @@ class ExposureBook:
         self._high: dict[str, Decimal] = {}
         self._own = dict(own_quantities)
         self._closing: dict[str, Decimal] = {}
+        self._closed: dict[str, tuple[Decimal, Decimal]] = {}
         self._gross = self._low_usd = self._high_usd = _ZERO
         self.needed_usd = _ZERO
         for position in positions:
             self._shift(position.symbol, position.quantity, position.quantity)
         for order in open_orders:
-            self.add(order.symbol, order.side, order.quantity - order.filled_quantity)
+            if order.parent_id is None:
+                self.add(order.symbol, order.side, order.quantity - order.filled_quantity)
+        for order in open_orders:
+            if order.parent_id is not None:
+                self._add_exit(order.symbol, order.side, order.quantity - order.filled_quantity)
 
     def price(self, symbol: str) -> Decimal | None:
         """Return the price that values a symbol."""
@@ -72,7 +77,7 @@ class ExposureBook:
 
     def now(self, symbol: str) -> Exposure:
         """Return the worst case of what stands already."""
-        return self._figures(symbol, self._low.get(symbol, _ZERO), self._high.get(symbol, _ZERO))
+        return self._figures(symbol, *self._range(symbol))
 
     def after(self, intent: OrderIntent) -> Exposure:
         """Return the worst case with the intent added."""
@@ -91,7 +96,7 @@ class ExposureBook:
 
     def opening_usd(self, symbol: str, side: Side, quantity: Decimal) -> Decimal:
         """Return how much of an order needs buying power: what does not surely close."""
-        low, high = self._low.get(symbol, _ZERO), self._high.get(symbol, _ZERO)
+        low, high = self._range(symbol)
         closes = max(-high, _ZERO) if side is Side.BUY else max(low, _ZERO)
         return max(quantity - closes, _ZERO) * self._prices.get(symbol, _ZERO)
 
@@ -103,27 +108,58 @@ class ExposureBook:
             self._closing[symbol] = self._closing.get(symbol, _ZERO) + quantity
         self._shift(symbol, min(signed, _ZERO), max(signed, _ZERO))
 
+    def _add_exit(self, symbol: str, side: Side, quantity: Decimal) -> None:
+        """Count an order that can only close: it takes a position to zero and never beyond.
+
+        Target and stop of a position are each counted, and together close it once. Another order
+        in the symbol is sent when they are gone, so what it may lead to is reckoned without them.
+        """
+        low, high = self._range(symbol)
+        least, most = self._closed.get(symbol, (low, high))
+        if side is Side.SELL:
+            least = max(min(least, _ZERO), least - quantity)
+        else:
+            most = min(max(most, _ZERO), most + quantity)
+        self._count(symbol, -1)
+        self._closed[symbol] = least, most
+        self._count(symbol, 1)
+
     def _shift(self, symbol: str, low: Decimal, high: Decimal) -> None:
+        before = self._range(symbol)
+        self._count(symbol, -1)
+        self._low[symbol], self._high[symbol] = before[0] + low, before[1] + high
+        self._count(symbol, 1)
+
+    def _count(self, symbol: str, sign: int) -> None:
+        """Add a symbol to the totals, or take it out."""
         price = self._prices.get(symbol, _ZERO)
-        before = self._worst(symbol)
-        self._low[symbol] = self._low.get(symbol, _ZERO) + low
-        self._high[symbol] = self._high.get(symbol, _ZERO) + high
-        self._gross += (self._worst(symbol) - before) * price
-        self._low_usd += low * price
-        self._high_usd += high * price
+        low, high = self._reach(symbol, *self._range(symbol))
+        self._gross += sign * max(abs(low), abs(high)) * price
+        self._low_usd += sign * low * price
+        self._high_usd += sign * high * price
+
+    def _range(self, symbol: str) -> tuple[Decimal, Decimal]:
+        return self._low.get(symbol, _ZERO), self._high.get(symbol, _ZERO)
+
+    def _reach(self, symbol: str, low: Decimal, high: Decimal) -> tuple[Decimal, Decimal]:
+        """Widen a range by what exits may close before they are canceled."""
+        least, most = self._closed.get(symbol, (low, high))
+        return min(low, least), max(high, most)
 
     def _widened(self, symbol: str, signed: Decimal) -> tuple[Decimal, Decimal]:
-        low, high = self._low.get(symbol, _ZERO), self._high.get(symbol, _ZERO)
+        low, high = self._range(symbol)
         return low + min(signed, _ZERO), high + max(signed, _ZERO)
 
     def _worst(self, symbol: str) -> Decimal:
-        return max(abs(self._low.get(symbol, _ZERO)), abs(self._high.get(symbol, _ZERO)))
+        return max(map(abs, self._reach(symbol, *self._range(symbol))))
 
     def _figures(self, symbol: str, low: Decimal, high: Decimal) -> Exposure:
         price = self._prices.get(symbol, _ZERO)
+        was_low, was_high = self._reach(symbol, *self._range(symbol))
+        low, high = self._reach(symbol, low, high)
         worst = max(abs(low), abs(high))
-        low_usd = self._low_usd + (low - self._low.get(symbol, _ZERO)) * price
-        high_usd = self._high_usd + (high - self._high.get(symbol, _ZERO)) * price
+        low_usd = self._low_usd + (low - was_low) * price
+        high_usd = self._high_usd + (high - was_high) * price
         return Exposure(
             gross_usd=self._gross + (worst - self._worst(symbol)) * price,
             net_usd=max(abs(low_usd), abs(high_usd)),

@@ -7,7 +7,7 @@ returns the journalled one. Every change of an order's state is a row of the aud
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -87,6 +87,7 @@ class JournalledOrder:
     filled_quantity: Decimal
     filled_average_price_usd: Decimal | None
     updated_at: dt.datetime
+    parent_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class JournalledPlan:
     plan_id: str
     batch_id: str
     as_of: dt.datetime
+    created_at: dt.datetime
     expires_at: dt.datetime
     broker: str
     orders: tuple[JournalledOrder, ...]
@@ -179,11 +181,13 @@ def read_plan(ledger: Ledger, plan_id: str) -> JournalledPlan:
     if not found:
         raise ExecutionError("unknown plan", got=plan_id, remedy="name a plan of the table 'plans'")
     row = found[0]
-    query = sa.select(orders).where(orders.c.plan_id == plan_id).order_by(orders.c.place)
+    query = sa.select(orders).where(orders.c.plan_id == plan_id)
+    query = query.order_by(orders.c.place, orders.c.client_order_id)
     return JournalledPlan(
         plan_id=plan_id,
         batch_id=row["batch_id"],
         as_of=row["as_of"],
+        created_at=row["created_at"],
         expires_at=row["expires_at"],
         broker=row["broker"],
         orders=tuple(_order(r) for r in ledger.rows(query)),
@@ -196,6 +200,22 @@ def pending_orders(ledger: Ledger) -> list[JournalledOrder]:
     states = [s.value for s in JournalState if s.may_fill]
     query = sa.select(orders).where(orders.c.state.in_(states))
     return [_order(r) for r in ledger.rows(query.order_by(orders.c.client_order_id))]
+
+
+def read_order(ledger: Ledger, client_order_id: str) -> JournalledOrder | None:
+    """Return one order of the journal, if it is there."""
+    query = sa.select(orders).where(orders.c.client_order_id == client_order_id)
+    found = ledger.rows(query)
+    return _order(found[0]) if found else None
+
+
+def exits_of(ledger: Ledger, parents: Collection[str]) -> dict[str, list[JournalledOrder]]:
+    """Return the targets and stops that the broker made beside these orders, by their ids."""
+    query = sa.select(orders).where(orders.c.parent_id.in_(list(parents)))
+    found: dict[str, list[JournalledOrder]] = {}
+    for row in ledger.rows(query.order_by(orders.c.client_order_id)):
+        found.setdefault(row["parent_id"], []).append(_order(row))
+    return found
 
 
 def as_broker_order(order: JournalledOrder) -> Order:
@@ -212,6 +232,10 @@ def as_broker_order(order: JournalledOrder) -> Order:
         status=OrderStatus.UNKNOWN if unresolved else OrderStatus(order.state.value),
         submitted_at=order.updated_at,
         updated_at=order.updated_at,
+        order_type=intent.order_type,
+        limit_price_usd=intent.limit_price_usd,
+        stop_price_usd=intent.stop_price_usd if order.parent_id else None,
+        parent_id=order.parent_id,
     )
 
 
@@ -345,16 +369,7 @@ def _insert_plan(
         denials = [asdict(d) for d in verdict.denials]
         # A duplicate has no row of its own: its identity is taken. The audit log tells of it.
         if all(d.code is not DenialCode.DUPLICATE for d in verdict.denials):
-            fields = {
-                **_plain(intent),
-                "plan_id": plan.plan_id,
-                "place": place,
-                "denials": denials,
-                "state": state.value,
-                "filled_quantity": Decimal(0),
-                "updated_at": now,
-            }
-            connection.execute(orders.insert(), fields)
+            _insert_order(connection, intent, plan.plan_id, place, state, denials, now)
         append_audit(
             connection,
             at=now,
@@ -363,6 +378,78 @@ def _insert_plan(
             event=state.value,
             detail={"intent": asdict(intent), "denials": denials},
         )
+
+
+def insert_exit(
+    connection: sa.Connection, parent: Mapping[str, Any], leg: Order, now: dt.datetime
+) -> bool:
+    """Journal a target or stop that the broker made beside an order of ours; once.
+
+    Returns
+    -------
+    bool
+        Whether it was new.
+    """
+    query = sa.select(orders.c.client_order_id).where(
+        orders.c.client_order_id == leg.client_order_id
+    )
+    if connection.scalar(query) is not None:
+        return False
+    is_target = leg.order_type is OrderType.LIMIT
+    intent = OrderIntent(
+        client_order_id=leg.client_order_id,
+        symbol=leg.symbol,
+        side=leg.side,
+        quantity=leg.quantity,
+        order_type=leg.order_type or OrderType.STOP,
+        time_in_force=TimeInForce(parent["time_in_force"]),
+        leg=parent["leg"],
+        attempt=parent["attempt"],
+        reason=TargetReason.EXIT_TARGET if is_target else TargetReason.EXIT_STOP,
+        limit_price_usd=leg.limit_price_usd,
+        horizon=parent["horizon"],
+        stop_price_usd=leg.stop_price_usd,
+    )
+    _insert_order(
+        connection, intent, parent["plan_id"], parent["place"], JournalState.ACCEPTED, [], now,
+        parent_id=parent["client_order_id"], broker_order_id=leg.broker_order_id,
+    )  # fmt: skip
+    append_audit(
+        connection,
+        at=now,
+        subject="order",
+        key=leg.client_order_id,
+        event=JournalState.ACCEPTED.value,
+        detail={"exit_of": parent["client_order_id"], "intent": asdict(intent)},
+    )
+    return True
+
+
+def _insert_order(
+    connection: sa.Connection,
+    intent: OrderIntent,
+    plan_id: str,
+    place: int,
+    state: JournalState,
+    denials: list[dict[str, Any]],
+    now: dt.datetime,
+    *,
+    parent_id: str | None = None,
+    broker_order_id: str | None = None,
+) -> None:
+    fields = {
+        **_plain(intent),
+        "cancels": list(intent.cancels),
+        "plan_id": plan_id,
+        "place": place,
+        "denials": denials,
+        "state": state.value,
+        "filled_quantity": Decimal(0),
+        "updated_at": now,
+        "parent_id": parent_id,
+        "broker_order_id": broker_order_id,
+    }
+    connection.execute(orders.insert(), fields)
 
 
 def _plain(intent: OrderIntent) -> dict[str, Any]:
@@ -387,6 +474,11 @@ def _order(row: dict[str, Any]) -> JournalledOrder:
         valid_until=row["valid_until"],
         target_price_usd=row["target_price_usd"],
         stop_price_usd=row["stop_price_usd"],
+        take_profit_usd=row["take_profit_usd"],
+        stop_loss_usd=row["stop_loss_usd"],
+        extended_hours=row["extended_hours"],
+        cancels=tuple(row["cancels"]),
+        planned_from=row["planned_from"],
     )
     return JournalledOrder(
         intent=intent,
@@ -397,4 +489,5 @@ def _order(row: dict[str, Any]) -> JournalledOrder:
         filled_quantity=row["filled_quantity"],
         filled_average_price_usd=row["filled_average_price_usd"],
         updated_at=row["updated_at"],
+        parent_id=row["parent_id"],
     )

@@ -14,6 +14,7 @@ from execution.broker import (
     Order,
     OrderRequest,
     OrderStatus,
+    OrderType,
     Position,
     Side,
 )
@@ -50,6 +51,7 @@ class MemoryBroker:
         self.blocked = False
         self.on_step: Callable[[str], None] = lambda _step: None
         self.unshortable: set[str] = set()
+        self.exits: dict[str, list[str]] = {}
 
     def _equity(self) -> Decimal:
         return self.cash + sum((q * self.prices[s] for s, q in self.holdings.items()), Decimal(0))
@@ -103,19 +105,61 @@ class MemoryBroker:
                 submitted_at=self.clock_now.now,
                 updated_at=self.clock_now.now,
             )
+            self._add_exits(request)
             self.fill(request.client_order_id, self.fill_share)
         self.on_step("after submit")
-        return self.orders[request.client_order_id]
+        return self._with_exits(request.client_order_id)
+
+    def _add_exits(self, request: OrderRequest) -> None:
+        parent = self.orders[request.client_order_id]
+        for kind, price in (
+            (OrderType.LIMIT, request.take_profit_usd),
+            (OrderType.STOP, request.stop_loss_usd),
+        ):
+            if price is None:
+                continue
+            key = f"{kind.value}-of-{request.client_order_id}"
+            is_limit = kind is OrderType.LIMIT
+            self.orders[key] = replace(
+                parent,
+                client_order_id=key,
+                broker_order_id=f"b-{key}",
+                side=request.side.opposite,
+                order_type=kind,
+                limit_price_usd=price if is_limit else None,
+                stop_price_usd=None if is_limit else price,
+            )
+            self.exits.setdefault(request.client_order_id, []).append(key)
+
+    def _with_exits(self, client_order_id: str) -> Order:
+        legs = tuple(self.orders[k] for k in self.exits.get(client_order_id, ()))
+        return replace(self.orders[client_order_id], legs=legs)
+
+    def touch(self, client_order_id: str, share: Decimal = Decimal(1)) -> None:
+        """Fill an exit; the others of its order are canceled once it has filled."""
+        self.fill(client_order_id, share)
+        if self.orders[client_order_id].status is OrderStatus.FILLED:
+            self._cancel(self._others(client_order_id))
+
+    def _others(self, client_order_id: str) -> list[str]:
+        groups = [g for g in self.exits.values() if client_order_id in g]
+        return [k for g in groups for k in g if k != client_order_id]
+
+    def _cancel(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            if not self.orders[key].status.is_final:
+                self.orders[key] = replace(self.orders[key], status=OrderStatus.CANCELED)
 
     def find_order(self, client_order_id: str) -> Order | None:
         self.on_step("find")
-        return self.orders.get(client_order_id)
+        return self._with_exits(client_order_id) if client_order_id in self.orders else None
 
     def cancel(self, broker_order_id: str) -> None:
-        self.on_step("cancel")
-        for key, order in self.orders.items():
-            if order.broker_order_id == broker_order_id and not order.status.is_final:
-                self.orders[key] = replace(order, status=OrderStatus.CANCELED)
+        self.on_step("before cancel")
+        found = [k for k, o in self.orders.items() if o.broker_order_id == broker_order_id]
+        for key in found:
+            self._cancel([key, *self._others(key), *self.exits.get(key, ())])
+        self.on_step("after cancel")
 
     def fill(self, client_order_id: str, share: Decimal) -> None:
         """Fill an order up to this share of its quantity."""
