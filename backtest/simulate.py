@@ -43,6 +43,7 @@ from backtest.simulation import (
 )
 from backtest.tape import Moment, Tape, make_tape, mark_table, premarket_of
 from execution.broker import Asset, Clock
+from execution.day_trading import DayTrading
 from execution.intents import LastPrice, OrderIntent, Plan, PlanRules, SkipReason
 from execution.plan import plan_orders
 from execution.risk import BatchStatus, DenialCode, RiskContext, RiskLimits, check_plan
@@ -59,6 +60,7 @@ from signals.schema import SIGNAL_SCHEMA, SignalColumn
 
 Progress = Callable[[int, int], None]
 SESSIONS_PER_YEAR = 252
+NO_DAY_TRADING = DayTrading(0, {})
 _DEFAULT_PLAN_RULES = PlanRules()
 _UNEVENTFUL = frozenset({SkipReason.AT_TARGET, SkipReason.KEPT})
 
@@ -183,6 +185,7 @@ class _Loop:
         self.skips: Counter[str] = Counter()
         self.traded: set[str] = set()
         self.bar_notional = self.bar_cost = 0.0
+        self.peak_equity_usd = Decimal(str(starting_cash_usd))
 
     def run(self, progress: Progress | None) -> Simulation:
         first, last = min(self.due), max(self.due)
@@ -194,6 +197,9 @@ class _Loop:
             if self._is_last_of_session(bar):
                 self._at_close(bar)
             self._mark(bar)
+            self.peak_equity_usd = max(
+                self.peak_equity_usd, Decimal(str(round(self.equity[-1][3], 2)))
+            )
             if progress is not None:
                 progress(bar + 1 - first, len(self.tape) - first)
             if self.equity[-1][3] <= 0.0 or (bar >= last and not self.account.quantities):
@@ -258,6 +264,10 @@ class _Loop:
                 price = round(price * float(factors[row, column] / factors[bar, column]), 6)
             prices[symbol] = LastPrice(Decimal(str(price)), self.tape.ends[row])
         return prices
+
+    def _average_volumes(self, bar: int) -> dict[str, Decimal]:
+        row = self.tape.average_volumes[bar]
+        return {s: Decimal(str(round(float(row[c]), 3))) for s, c in self.column.items()}
 
     def _publish(
         self, predictions: pl.DataFrame, now: dt.datetime, batch_id: str, bar: int
@@ -345,6 +355,13 @@ class _Loop:
             journalled=frozenset(),
             assets=self.assets,
             prices=prices,
+            # A forecast out of sample comes from a model that was trained in time.
+            models_known_at={self.setting.horizon.name: now},
+            data_problems={},
+            peak_equity_usd=self.peak_equity_usd,
+            sent_last_hour=0,
+            day_trading=NO_DAY_TRADING,
+            average_volumes=self._average_volumes(bar),
             limits=self.setting.limits,
         )
         return self._sorted_out(plan, context)

@@ -21,6 +21,9 @@ from market.errors import BacktestError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import BAR_SCHEMA, Bar, Dividend, Split, conform
 
+VOLUME_SESSIONS = 20
+"""Sessions over which volume is averaged, here and live."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -100,6 +103,9 @@ class Tape:
         Shares in a bar per share in the first one.
     dividends : (K, S) float64
         USD per share that go to the holder just before the bar opens.
+    average_volumes : (K, S) float64
+        Mean volume of the sessions before the bar's, 20 at most, in shares of the bar's session;
+        zero where there was none.
     """
 
     symbols: tuple[str, ...]
@@ -111,6 +117,7 @@ class Tape:
     marks: Floats
     factors: Floats
     dividends: Floats
+    average_volumes: Floats
     _known_at: list[dt.datetime]
     _known_row: npt.NDArray[np.int64]
     _known_column: npt.NDArray[np.int64]
@@ -160,6 +167,8 @@ def make_tape(bars: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame)
     column = frame[Bar.SYMBOL].rank("dense").cast(pl.Int64).to_numpy() - 1
     shape = (len(ends), len(symbols))
     opens, closes = np.full(shape, np.nan), np.full(shape, np.nan)
+    volumes = np.zeros(shape)
+    volumes[row, column] = frame[Bar.VOLUME].fill_null(0.0).to_numpy()
     opens[row, column] = frame[Bar.OPEN].to_numpy()
     closes[row, column] = frame[Bar.CLOSE].to_numpy()
     sessions: list[dt.date] = grid[Bar.SESSION].to_list()
@@ -178,10 +187,23 @@ def make_tape(bars: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame)
         marks=_carry(closes * factors) / factors,
         factors=factors,
         dividends=_place(dividends, Dividend.AMOUNT_USD, symbols, sessions),
+        average_volumes=_average(volumes / factors, sessions) * factors,
         _known_at=sorted(known),
         _known_row=row[order],
         _known_column=column[order],
     )
+
+
+def _average(volumes: Floats, sessions: Sequence[dt.date]) -> Floats:
+    """Return for each bar the mean daily volume of the sessions before its own."""
+    day = np.unique(np.array(sessions, dtype="datetime64[D]"), return_inverse=True)[1]
+    daily = np.zeros((int(day[-1]) + 1, volumes.shape[1]))
+    np.add.at(daily, day, volumes)
+    total = np.vstack([np.zeros((1, volumes.shape[1])), np.cumsum(daily, axis=0)])
+    last = np.arange(len(daily))
+    first = np.maximum(0, last - VOLUME_SESSIONS)
+    mean = (total[last] - total[first]) / np.maximum(1, last - first)[:, None]
+    return mean[day]
 
 
 def mark_table(tape: Tape, symbols: Sequence[str], first: int, count: int) -> pl.DataFrame:

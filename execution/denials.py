@@ -13,6 +13,8 @@ class DenialCode(StrEnum):
     BATCH_LATE = "batch_late"
     BATCH_STALE = "batch_stale"
     PARITY_BROKEN = "parity_broken"
+    MODEL_TOO_OLD = "model_too_old"
+    DATA_QUALITY = "data_quality"
     SIGNAL_EXPIRED = "signal_expired"
     TRADING_HALTED = "trading_halted"
     TRADING_REDUCING = "trading_reducing"
@@ -31,9 +33,16 @@ class DenialCode(StrEnum):
     GROSS_LEVERAGE = "gross_leverage"
     NET_LEVERAGE = "net_leverage"
     BUYING_POWER = "buying_power"
+    SECTOR_SHARE = "sector_share"
+    VOLUME_SHARE = "volume_share"
     DAILY_LOSS = "daily_loss"
+    DRAWDOWN = "drawdown"
+    DAY_TRADES = "day_trades"
+    INTRADAY_MARGIN = "intraday_margin"
+    WASH_TRADE = "wash_trade"
     DUPLICATE = "duplicate"
     ORDER_COUNT = "order_count"
+    ORDER_RATE = "order_rate"
     LEG_DENIED = "leg_denied"
 
 
@@ -45,6 +54,9 @@ DENIALS: dict[DenialCode, str] = {
     "or lies in the future.",
     DenialCode.PARITY_BROKEN: "An earlier batch, made again from the same inputs, was not what had "
     "been published; `isobar parity` says what changed.",
+    DenialCode.MODEL_TOO_OLD: "The oldest model of the horizon learned its last too long ago.",
+    DenialCode.DATA_QUALITY: "Bars of the symbol, or of all, failed their checks; the detail says "
+    "which.",
     DenialCode.SIGNAL_EXPIRED: "The signal behind the order is past `valid_until`.",
     DenialCode.TRADING_HALTED: "Trading is halted; a person resumes it.",
     DenialCode.TRADING_REDUCING: "Only orders that reduce a position are allowed.",
@@ -65,9 +77,18 @@ DENIALS: dict[DenialCode, str] = {
     DenialCode.GROSS_LEVERAGE: "Gross exposure, foreign positions counted, could pass its limit.",
     DenialCode.NET_LEVERAGE: "Net exposure, foreign positions counted, could pass its limit.",
     DenialCode.BUYING_POWER: "Open orders and this plan would need more than the buying power.",
+    DenialCode.SECTOR_SHARE: "The sector could become a larger share of equity than allowed.",
+    DenialCode.VOLUME_SHARE: "The order is too large a share of an average day's volume.",
     DenialCode.DAILY_LOSS: "Today's loss is past its limit; only orders that reduce pass.",
+    DenialCode.DRAWDOWN: "Equity is too far below its peak; only orders that reduce pass.",
+    DenialCode.DAY_TRADES: "The order would be a day trade too many for an account of this size "
+    "(the rule until 2026-06-03).",
+    DenialCode.INTRADAY_MARGIN: "Equity would not cover the maintenance margin in the course of "
+    "the day (the rule from 2026-06-04).",
+    DenialCode.WASH_TRADE: "An order on the other side of the same symbol is open.",
     DenialCode.DUPLICATE: "An order with this identity is already in the journal or the plan.",
     DenialCode.ORDER_COUNT: "The run has reached its number of orders.",
+    DenialCode.ORDER_RATE: "More orders left in the last hour than may.",
     DenialCode.LEG_DENIED: "The leg that must fill first was denied.",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from execution.broker import Broker, Order
+from execution.holdings import own_quantities
 from execution.journal import (
     JournalledOrder,
     JournalledPlan,
@@ -17,7 +18,6 @@ from execution.journal import (
     exits_of,
     insert_exit,
     move_order,
-    own_quantities,
     pending_orders,
     read_order,
     read_plan,

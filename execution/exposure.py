@@ -6,7 +6,7 @@ a range of quantities, and gross and net are judged at the worst point of all ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -18,11 +18,16 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Worst-case figures in USD: of the whole account, and of one symbol."""
+    """Worst-case figures in USD: of the whole account, and of one symbol.
+
+    ``long_usd`` and ``short_usd`` are each the most that could be held on that side.
+    """
 
     gross_usd: Decimal
     net_usd: Decimal
     position_usd: Decimal
+    long_usd: Decimal
+    short_usd: Decimal
 
 
 class ExposureBook:
@@ -57,6 +62,7 @@ class ExposureBook:
         self._closing: dict[str, Decimal] = {}
         self._closed: dict[str, tuple[Decimal, Decimal]] = {}
         self._gross = self._low_usd = self._high_usd = _ZERO
+        self._long_usd = self._short_usd = _ZERO
         self.needed_usd = _ZERO
         for position in positions:
             self._shift(position.symbol, position.quantity, position.quantity)
@@ -82,6 +88,11 @@ class ExposureBook:
     def after(self, intent: OrderIntent) -> Exposure:
         """Return the worst case with the intent added."""
         return self._figures(intent.symbol, *self._widened(intent.symbol, intent.signed_quantity))
+
+    def gross_of(self, wanted: Callable[[str], bool]) -> Decimal:
+        """Return the worst gross exposure of some symbols."""
+        found = (s for s in self._low if wanted(s))
+        return sum((self._worst(s) * self._prices.get(s, _ZERO) for s in found), _ZERO)
 
     def may_be_short(self, intent: OrderIntent) -> bool:
         """Say whether the intent opens or enlarges a short position in some order of fills."""
@@ -137,6 +148,8 @@ class ExposureBook:
         self._gross += sign * max(abs(low), abs(high)) * price
         self._low_usd += sign * low * price
         self._high_usd += sign * high * price
+        self._long_usd += sign * max(high, _ZERO) * price
+        self._short_usd += sign * max(-low, _ZERO) * price
 
     def _range(self, symbol: str) -> tuple[Decimal, Decimal]:
         return self._low.get(symbol, _ZERO), self._high.get(symbol, _ZERO)
@@ -164,6 +177,8 @@ class ExposureBook:
             gross_usd=self._gross + (worst - self._worst(symbol)) * price,
             net_usd=max(abs(low_usd), abs(high_usd)),
             position_usd=worst * price,
+            long_usd=self._long_usd + (max(high, _ZERO) - max(was_high, _ZERO)) * price,
+            short_usd=self._short_usd + (max(-low, _ZERO) - max(-was_low, _ZERO)) * price,
         )
 
 

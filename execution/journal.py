@@ -20,7 +20,7 @@ from execution.denials import DenialCode
 from execution.intents import OrderIntent, Plan
 from execution.risk import Denial, Verdict
 from execution.state import append_audit
-from execution.targets import HeldPosition, TargetReason, Targets
+from execution.targets import TargetReason, Targets
 from market.errors import ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import audit_log, fills, orders, plans
@@ -244,43 +244,20 @@ def journalled_ids(ledger: Ledger) -> set[str]:
     return {r["client_order_id"] for r in ledger.rows(sa.select(orders.c.client_order_id))}
 
 
-def own_quantities(ledger: Ledger) -> dict[str, Decimal]:
-    """Return what Isobar's own fills amount to, signed, without the symbols at zero."""
-    totals: dict[str, Decimal] = {}
-    query = sa.select(fills.c.symbol, fills.c.side, fills.c.quantity)
-    for row in ledger.rows(query):
-        signed = row["quantity"] if row["side"] == Side.BUY else -row["quantity"]
-        totals[row["symbol"]] = totals.get(row["symbol"], Decimal(0)) + signed
-    return {symbol: quantity for symbol, quantity in sorted(totals.items()) if quantity != 0}
+def sent_since(ledger: Ledger, moment: dt.datetime) -> int:
+    """Return how many orders left, or may have, and changed since a moment."""
+    never = [s.value for s in (JournalState.DENIED, JournalState.INTENDED, JournalState.LAPSED)]
+    query = sa.select(sa.func.count()).where(
+        orders.c.updated_at >= moment,
+        orders.c.state.not_in(never),
+        orders.c.parent_id.is_(None),
+    )
+    with ledger.engine.connect() as connection:
+        return connection.scalar(query) or 0
 
 
-def held_positions(ledger: Ledger) -> list[HeldPosition]:
-    """Return what Isobar owns, each with the exit rule of the order that last added to it."""
-    own = own_quantities(ledger)
-    rules: dict[str, OrderIntent] = {}
-    for intent, _ in _filled_intents(ledger):
-        if own.get(intent.symbol, Decimal(0)) * intent.signed_quantity > 0:
-            rules[intent.symbol] = intent
-    return [
-        HeldPosition(
-            symbol=symbol,
-            quantity=quantity,
-            opened_by_horizon=rules[symbol].horizon,
-            valid_until=rules[symbol].valid_until,
-            target_price=rules[symbol].target_price_usd,
-            stop_price=rules[symbol].stop_price_usd,
-        )
-        for symbol, quantity in own.items()
-    ]
-
-
-def level_exits(ledger: Ledger) -> dict[str, dt.datetime]:
-    """Return when a touched target or stop last closed each symbol."""
-    touched = {TargetReason.EXIT_TARGET, TargetReason.EXIT_STOP}
-    return {i.symbol: at for i, at in _filled_intents(ledger) if i.reason in touched}
-
-
-def _filled_intents(ledger: Ledger) -> list[tuple[OrderIntent, dt.datetime]]:
+def filled_intents(ledger: Ledger) -> list[tuple[OrderIntent, dt.datetime]]:
+    """Return every order that filled at all, with the moment it was planned for, oldest first."""
     query = (
         sa.select(orders, plans.c.as_of)
         .join_from(orders, plans, orders.c.plan_id == plans.c.plan_id)

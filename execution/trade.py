@@ -5,26 +5,31 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import sqlalchemy as sa
 
+from execution.adjustments import CorporateActions
 from execution.broker import Account, Broker, Clock
-from execution.dispatch import SyncReport, send_plan, sync_orders
+from execution.day_trading import count_day_trades
+from execution.dispatch import send_plan
+from execution.guard import GuardRules, causes_to_stop, stop_trading
+from execution.holdings import day_fills, held_positions, level_exits, own_quantities
 from execution.intents import LastPrice, Plan, PlanRules
 from execution.journal import (
     JournalledPlan,
     as_broker_order,
     find_plan,
-    held_positions,
     journal_position,
     journalled_ids,
-    level_exits,
-    own_quantities,
     pending_orders,
     read_plan,
     record_plan,
+    sent_since,
 )
+from execution.model_ages import models_known_at
 from execution.plan import plan_orders
+from execution.reconcile import Reconciliation, peak_equity, reconcile
 from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
 from execution.state import current_state
 from execution.targets import TargetRules, Targets, compute_targets
@@ -44,6 +49,35 @@ class TradeRules:
     targets: TargetRules = field(default_factory=TargetRules)
     plan: PlanRules = field(default_factory=PlanRules)
     limits: RiskLimits = field(default_factory=RiskLimits)
+    guard: GuardRules = field(default_factory=GuardRules)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """What is known of the market beside the broker and the signals.
+
+    Attributes
+    ----------
+    prices : Mapping
+        Last prices, of everything that has a signal or is held.
+    volatilities : Mapping
+        Annualised, by symbol, as shares.
+    average_volumes : Mapping
+        Shares traded on an average day, by symbol.
+    data_problems : Mapping or None
+        Symbols whose bars cannot be trusted, and why; ``None`` where that is not known.
+    sectors : Mapping, optional
+        By symbol.
+    actions : CorporateActions, optional
+        Splits, dividends and renames of what may be held.
+    """
+
+    prices: Mapping[str, LastPrice]
+    volatilities: Mapping[str, float]
+    average_volumes: Mapping[str, Decimal]
+    data_problems: Mapping[str, str] | None
+    sectors: Mapping[str, str] | None = None
+    actions: CorporateActions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +96,8 @@ class TradeReport:
         What was decided in this run; absent in a resumed one.
     journalled : JournalledPlan or None
         The plan with the state of each order; absent in a dry run.
-    sync : SyncReport or None
-        What the last poll of the broker found; absent in a dry run.
+    reconciliation : Reconciliation or None
+        Journal against account after the run; absent in a dry run.
     """
 
     batch_id: str | None
@@ -73,7 +107,7 @@ class TradeReport:
     plan: Plan | None = None
     verdicts: tuple[Verdict, ...] = ()
     journalled: JournalledPlan | None = None
-    sync: SyncReport | None = None
+    reconciliation: Reconciliation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +122,7 @@ def trade(
     ledger: Ledger,
     broker: Broker,
     *,
-    prices: Mapping[str, LastPrice],
-    volatilities: Mapping[str, float],
+    market: MarketView,
     rules: TradeRules,
     now: dt.datetime,
     dry_run: bool = False,
@@ -102,10 +135,7 @@ def trade(
         Signals, journal and trading state.
     broker : Broker
         Paper or live; see :func:`assert_may_trade`.
-    prices : Mapping
-        Of everything that has a signal or is held.
-    volatilities : Mapping
-        Annualised, by symbol, as shares.
+    market : MarketView
     rules : TradeRules
     now : datetime
         The present; more than five minutes away from the broker's clock, every order is denied.
@@ -125,26 +155,62 @@ def trade(
         When the journal cannot be written; nothing was sent that is not journalled.
     """
     if not dry_run:
-        sync_orders(ledger, broker, now)
+        watch(ledger, broker, market=market, rules=rules, now=now)
     batch = newest_batch(ledger)
     if batch is None:
         return TradeReport(None, dry_run)
     report = TradeReport(batch.batch_id, dry_run)
     journalled = None if dry_run else find_plan(ledger, batch.batch_id)
     if journalled is None:
-        made = _decide(ledger, broker, batch, prices, volatilities, rules, now)
+        made = _decide(ledger, broker, batch, market, rules, now)
         report = replace(report, targets=made.targets, plan=made.plan, verdicts=made.verdicts)
         if dry_run:
             return report
         journalled = _record(ledger, broker, made, now)
     send_plan(ledger, broker, journalled.plan_id, now)
-    sync = sync_orders(ledger, broker, now)
+    found = watch(ledger, broker, market=market, rules=rules, now=now)
     return replace(
         report,
         resumed=report.plan is None,
         journalled=read_plan(ledger, journalled.plan_id),
-        sync=sync,
+        reconciliation=found,
     )
+
+
+def watch(
+    ledger: Ledger,
+    broker: Broker,
+    *,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+) -> Reconciliation:
+    """Reconcile, and stop trading where something calls for it: at start, after runs, between.
+
+    Parameters
+    ----------
+    ledger, broker, market, rules, now
+        See :func:`trade`.
+
+    Returns
+    -------
+    Reconciliation
+        What was found. The trading state may be another one afterwards.
+    """
+    clock = broker.clock()
+    found = reconcile(ledger, broker, now, actions=market.actions)
+    oldest = now - dt.timedelta(seconds=rules.limits.price_age_seconds)
+    fresh = frozenset(s for s, p in market.prices.items() if p.at >= oldest)
+    stops = causes_to_stop(
+        ledger,
+        found,
+        rules.limits,
+        rules.guard,
+        broker=broker.name,
+        fresh=fresh if clock.is_open else None,
+    )
+    stop_trading(ledger, stops, now)
+    return found
 
 
 def newest_batch(ledger: Ledger) -> BatchStatus | None:
@@ -215,8 +281,7 @@ def _decide(
     ledger: Ledger,
     broker: Broker,
     batch: BatchStatus,
-    prices: Mapping[str, LastPrice],
-    volatilities: Mapping[str, float],
+    market: MarketView,
     rules: TradeRules,
     now: dt.datetime,
 ) -> _Decision:
@@ -234,12 +299,13 @@ def _decide(
     targets = compute_targets(
         decode_signals(ledger.read(query)),
         held_positions(ledger),
-        {symbol: last.price_usd for symbol, last in prices.items()},
-        volatilities,
+        {symbol: last.price_usd for symbol, last in market.prices.items()},
+        market.volatilities,
         account.equity_usd,
         rules.targets,
         now,
         level_exits(ledger),
+        market.sectors,
     )
     assets = broker.assets([d.symbol for d in targets.decisions])
     plan = plan_orders(
@@ -247,7 +313,7 @@ def _decide(
         positions,
         open_orders,
         own,
-        prices,
+        market.prices,
         assets,
         clock,
         rules.plan,
@@ -265,7 +331,14 @@ def _decide(
         own_quantities=own,
         journalled=known,
         assets=assets,
-        prices=prices,
+        prices=market.prices,
+        models_known_at=models_known_at(ledger, now),
+        data_problems=market.data_problems,
+        peak_equity_usd=peak_equity(ledger, broker.name) or account.equity_usd,
+        sent_last_hour=sent_since(ledger, now - dt.timedelta(hours=1)),
+        day_trading=count_day_trades(day_fills(ledger, now), now),
+        average_volumes=market.average_volumes,
+        sectors=market.sectors,
         limits=rules.limits,
     )
     return _Decision(targets, plan, tuple(check_plan(plan.intents, context)), based_on)

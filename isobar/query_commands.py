@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from execution.journal import own_quantities
+from execution.holdings import own_quantities
 from execution.state import current_state
 from execution.state import halt as halt_trading
 from execution.state import resume as resume_trading

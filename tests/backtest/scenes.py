@@ -27,6 +27,8 @@ from models.forecast import PREDICTION_SCHEMA
 FIRST = dt.date(2024, 3, 4)
 FREE = CostModel(commission_bps=0.0, half_spread_bps=0.0, slippage_bps=0.0)
 WIDE = RiskLimits(
+    volume_share=None,
+    drawdown_share=Decimal(1),
     order_notional_usd=Decimal(10**9),
     position_share=Decimal(10),
     gross_share=Decimal(10),

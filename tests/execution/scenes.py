@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from execution.intents import LastPrice
+from execution.trade import MarketView
 from market.ledger import Ledger
+from market.ledger_tables import engines
+from signals.inputs import BatchInputs, HorizonInputs
 from signals.publish import PublishedBatch, publish_batch
+from signals.record import insert_new
 from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA
 from tests.execution.memory_broker import NOW, MemoryBroker
 
@@ -68,7 +74,38 @@ def publish(ledger: Ledger, folder: Path, *rows: dict[str, Any], **changes: Any)
         "head_file": folder / "heads.jsonl",
         **changes,
     }
-    return publish_batch(ledger, pl.DataFrame(list(rows), schema=CONTENT_SCHEMA), **arguments)
+    table = pl.DataFrame(list(rows), schema=CONTENT_SCHEMA)
+    horizons = table["horizon"].unique().sort().to_list()
+    made = {h: HorizonInputs({"linear": f"model-{h}"}, {}, {}) for h in horizons}
+    arguments.setdefault("inputs", BatchInputs("c", {}, {}, made).to_json())
+    batch = publish_batch(ledger, table, **arguments)
+    insert_new(ledger, engines, [_engine(h) for h in horizons])
+    return batch
+
+
+def _engine(horizon: str) -> dict[str, Any]:
+    """A model that learned its last ten days ago."""
+    return {
+        "engine": "linear",
+        "horizon": horizon,
+        "model_version": f"model-{horizon}",
+        "kind": "core",
+        "family": "linear",
+        "as_of": AS_OF - dt.timedelta(days=10),
+        "recorded_at": AS_OF,
+        "data_hash": "d",
+        "config_hash": "c",
+        "metrics": {},
+    }
+
+
+def market_of(
+    broker: MemoryBroker, at: dt.datetime = AS_OF, volatility: float = 0.3, **changes: Any
+) -> MarketView:
+    """What is known of the market at the fake broker's prices."""
+    volumes = dict.fromkeys(broker.prices, Decimal(10_000_000))
+    view = MarketView(prices_of(broker, at), dict.fromkeys(broker.prices, volatility), volumes, {})
+    return replace(view, **changes)
 
 
 def prices_of(broker: MemoryBroker, at: dt.datetime = AS_OF) -> dict[str, LastPrice]:

@@ -10,14 +10,9 @@ import pytest
 
 from execution.broker import OrderType
 from execution.dispatch import sync_orders
+from execution.holdings import held_positions, level_exits, own_quantities
 from execution.intents import PlanRules
-from execution.journal import (
-    JournalState,
-    held_positions,
-    level_exits,
-    own_quantities,
-    pending_orders,
-)
+from execution.journal import JournalState, pending_orders
 from execution.risk import RiskLimits
 from execution.state import verify_audit
 from execution.targets import TargetReason, TargetRules
@@ -25,7 +20,7 @@ from execution.trade import TradeRules, trade
 from market.errors import BrokerError
 from market.ledger import open_ledger
 from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, outage
-from tests.execution.scenes import AS_OF, content, prices_of, publish, watched
+from tests.execution.scenes import AS_OF, content, market_of, publish, watched
 
 RULES = TradeRules(
     TargetRules(symbol_volatility_target=0.03), PlanRules(brackets=True), RiskLimits()
@@ -48,9 +43,8 @@ def broker():
 
 def run(ledger, broker, now=NOW):
     broker.clock_now = replace(broker.clock_now, now=now)
-    prices = prices_of(broker, now - dt.timedelta(minutes=1))
-    risks = dict.fromkeys("AB", 0.3)
-    return trade(ledger, broker, prices=prices, volatilities=risks, rules=RULES, now=now)
+    market = market_of(broker, now - dt.timedelta(minutes=1))
+    return trade(ledger, broker, market=market, rules=RULES, now=now)
 
 
 def publish_later(ledger, folder, *rows):

@@ -11,14 +11,12 @@ import pytest
 
 from execution.broker import OrderStatus, OrderType, Side, TimeInForce
 from execution.dispatch import adopt_order, send_plan, sync_orders
+from execution.holdings import held_positions, level_exits, own_quantities
 from execution.intents import OrderIntent, Plan, client_order_id
 from execution.journal import (
     JournalState,
     find_plan,
-    held_positions,
     journal_position,
-    level_exits,
-    own_quantities,
     pending_orders,
     read_plan,
     record_plan,

@@ -23,6 +23,7 @@ from execution.broker import (
     Side,
     TimeInForce,
 )
+from execution.day_trading import DayTrading
 from execution.intents import LastPrice, OrderIntent
 from execution.risk import (
     DENIALS,
@@ -40,6 +41,7 @@ from tests.execution.memory_broker import NOW, open_clock
 
 PRICE = Decimal(50)
 MINUTE = dt.timedelta(minutes=1)
+DAY = dt.timedelta(days=1)
 C = DenialCode
 
 
@@ -55,6 +57,7 @@ def intent(quantity=10, side=Side.BUY, symbol="A", **changes):
         "attempt": 1,
         "reason": TargetReason.SIGNAL,
         "reference_price_usd": PRICE,
+        "horizon": "1d",
         "valid_until": NOW + 60 * MINUTE,
         **changes,
     }
@@ -90,6 +93,12 @@ FINE = RiskContext(
     journalled=frozenset(),
     assets={s: Asset(s, True, True, True, "active") for s in "ABC"},
     prices={s: LastPrice(PRICE, NOW - MINUTE) for s in "ABC"},
+    models_known_at={"1d": NOW - 10 * DAY},
+    data_problems={},
+    peak_equity_usd=Decimal(100_000),
+    sent_last_hour=0,
+    day_trading=DayTrading(0, {}),
+    average_volumes={s: Decimal(100_000) for s in "ABC"},
     limits=LIMITS,
 )
 
@@ -105,6 +114,39 @@ def limits(**changes):
 
 def account(**changes):
     return {"account": replace(ACCOUNT, **changes)}
+
+
+def resting(side, **changes):
+    order = Order(
+        "o1", "b1", "A", side, Decimal(1), Decimal(0), None, OrderStatus.ACCEPTED, NOW, NOW
+    )
+    return replace(order, **changes)
+
+
+NOW_2026 = dt.datetime(2026, 6, 4, 15, 0, tzinfo=dt.UTC)
+CLOSING = {
+    "positions": (position(10),),
+    "own_quantities": {"A": Decimal(10)},
+    "day_trading": DayTrading(3, {"A": Decimal(10)}),
+    "peak_equity_usd": Decimal(24_999),
+}
+
+
+def in_2026():
+    """The same moment after the rule on day trading changed."""
+    moved = NOW_2026 - NOW
+    return {
+        "now": NOW_2026,
+        "batch": replace(
+            BATCH,
+            as_of=BATCH.as_of + moved,
+            scheduled_for=BATCH.scheduled_for + moved,
+            ts_emit=BATCH.ts_emit + moved,
+        ),
+        "clock": Clock(NOW_2026, True, NOW_2026 + DAY, NOW_2026 + 6 * 60 * MINUTE),
+        "prices": {s: LastPrice(PRICE, NOW_2026 - MINUTE) for s in "ABC"},
+        "models_known_at": {"1d": NOW_2026 - DAY},
+    }
 
 
 def shut(wait_minutes):
@@ -159,6 +201,45 @@ CASES = [
     (C.DUPLICATE, {"journalled": frozenset({"iso-A-buy-1"})}, {}),
     (C.ORDER_COUNT, limits(order_count=0), {}),
     (C.LEG_DENIED, {}, {"leg": 2}),
+    (C.MODEL_TOO_OLD, {"models_known_at": {"1d": NOW - 121 * DAY}}, {}),
+    (C.MISSING_DATA, {"models_known_at": {"7d": NOW}}, {}),
+    (C.MISSING_DATA, {}, {"horizon": None}),
+    (C.DATA_QUALITY, {"data_problems": {"A": "no bar of the last session"}}, {}),
+    (C.DATA_QUALITY, {"data_problems": {"*": "the lake is behind"}}, {}),
+    (C.DRAWDOWN, {"peak_equity_usd": Decimal(120_000)}, {}),
+    (C.ORDER_RATE, {"sent_last_hour": 2_000}, {}),
+    (C.VOLUME_SHARE, {"average_volumes": {"A": Decimal(199)}}, {}),
+    (C.MISSING_DATA, {"average_volumes": {}}, {}),
+    (C.MISSING_DATA, {"average_volumes": {"A": Decimal("NaN")}}, {}),
+    (C.MISSING_DATA, limits(sector_share=Decimal(1)), {}),
+    (C.MISSING_DATA, {**limits(sector_share=Decimal(1)), "sectors": {"B": "x"}}, {}),
+    (
+        C.SECTOR_SHARE,
+        {
+            **limits(sector_share=Decimal("0.05")),
+            "sectors": {"A": "x", "B": "x", "C": "y"},
+            "positions": (position(95, "B"), position(900, "C")),
+        },
+        {},
+    ),
+    (
+        C.DAY_TRADES,
+        {**account(equity_usd=Decimal(24_999), last_equity_usd=Decimal(24_999)), **CLOSING},
+        {"side": Side.SELL},
+    ),
+    (
+        C.INTRADAY_MARGIN,
+        {
+            **in_2026(),
+            **account(buying_power_usd=Decimal(10**9)),
+            **limits(gross_share=Decimal(9), net_share=Decimal(9), position_share=Decimal(9)),
+            "positions": (position(8_000, "B"),),
+            "own_quantities": {"B": Decimal(8_000)},
+        },
+        {"valid_until": NOW_2026 + 60 * MINUTE},
+    ),
+    (C.WASH_TRADE, {"open_orders": (resting(Side.SELL),)}, {}),
+    (C.WASH_TRADE, {"open_orders": (resting(Side.BUY),)}, {"side": Side.SELL}),
 ]
 
 
@@ -187,6 +268,11 @@ def test_every_code_is_met_by_a_case():
         "open_orders",
         "own_quantities",
         "journalled",
+        "models_known_at",
+        "data_problems",
+        "peak_equity_usd",
+        "sent_last_hour",
+        "day_trading",
     ],
 )
 def test_missing_data_denies(name):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import time
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from execution.broker import Broker, OrderRequest, OrderType, Position, Side, TimeInForce
+from execution.holdings import held_positions, own_quantities
 from execution.intents import LastPrice, PlanRules, SkipReason
-from execution.journal import JournalState, held_positions, own_quantities
+from execution.journal import JournalState
 from execution.risk import DenialCode, RiskLimits
 from execution.state import halt, verify_audit
 from execution.targets import TargetReason, TargetRules
@@ -21,10 +21,9 @@ from market.errors import BrokerError, ExecutionError
 from market.ledger import open_ledger
 from market.ledger_tables import parity_checks
 from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, open_clock, outage
-from tests.execution.scenes import AS_OF, content, prices_of, publish, watched
+from tests.execution.scenes import AS_OF, content, market_of, publish, watched
 
 RULES = TradeRules(TargetRules(symbol_volatility_target=0.03), PlanRules(), RiskLimits())
-VOLATILITIES = dict.fromkeys("ABC", 0.3)
 
 
 @pytest.fixture
@@ -40,16 +39,9 @@ def broker():
 
 def run(ledger, broker, now=NOW, rules=RULES, **changes):
     broker.clock_now = replace(broker.clock_now, now=now)
-    prices = prices_of(broker, now - dt.timedelta(minutes=1))
-    return trade(
-        ledger,
-        broker,
-        prices=changes.pop("prices", prices),
-        volatilities=VOLATILITIES,
-        rules=rules,
-        now=now,
-        **changes,
-    )
+    market = market_of(broker, now - dt.timedelta(minutes=1))
+    market = replace(market, prices=changes.pop("prices", market.prices))
+    return trade(ledger, broker, market=market, rules=rules, now=now, **changes)
 
 
 def publish_at(ledger, folder, minutes, *rows, **changes):
@@ -185,8 +177,7 @@ def test_a_halt_denies(ledger, broker, tmp_path):
 def test_a_clock_that_jumped_denies(ledger, broker, tmp_path):
     publish(ledger, tmp_path, content("A"))
     broker.clock_now = open_clock(NOW + dt.timedelta(hours=1))
-    prices = prices_of(broker)
-    report = trade(ledger, broker, prices=prices, volatilities=VOLATILITIES, rules=RULES, now=NOW)
+    report = trade(ledger, broker, market=market_of(broker), rules=RULES, now=NOW)
     assert [d.code for d in report.verdicts[0].denials] == [DenialCode.MISSING_DATA]
 
 
@@ -266,21 +257,3 @@ def test_foreign_exposure_counts(ledger, broker, tmp_path):
     assert broker.positions() == [
         Position("B", Decimal(3000), Decimal(50), Decimal(50), Decimal(150_000))
     ]
-
-
-def test_plan_and_checks_of_500_symbols_are_quick(ledger, tmp_path):
-    names = [f"S{n:03d}" for n in range(500)]
-    broker = MemoryBroker(dict.fromkeys(names, 50.0))
-    publish(ledger, tmp_path, *(content(n) for n in names))
-    started = time.perf_counter()
-    report = trade(
-        ledger,
-        broker,
-        prices=prices_of(broker),
-        volatilities=dict.fromkeys(names, 0.3),
-        rules=RULES,
-        now=NOW,
-        dry_run=True,
-    )
-    assert time.perf_counter() - started < 2.0
-    assert len(report.verdicts) == 500
