@@ -27,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 
+from execution.guard import GuardRules
+from execution.intents import PlanRules
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from features.bridge import parse_indicator
@@ -359,6 +361,8 @@ class Settings(_Frozen):
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()
+    orders: PlanRules = PlanRules(brackets=True)
+    guard: GuardRules = GuardRules()
     costs: CostModel = CostModel()
     refetch: RefetchPolicy = RefetchPolicy()
     quality: QualityRules = DEFAULT_RULES

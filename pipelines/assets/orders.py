@@ -3,19 +3,16 @@
 import datetime as dt
 from collections import Counter
 from dataclasses import asdict
-from decimal import Decimal
 
 import dagster as dg
-import polars as pl
 
 from execution.dispatch import sync_orders
-from execution.intents import LastPrice
-from execution.trade import TradeReport, TradeRules, assert_may_trade, trade
-from market import calendar
+from execution.reconcile import Reconciliation
+from execution.trade import TradeReport, TradeRules, assert_may_trade, trade, watch
 from market.errors import BrokerError
 from market.horizons import Run
-from market.schema import Bar
 from pipelines.assets.signals import signals_asset_name
+from pipelines.market_view import read_market
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import Settings
@@ -24,7 +21,6 @@ GROUP = "execution"
 OWNERS = ["team:trading"]
 # EOD publishes for the next session; the premarket run, fresh, sends for the open.
 TRADING_RUNS = (Run.PREMARKET, Run.MIDDAY)
-_SESSIONS_PER_YEAR = 252
 
 
 def orders_asset_name(run: Run) -> str:
@@ -99,46 +95,30 @@ def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeRep
         return trade(
             ledger,
             stores.broker,
-            prices=_last_prices(stores, now),
-            volatilities=_volatilities(stores, now),
-            rules=TradeRules(targets=settings.targets, limits=settings.risk),
+            market=read_market(stores, now),
+            rules=trade_rules(settings),
             now=now,
             dry_run=dry_run,
         )
 
 
-def _last_prices(stores: Stores, now: dt.datetime) -> dict[str, LastPrice]:
-    first = calendar.offset_session(calendar.latest_session(now), -10)
-    parts = [
-        stores.lake.read_bars(table, start=first, as_of=now).select(
-            Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE
+def watch_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:
+    """Reconcile with the configured broker, carry the newest plan on, and stop where need be."""
+    settings = stores.settings
+    assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
+    with stores.ledger as ledger:
+        return watch(
+            ledger,
+            stores.broker,
+            market=read_market(stores, now),
+            rules=trade_rules(settings),
+            now=now,
         )
-        for table in ("bars_1d", "bars_1m")
-        if stores.lake.exists(table)
-    ]
-    last = pl.concat(parts).sort(Bar.BAR_END).group_by(Bar.SYMBOL).last()
-    return {
-        symbol: LastPrice(Decimal(str(round(close, 4))), at)
-        for symbol, at, close in last.select(Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE).iter_rows()
-    }
 
 
-def _volatilities(stores: Stores, now: dt.datetime) -> dict[str, float]:
-    if not stores.lake.exists("features_1d"):
-        return {}
-    first = calendar.offset_session(calendar.latest_session(now), -10)
-    rows = (
-        stores.lake.scan("features_1d")
-        .filter((pl.col("session") >= first) & (pl.col("as_of") <= now))
-        .filter(pl.col("volatility_20") > 0)
-        .select("symbol", "bar_end", "volatility_20")
-        .collect()
-        .sort("bar_end")
-        .group_by("symbol")
-        .last()
-    )
-    yearly = _SESSIONS_PER_YEAR**0.5
-    return {s: float(v) * yearly for s, v in rows.select("symbol", "volatility_20").iter_rows()}
+def trade_rules(settings: Settings) -> TradeRules:
+    """Return every rule of trading that is set."""
+    return TradeRules(settings.targets, settings.orders, settings.risk, settings.guard)
 
 
 def describe_trade(report: TradeReport) -> dict[str, object]:
