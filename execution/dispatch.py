@@ -23,6 +23,7 @@ from execution.journal import (
     read_plan,
 )
 from execution.state import TradingState, append_audit, current_state
+from execution.targets import TargetReason
 from market.errors import BrokerError, BrokerRefusal, ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import fills, orders
@@ -193,6 +194,8 @@ def _may_send(
     """Say whether an intended order may leave now; lapse it where it never may."""
     intent = order.intent
     state = current_state(ledger)
+    if intent.reason is TargetReason.FLATTEN:
+        return _still_closes(ledger, order, now)
     if why := _lapsed_because(plan, order, now):
         _move(ledger, order, JournalState.LAPSED, now, why)
         return False
@@ -212,7 +215,18 @@ def _may_send(
     return False
 
 
+def _still_closes(ledger: Ledger, order: JournalledOrder, now: dt.datetime) -> bool:
+    """Say whether an order that a person asked for closes what is owned; lapse it if not."""
+    own = own_quantities(ledger).get(order.intent.symbol, Decimal(0))
+    if own * order.intent.signed_quantity < 0 and order.intent.quantity <= abs(own):
+        return True
+    _move(ledger, order, JournalState.LAPSED, now, f"the position became {own}")
+    return False
+
+
 def _lapsed_because(plan: JournalledPlan, order: JournalledOrder, now: dt.datetime) -> str | None:
+    if order.intent.reason is TargetReason.FLATTEN:
+        return None
     if now >= plan.expires_at:
         return f"the plan ended at {plan.expires_at.isoformat()}"
     valid_until = order.intent.valid_until

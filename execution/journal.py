@@ -271,9 +271,33 @@ def _position(connection: sa.Connection) -> int:
     return connection.scalar(sa.select(sa.func.max(audit_log.c.seq))) or 0
 
 
+def append_orders(
+    ledger: Ledger, plan_id: str, intents: Sequence[OrderIntent], now: dt.datetime
+) -> None:
+    """Commit orders that were not part of a plan beside it; one that is there already stays."""
+    if not intents:
+        return
+    with ledger.transaction() as connection:
+        query = sa.select(orders.c.client_order_id).where(orders.c.plan_id == plan_id)
+        there = set(connection.scalars(query))
+        for place, intent in enumerate(intents, start=len(there)):
+            if intent.client_order_id in there:
+                continue
+            _insert_order(connection, intent, plan_id, place, JournalState.INTENDED, [], now)
+            append_audit(
+                connection,
+                at=now,
+                subject="order",
+                key=intent.client_order_id,
+                event=JournalState.INTENDED.value,
+                detail={"intent": asdict(intent), "denials": []},
+            )
+
+
 def _lapse_unsent(connection: sa.Connection, plan_id: str, now: dt.datetime) -> None:
     unsent = sa.select(orders.c.client_order_id).where(
-        orders.c.state == JournalState.INTENDED.value
+        orders.c.state == JournalState.INTENDED.value,
+        orders.c.reason != TargetReason.FLATTEN.value,
     )
     for (order_id,) in connection.execute(unsent).all():
         move_order(

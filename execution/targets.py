@@ -37,6 +37,7 @@ class TargetReason(StrEnum):
     EXIT_OPPOSITE = "exit_opposite_signal"
     SPENT = "signal_spent"
     NO_DATA = "no_price_or_volatility"
+    FLATTEN = "closed_by_hand"
 
     @property
     def is_exit(self) -> bool:
