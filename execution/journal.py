@@ -218,6 +218,21 @@ def exits_of(ledger: Ledger, parents: Collection[str]) -> dict[str, list[Journal
     return found
 
 
+def unfinished_plans(ledger: Ledger, broker: str) -> list[str]:
+    """Return the plans of a broker with orders that were not sent or not clearly, oldest first."""
+    open_states = [
+        s.value for s in (JournalState.INTENDED, JournalState.SENDING, JournalState.UNCLEAR)
+    ]
+    query = (
+        sa.select(plans.c.plan_id)
+        .join_from(plans, orders, plans.c.plan_id == orders.c.plan_id)
+        .where(plans.c.broker == broker, orders.c.state.in_(open_states))
+        .order_by(plans.c.created_at)
+        .distinct()
+    )
+    return [r["plan_id"] for r in ledger.rows(query.add_columns(plans.c.created_at))]
+
+
 def as_broker_order(order: JournalledOrder) -> Order:
     """Return a journalled order in the broker's words; ``UNKNOWN`` where none has answered."""
     intent, unresolved = order.intent, order.state.is_unresolved

@@ -38,6 +38,13 @@ def current_state(ledger: Ledger) -> TradingState:
         return _latest(connection)
 
 
+def newest_reason(ledger: Ledger) -> str:
+    """Return why the state is what it is; empty where it never changed."""
+    query = sa.select(trading_state.c.reason).order_by(trading_state.c.seq.desc()).limit(1)
+    with ledger.engine.connect() as connection:
+        return connection.scalar(query) or ""
+
+
 def halt(ledger: Ledger, reason: str, now: dt.datetime) -> TradingState:
     """Stop all orders until :func:`resume`. A halted state stays halted."""
     return _move(ledger, TradingState.HALTED, reason, now, resumes=False)

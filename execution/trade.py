@@ -26,6 +26,7 @@ from execution.journal import (
     read_plan,
     record_plan,
     sent_since,
+    unfinished_plans,
 )
 from execution.model_ages import models_known_at
 from execution.plan import plan_orders
@@ -175,6 +176,35 @@ def trade(
         journalled=read_plan(ledger, journalled.plan_id),
         reconciliation=found,
     )
+
+
+def attend(
+    ledger: Ledger,
+    broker: Broker,
+    *,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+) -> Reconciliation:
+    """Look after what is under way between runs: fills, second legs, unclear orders.
+
+    Parameters
+    ----------
+    ledger, broker, market, rules, now
+        See :func:`trade`.
+
+    Returns
+    -------
+    Reconciliation
+        After everything that could be sent was. No plan is made here.
+    """
+    found = watch(ledger, broker, market=market, rules=rules, now=now)
+    unfinished = unfinished_plans(ledger, broker.name)
+    for plan_id in unfinished:
+        send_plan(ledger, broker, plan_id, now)
+    if not unfinished:
+        return found
+    return watch(ledger, broker, market=market, rules=rules, now=now)
 
 
 def watch(

@@ -34,6 +34,7 @@ from isobar import (
     score_commands,
     server_commands,
     signal_commands,
+    trading_commands,
     tune_commands,
 )
 from isobar.output import log
@@ -63,6 +64,7 @@ def common(
 pipeline_commands.register(app)
 signal_commands.register(app)
 query_commands.register(app)
+trading_commands.register(app)
 provenance_commands.register(app)
 score_commands.register(app)
 report_commands.register(app)

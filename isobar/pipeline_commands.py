@@ -27,7 +27,6 @@ from isobar.bootstrap import bootstrap
 from isobar.demo import run_demo
 from market.errors import UsageError
 from market.timeframes import Timeframe
-from pipelines.assets.orders import describe_trade, trade_newest
 from pipelines.launch import Launcher
 from pipelines.settings import load_settings
 
@@ -43,7 +42,6 @@ def register(app: typer.Typer) -> None:
         train_command,
         backtest_command,
         run_command,
-        trade_command,
     ):
         name = function.__name__.removesuffix("_command")
         app.command(name, rich_help_panel=_PANEL)(function)
@@ -147,39 +145,6 @@ def run_command(
         launcher = Launcher(load_settings(), now=now, progress=progress)
         done = launcher.scheduled_run(kind, due_session(kind, launcher.present()))
     _report(f"Run {kind.value}", done, as_json)
-
-
-def trade_command(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan and check, send nothing.")
-    ] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Turn the newest batch of signals into risk-checked orders. Again sends nothing twice."""
-    launcher = Launcher(load_settings())
-    # The broker's clock decides what is fresh: it is the one that fills.
-    now = launcher.stores.broker.clock().now
-    report = trade_newest(launcher.stores, now=now, dry_run=dry_run)
-    shown = {k: getattr(v, "md_str", v) for k, v in describe_trade(report).items()}
-    verdicts = [
-        {
-            "symbol": v.intent.symbol,
-            "side": v.intent.side.value,
-            "quantity": str(v.intent.quantity),
-            "client_order_id": v.intent.client_order_id,
-            "denials": [d.code.value for d in v.denials],
-        }
-        for v in report.verdicts
-    ]
-    if as_json:
-        output.print_json({**shown, "plan": verdicts})
-        return
-    rows = [
-        (v["symbol"], v["side"], v["quantity"], ", ".join(v["denials"]) or "accepted")
-        for v in verdicts
-    ]
-    output.out.print(output.table("Plan", ("symbol", "side", "shares", "verdict"), rows))
-    output.print_mapping("Trade", {k: str(v) for k, v in shown.items() if k != "plan"})
 
 
 def _check_dates(start: str, end: str) -> None:

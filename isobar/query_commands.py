@@ -6,19 +6,21 @@ import datetime as dt
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from execution.holdings import own_quantities
-from execution.state import current_state
-from execution.state import halt as halt_trading
-from execution.state import resume as resume_trading
+from execution.portfolio import read_portfolio
+from execution.reconcile import newest_reconciliation
+from execution.state import current_state, newest_reason
 from isobar import output
 from isobar.arguments import JsonFlag
 from isobar.workspace import Workspace
 from market import calendar
 from market.errors import IsobarError
+from market.ledger import Ledger
+from pipelines.market_view import read_market
 from pipelines.redaction import redact
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
@@ -31,8 +33,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("status", rich_help_panel=_PANEL)(status)
     app.command("doctor", rich_help_panel=_PANEL)(doctor)
-    app.command("halt", rich_help_panel="Trading switch")(halt)
-    app.command("resume", rich_help_panel="Trading switch")(resume)
 
 
 def status(as_json: JsonFlag = False) -> None:
@@ -45,6 +45,9 @@ def status(as_json: JsonFlag = False) -> None:
     }
     with stores.ledger as ledger:
         document["trading_state"] = current_state(ledger).value
+        document["trading_reason"] = newest_reason(ledger)
+        document["account"] = _account(ledger)
+        document["profit"] = _profit(stores, ledger)
         document["positions"] = {s: str(q) for s, q in own_quantities(ledger).items() if q}
         batch = ledger.read(
             "select batch_id, run, as_of, rows, late from signal_batches order by seq desc limit 1"
@@ -58,12 +61,46 @@ def status(as_json: JsonFlag = False) -> None:
     flat = {
         "data root": document["home"],
         **{f"lake, {t}": c for t, c in document["lake"].items()},
-        "trading": document["trading_state"],
+        "trading": document["trading_state"]
+        + (f" ({document['trading_reason']})" if document["trading_reason"] else ""),
         "newest batch": _describe_batch(document["newest_batch"]),
         "own positions": ", ".join(f"{s} {q}" for s, q in document["positions"].items()) or "none",
         "orders": ", ".join(f"{n} {s}" for s, n in document["orders"].items()) or "none",
+        "journal and account": _describe_account(document["account"]),
+        "profit and loss": _describe_profit(document["profit"]),
     }
     output.print_mapping("Status", flat)
+
+
+def _account(ledger: Ledger) -> dict[str, Any] | None:
+    row = newest_reconciliation(ledger)
+    if row is None:
+        return None
+    names = ("at", "broker", "clean", "equity_usd", "cash_usd", "findings")
+    return {n: str(row[n]) if n.endswith(("_usd", "at")) else row[n] for n in names}
+
+
+def _describe_account(account: dict[str, Any] | None) -> str:
+    if account is None:
+        return "never held against each other"
+    verdict = "agree" if account["clean"] else "do not agree: see `isobar reconcile`"
+    return f"{verdict}, {account['at']}, equity {account['equity_usd']} USD"
+
+
+def _profit(stores: Stores, ledger: Ledger) -> dict[str, float] | None:
+    # The last known prices of any time: a replay's lake ends in the past.
+    there = stores.lake.exists("bars_1d")
+    prices = read_market(stores, dt.datetime.now(dt.UTC)).prices if there else {}
+    found = read_portfolio(ledger, prices)
+    if found.positions.is_empty():
+        return None
+    return {"realised_usd": found.realised_usd, "unrealised_usd": found.unrealised_usd}
+
+
+def _describe_profit(profit: dict[str, float] | None) -> str:
+    if profit is None:
+        return "nothing was traded"
+    return f"{profit['realised_usd']:,.2f} USD realised, {profit['unrealised_usd']:,.2f} open"
 
 
 def _coverage(workspace: Workspace, table: str) -> str:
@@ -149,30 +186,3 @@ def _ask(check: _Check) -> dict[str, Any]:
         return {"check": check.name, "ok": True, "says": check.ask()}
     except (IsobarError, OSError) as error:
         return {"check": check.name, "ok": False, "says": redact(str(error))}
-
-
-def halt(
-    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "by hand",
-    as_json: JsonFlag = False,
-) -> None:
-    """Stop all orders until `isobar resume`. Survives restarts."""
-    with Stores(load_settings()).ledger as ledger:
-        state = halt_trading(ledger, reason, dt.datetime.now(dt.UTC))
-    _show_state(state.value, as_json)
-
-
-def resume(
-    reason: Annotated[str, typer.Option("--reason", help="Why it is safe. Required.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Allow orders again; only a person does this."""
-    with Stores(load_settings()).ledger as ledger:
-        state = resume_trading(ledger, reason, dt.datetime.now(dt.UTC))
-    _show_state(state.value, as_json)
-
-
-def _show_state(state: str, as_json: bool) -> None:
-    if as_json:
-        output.print_json({"trading_state": state})
-    else:
-        output.out.print(f"Trading is [bold]{state}[/].")

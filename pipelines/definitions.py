@@ -24,6 +24,7 @@ from pipelines.resources import Stores
 from pipelines.schedules import build_schedules
 from pipelines.sensors import build_sensors
 from pipelines.settings import Settings, hide_secrets, load_settings
+from pipelines.trading_sensors import build_trading_sensors
 
 
 def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.Definitions:
@@ -69,7 +70,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
         asset_checks=checks,
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
-        sensors=build_sensors(settings),
+        sensors=[*build_sensors(settings), *build_trading_sensors(settings)],
         resources={"stores": stores},
         executor=dg.in_process_executor,
     )

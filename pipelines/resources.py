@@ -253,6 +253,11 @@ class Stores:
         """Where heads of the signals chain are kept outside the database."""
         return self.settings.home / "signal_heads.jsonl"
 
+    @property
+    def audit_head_file(self) -> Path:
+        """Where heads of the audit log are kept outside the database."""
+        return self.settings.home / "audit_heads.jsonl"
+
 
 def moment_of(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,

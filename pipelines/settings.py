@@ -134,6 +134,18 @@ class AlpacaSettings(_Frozen):
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
 
 
+class AlertSettings(_Frozen):
+    """Who is told when trading stops or a run fails; the log is always told."""
+
+    webhook_url: SecretStr = Field(SecretStr(""), description="Address that takes a JSON `text`")
+    email_to: tuple[str, ...] = Field((), description="Who gets e-mail")
+    email_from: str = Field("isobar@localhost", description="Sender of e-mail")
+    smtp_host: str = Field("localhost", description="Server that sends e-mail")
+    smtp_port: int = Field(25, ge=1, le=65_535, description="Its port")
+    smtp_user: str = Field("", description="User there; with one the connection is encrypted")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Its password")
+
+
 class HistorySettings(_Frozen):
     """Which sessions the pipeline covers."""
 
@@ -332,7 +344,7 @@ class TradingSettings(_Frozen):
 
 
 # Where things are, and what is judged: neither changes a forecast.
-_PLACES = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "refetch"}
+_PLACES = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
 _PLACES |= {"second_source", "drift"}
 
 
@@ -353,6 +365,7 @@ class Settings(_Frozen):
     polygon: PolygonSettings = PolygonSettings()
     second_source: SecondSourceSettings = SecondSourceSettings()
     alpaca: AlpacaSettings = AlpacaSettings()
+    alerts: AlertSettings = AlertSettings()
     history: HistorySettings = HistorySettings()
     universe: UniverseSettings = UniverseSettings()
     features: FeatureSettings = FeatureSettings()

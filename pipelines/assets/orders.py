@@ -2,15 +2,19 @@
 
 import datetime as dt
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 
-from execution.dispatch import sync_orders
+from execution.audit import remember_head
 from execution.reconcile import Reconciliation
-from execution.trade import TradeReport, TradeRules, assert_may_trade, trade, watch
+from execution.state import current_state, newest_reason
+from execution.trade import TradeReport, TradeRules, assert_may_trade, attend, trade
 from market.errors import BrokerError
 from market.horizons import Run
+from market.ledger import Ledger
+from pipelines.alerts import Alert, send_alert
 from pipelines.assets.signals import signals_asset_name
 from pipelines.market_view import read_market
 from pipelines.partitions import session_partitions
@@ -80,9 +84,8 @@ def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         if not stores.settings.trading.enabled:
             return dg.MaterializeResult(metadata={"trading": "off"})
-        with stores.ledger as ledger:
-            found = sync_orders(ledger, stores.broker, moment_of(context))
-        return dg.MaterializeResult(metadata={k: str(v) for k, v in asdict(found).items()})
+        found = attend_account(stores, now=moment_of(context))
+        return dg.MaterializeResult(metadata=describe_account(found))
 
     return fills
 
@@ -91,7 +94,7 @@ def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeRep
     """Trade the newest batch of signals with the configured broker."""
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
-    with stores.ledger as ledger:
+    with stores.ledger as ledger, _telling(stores, ledger, now):
         return trade(
             ledger,
             stores.broker,
@@ -102,12 +105,12 @@ def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeRep
         )
 
 
-def watch_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:
-    """Reconcile with the configured broker, carry the newest plan on, and stop where need be."""
+def attend_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:
+    """Reconcile with the configured broker, carry plans on, and stop where need be."""
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
-    with stores.ledger as ledger:
-        return watch(
+    with stores.ledger as ledger, _telling(stores, ledger, now):
+        return attend(
             ledger,
             stores.broker,
             market=read_market(stores, now),
@@ -116,9 +119,37 @@ def watch_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:
         )
 
 
+@contextmanager
+def _telling(stores: Stores, ledger: Ledger, now: dt.datetime) -> Iterator[None]:
+    """Tell people when trading stopped meanwhile, and keep the audit log's head outside."""
+    before = current_state(ledger)
+    try:
+        yield
+    finally:
+        remember_head(ledger, stores.audit_head_file)
+        after = current_state(ledger)
+        if after is not before:
+            why = newest_reason(ledger)
+            send_alert(stores.settings.alerts, Alert(now, f"trading is {after.value}", why))
+
+
 def trade_rules(settings: Settings) -> TradeRules:
     """Return every rule of trading that is set."""
     return TradeRules(settings.targets, settings.orders, settings.risk, settings.guard)
+
+
+def describe_account(found: Reconciliation) -> dict[str, object]:
+    """Return what a person wants to see of journal and account."""
+    lines = [f"| {f.kind.value} | {f.key} | {f.detail} |" for f in found.findings]
+    table = "| finding | of | detail |\n|---|---|---|\n" + "\n".join(lines)
+    return {
+        "journal and account agree": found.is_clean,
+        "new fills": found.sync.fills,
+        "orders asked about": found.sync.polled,
+        "equity": f"{found.account.equity_usd} USD",
+        "positions": len(found.positions),
+        "findings": dg.MetadataValue.md(table) if lines else "none",
+    }
 
 
 def describe_trade(report: TradeReport) -> dict[str, object]:

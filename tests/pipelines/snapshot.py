@@ -49,7 +49,7 @@ def describe(settings: Settings | None = None) -> dict[str, Any]:
             }
             for s in sorted(definitions.schedules or [], key=lambda s: s.name)
         },
-        "sensors": {s.name: s.job_name for s in definitions.sensors or []},
+        "sensors": {s.name: s.job_name if s.targets else None for s in definitions.sensors or []},
     }
 
 

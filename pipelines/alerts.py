@@ -1,0 +1,86 @@
+"""Telling people: the log always, a webhook and e-mail where they are set.
+
+An alert that cannot be delivered is an error in the log, never a reason to stop what it tells of.
+"""
+
+import datetime as dt
+import logging
+import smtplib
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import EmailMessage
+
+import requests
+
+from pipelines.redaction import redact
+from pipelines.settings import AlertSettings
+
+_LOG = logging.getLogger("isobar.alerts")
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something that a person must know now."""
+
+    at: dt.datetime
+    subject: str
+    text: str
+
+
+def send_alert(settings: AlertSettings, alert: Alert) -> list[str]:
+    """Tell of something, everywhere that is set.
+
+    Parameters
+    ----------
+    settings : AlertSettings
+        Where to.
+    alert : Alert
+        What. Secrets in it are taken out.
+
+    Returns
+    -------
+    list of str
+        Where it arrived: ``log``, ``webhook``, ``email``.
+    """
+    subject, text = redact(alert.subject), redact(alert.text)
+    _LOG.warning("%s: %s", subject, text)
+    told = ["log"]
+    if settings.webhook_url.get_secret_value():
+        told += _deliver("webhook", lambda: _post(settings, subject, text, alert.at))
+    if settings.email_to:
+        told += _deliver("email", lambda: _mail(settings, subject, text, alert.at))
+    return told
+
+
+def _deliver(where: str, deliver: Callable[[], None]) -> list[str]:
+    try:
+        deliver()
+    except (OSError, smtplib.SMTPException, requests.RequestException) as error:
+        # The kind of error alone: its text may quote the address, and that is a secret.
+        _LOG.error("the alert did not reach the %s (%s)", where, type(error).__name__)
+        return []
+    return [where]
+
+
+def _post(settings: AlertSettings, subject: str, text: str, at: dt.datetime) -> None:
+    body = {"text": f"{subject}: {text}", "subject": subject, "detail": text, "at": at.isoformat()}
+    answer = requests.post(
+        settings.webhook_url.get_secret_value(), json=body, timeout=_TIMEOUT_SECONDS
+    )
+    answer.raise_for_status()
+
+
+def _mail(settings: AlertSettings, subject: str, text: str, at: dt.datetime) -> None:
+    message = EmailMessage()
+    message["Subject"] = f"Isobar: {subject}"
+    message["From"] = settings.email_from
+    message["To"] = ", ".join(settings.email_to)
+    message.set_content(f"{text}\n\n{at.isoformat()}\n")
+    with smtplib.SMTP(
+        settings.smtp_host, settings.smtp_port, timeout=_TIMEOUT_SECONDS
+    ) as connection:
+        if settings.smtp_user:
+            connection.starttls()
+            connection.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+        connection.send_message(message)
