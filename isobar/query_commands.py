@@ -20,7 +20,7 @@ from isobar.workspace import Workspace
 from market import calendar
 from market.errors import IsobarError
 from market.ledger import Ledger
-from pipelines.market_view import read_market
+from pipelines.market_view import newest_prices
 from pipelines.redaction import redact
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
@@ -88,10 +88,7 @@ def _describe_account(account: dict[str, Any] | None) -> str:
 
 
 def _profit(stores: Stores, ledger: Ledger) -> dict[str, float] | None:
-    # The last known prices of any time: a replay's lake ends in the past.
-    there = stores.lake.exists("bars_1d")
-    prices = read_market(stores, dt.datetime.now(dt.UTC)).prices if there else {}
-    found = read_portfolio(ledger, prices)
+    found = read_portfolio(ledger, newest_prices(stores.lake))
     if found.positions.is_empty():
         return None
     return {"realised_usd": found.realised_usd, "unrealised_usd": found.unrealised_usd}

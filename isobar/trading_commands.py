@@ -22,7 +22,7 @@ from isobar.arguments import JsonFlag
 from isobar.feature_commands import audit_app
 from pipelines.assets.orders import attend_account, describe_trade, trade_newest
 from pipelines.launch import Launcher
-from pipelines.market_view import read_market
+from pipelines.market_view import newest_prices
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
@@ -112,8 +112,7 @@ def reconcile_command(
 def portfolio_command(as_json: JsonFlag = False) -> None:
     """Show positions, profit and loss by horizon, and what orders cost beyond their decision."""
     stores = Stores(load_settings())
-    # The last known prices of any time: a replay's lake ends in the past.
-    prices = read_market(stores, dt.datetime.now(dt.UTC)).prices
+    prices = newest_prices(stores.lake)
     with stores.ledger as ledger:
         found = read_portfolio(ledger, prices)
     if as_json:

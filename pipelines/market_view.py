@@ -61,6 +61,15 @@ def read_market(stores: Stores, now: dt.datetime) -> MarketView:
     )
 
 
+def newest_prices(lake: Lake) -> dict[str, LastPrice]:
+    """Return the last prices that the lake has, however old: a replay's ends in the past."""
+    if not lake.exists("bars_1d"):
+        return {}
+    latest = max(lake.sessions("bars_1d"))
+    now = calendar.session_close(latest) + dt.timedelta(days=1)
+    return _last_prices(lake, _daily(lake, calendar.offset_session(latest, -_RECENT), now), now)
+
+
 def _daily(lake: Lake, first: dt.date, now: dt.datetime) -> pl.DataFrame:
     return lake.read_bars("bars_1d", start=first, as_of=now).select(
         Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, Bar.CLOSE, Bar.VOLUME
