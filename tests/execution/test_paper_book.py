@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execution import broker as port
-from execution.paper_book import Holding, NewOrder, PaperBook, PaperRefusal, order_session
+from execution.paper_book import PaperBook
+from execution.paper_hours import order_session
+from execution.paper_orders import Holding, NewOrder, PaperRefusal
 from execution.paper_tape import Tape
 from market import calendar
 from market.errors import ExecutionError
