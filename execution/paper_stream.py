@@ -30,9 +30,7 @@ def stream_routes(desk: Desk) -> APIRouter:
 
     async def stream(socket: WebSocket) -> None:
         await socket.accept()
-        connection = _Connection(desk, socket)
-        with contextlib.suppress(WebSocketDisconnect):
-            await connection.run()
+        await _Connection(desk, socket).run()
 
     router.add_api_websocket_route("/stream", stream)
     return router
@@ -56,14 +54,20 @@ class _Connection:
                 loop.call_soon_threadsafe(self._woken.set)
 
         with self._desk.listening(wake):
-            sender = asyncio.create_task(self._send_updates())
+            parts = [asyncio.create_task(p) for p in (self._answer_all(), self._send_updates())]
             try:
-                while True:
-                    await self._answer(await self._receive())
+                await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                sender.cancel()
-                with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect):
-                    await sender
+                for part in parts:
+                    part.cancel()
+                ended = await asyncio.gather(*parts, return_exceptions=True)
+        for error in ended:  # a stream that fell silent must not look alive
+            if not isinstance(error, asyncio.CancelledError | WebSocketDisconnect | None):
+                raise error
+
+    async def _answer_all(self) -> None:
+        while True:
+            await self._answer(await self._receive())
 
     async def _receive(self) -> Mapping[str, Any]:
         message = await self._socket.receive()
