@@ -77,9 +77,10 @@ def order_routes(desk: Desk) -> APIRouter:
             chosen = query.select(book)
             return [wire.write_order(book, order, nested=query.nested) for order in chosen]
 
-    def by_client_id(client_order_id: str) -> dict[str, Any]:
+    def by_client_id(client_order_id: str, nested: bool = False) -> dict[str, Any]:
         with desk.open() as book:
-            return wire.write_order(book, book.find_by_client_id(client_order_id), nested=True)
+            order = book.find_by_client_id(client_order_id)
+            return wire.write_order(book, order, nested=nested)
 
     def by_id(order_id: str, nested: bool = False) -> dict[str, Any]:
         with desk.open() as book:
