@@ -244,6 +244,10 @@ class PaperBook:
         try:
             if old.parent is None:
                 self._check(replace(new, quantity=quantity), quantity)
+            else:
+                entry = old.parent.limit_price_usd if old.held else None
+                alone = replace(new, order_class=OrderClass.SIMPLE)
+                checks.check_prices(alone, entry or self.mark(new.symbol))
         finally:
             self._open = before
         order = self._register(new, quantity, old.session, parent=old.parent)

@@ -111,6 +111,15 @@ def test_a_bar_without_volume_fills_nothing_and_hits_nothing() -> None:
         assert rig.at(THURSDAY, 2).order(order).filled_avg_price == "102"
 
 
+def test_a_stop_is_not_hit_where_nothing_traded() -> None:
+    quiet = bar("XYZ", THURSDAY, 0, (100, 100, 80, 100), volume=0.0)
+    with paper(frame(quiet, bar("XYZ", THURSDAY, 1, (100, 100, 96, 100)))) as rig:
+        body = {"side": "sell", "type": "stop", "stop_price": "95", "qty": "1"}
+        placed = rig.post(symbol="XYZ", time_in_force="day", **body).json()
+        found = rig.at(THURSDAY, 3).client.get_order_by_id(placed["id"])
+        assert found.status is OrderStatus.NEW
+
+
 @pytest.mark.parametrize("share", [Decimal(0), Decimal("1.1"), Decimal(-1), Decimal("NaN")])
 def test_an_unusable_participation_is_refused(share: Decimal) -> None:
     with pytest.raises((ExecutionError, ArithmeticError)):

@@ -14,6 +14,7 @@ from tests.execution.paper_rig import FRIDAY, THURSDAY, Rig, bar, frame, minutes
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"websockets\.legacy", DeprecationWarning)
+    from alpaca.common.exceptions import APIError
     from alpaca.trading.enums import OrderClass, OrderSide, QueryOrderStatus
     from alpaca.trading.enums import TimeInForce as Tif
     from alpaca.trading.requests import (
@@ -214,6 +215,33 @@ def test_a_stop_that_is_hit_cancels_the_target_before_it_has_filled_wholly() -> 
         assert legs(rig.at(THURSDAY, 9), order)["stop"] == ("filled", "98.4")  # 6 at 90, 4 at 111
 
 
+def test_both_exits_together_bind_their_shares_once() -> None:
+    with paper(minutes("XYZ", CALM, CALM)) as rig:
+        rig.market("XYZ", "buy", 5)
+        bracket(rig)
+        position = rig.at(THURSDAY, 0).client.get_open_position("XYZ")
+        assert (position.qty, position.qty_available) == ("15", "5")
+
+
+def test_a_target_in_parts_leaves_its_stop_one_hit_for_the_rest() -> None:
+    """All in one step of the clock: what was foreseen for the stop is foreseen anew."""
+    falls = [(100, 111, 99, 100), (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 95, 95)]
+    bars = minutes("XYZ", CALM, CALM, CALM, CALM, *falls, volume=60.0)  # six shares a bar
+    with paper(bars, conditions=PaperConditions(participation=Decimal("0.1"))) as rig:
+        exits = {"take_profit": TakeProfitRequest(limit_price=110)}
+        exits["stop_loss"] = StopLossRequest(stop_price=90)
+        order = rig.market("XYZ", "buy", 20, order_class=OrderClass.BRACKET, **exits)
+        target, stop = rig.at(THURSDAY, 390).order(order, nested=True).legs
+        assert (target.status.value, target.filled_qty) == ("canceled", "6")
+        rows = rig.get("/account/activities/FILL", direction="asc")
+        assert [(r["qty"], r["price"]) for r in rows if r["order_id"] == str(stop.id)] == [
+            ("6", "90"),
+            ("6", "95"),
+            ("2", "95"),
+        ]
+        assert rig.positions() == {}
+
+
 # --- OCO and OTO -------------------------------------------------------------------------------
 
 
@@ -271,6 +299,22 @@ def test_a_leg_can_be_replaced_and_keeps_its_place() -> None:
             "limit": ("filled", "105"),
             "stop": ("canceled", None),
         }
+
+
+def test_a_stop_is_not_replaced_by_one_beyond_the_entry_or_the_market() -> None:
+    with paper(minutes("XYZ", CALM, CALM)) as rig:
+        exits = {"take_profit": TakeProfitRequest(limit_price=110)}
+        exits["stop_loss"] = StopLossRequest(stop_price=90)
+        order = rig.limit("XYZ", "buy", 10, 95, order_class=OrderClass.BRACKET, **exits)
+        live = bracket(rig)
+        rig.at(THURSDAY, 1)
+        for one, price in ((order, 95), (live, 100)):
+            change = ReplaceOrderRequest(stop_price=price)
+            with pytest.raises(APIError, match="stop price must be less than current price"):
+                rig.client.replace_order_by_id(one.legs[1].id, change)
+            change = ReplaceOrderRequest(stop_price=price - 1)
+            newer = rig.client.replace_order_by_id(one.legs[1].id, change)
+            assert newer.status.value == ("held" if one is order else "new")
 
 
 # --- refusals ----------------------------------------------------------------------------------
