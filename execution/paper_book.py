@@ -2,129 +2,52 @@
 
 The owner calls :meth:`PaperBook.advance` with the present moment; the book then replays, in the
 order of time, what would have happened to its orders. How often it is called changes nothing.
-No fees, dividends, splits, borrow or interest; an order fills whole.
+No fees, borrow or interest. Splits and dividends come from a frame, if one is given.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import heapq
-import uuid
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import replace
+from decimal import ROUND_DOWN, Decimal
 
-from execution.alpaca_wire import plain
+from execution import paper_checks as checks
 from execution.broker import OrderStatus, OrderType, Side, TimeInForce
+from execution.paper_actions import CorporateAction, CorporateActions, split_order
+from execution.paper_conditions import PaperConditions
+from execution.paper_fills import (
+    Happening,
+    Kind,
+    Touch,
+    is_marketable,
+    next_happening,
+    trailing_levels,
+)
+from execution.paper_hours import order_session, routed_at
+from execution.paper_legs import binds_shares, group, leg_orders, main_order, rivals, waiting_legs
+from execution.paper_orders import (
+    ZERO,
+    BookOrder,
+    Event,
+    Holding,
+    NewOrder,
+    OrderClass,
+    PaperRefusal,
+    paper_id,
+)
+from execution.paper_portfolio import Portfolio
+from execution.paper_records import Records
 from execution.paper_tape import Tape
 from market import calendar
-from market.errors import ExecutionError
 
 MARGIN_MULTIPLIER = Decimal(2)
-OPG_LAST = dt.time(9, 28)
-OPG_AGAIN = dt.time(19, 0)
-
-_ZERO = Decimal(0)
-_SPACE = uuid.UUID("3c1f5a0e-8f5b-5d0e-9a57-0d6a1f6b2a41")
-
-
-class PaperRefusal(ExecutionError):
-    """The paper broker says no, in the words of the service that it stands for.
-
-    Parameters
-    ----------
-    http_status, code : int
-        The service's status and error code.
-    message : str
-        The service's message.
-    **details : str
-        Further fields of the error body.
-    """
-
-    def __init__(self, http_status: int, code: int, message: str, **details: str) -> None:
-        super().__init__(message)
-        self.http_status = http_status
-        self.body: dict[str, int | str] = {"code": code, "message": message, **details}
-
-
-@dataclass(frozen=True, slots=True)
-class NewOrder:
-    """An order as it arrives."""
-
-    symbol: str
-    side: Side
-    quantity: Decimal
-    order_type: OrderType
-    time_in_force: TimeInForce
-    limit_price_usd: Decimal | None = None
-    client_order_id: str | None = None
-
-
-@dataclass(slots=True)
-class BookOrder:
-    """An order in the book; ``eligible_from`` is the earliest start of a bar that may fill it."""
-
-    order_id: str
-    sequence: int
-    client_order_id: str
-    symbol: str
-    side: Side
-    quantity: Decimal
-    order_type: OrderType
-    time_in_force: TimeInForce
-    limit_price_usd: Decimal | None
-    session: dt.date
-    submitted_at: dt.datetime
-    updated_at: dt.datetime
-    eligible_from: dt.datetime
-    status: OrderStatus = OrderStatus.ACCEPTED
-    filled_quantity: Decimal = _ZERO
-    filled_value_usd: Decimal = _ZERO
-    finished_at: dt.datetime | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may still fill."""
-        return not self.status.is_final
-
-    @property
-    def remaining(self) -> Decimal:
-        """Quantity not yet filled."""
-        return self.quantity - self.filled_quantity
-
-    @property
-    def average_price_usd(self) -> Decimal | None:
-        """Average price of what has filled."""
-        return self.filled_value_usd / self.filled_quantity if self.filled_quantity else None
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A position: signed quantity and average entry price."""
-
-    symbol: str
-    quantity: Decimal
-    average_price_usd: Decimal
-
-    def after(self, signed_quantity: Decimal, price_usd: Decimal) -> Holding:
-        """Return the holding after a trade of a signed quantity at a price."""
-        total = self.quantity + signed_quantity
-        if self.quantity * signed_quantity >= 0:
-            cost = self.quantity * self.average_price_usd + signed_quantity * price_usd
-            return Holding(self.symbol, total, cost / total)
-        crossed = total * self.quantity < 0
-        return Holding(self.symbol, total, price_usd if crossed else self.average_price_usd)
-
-
-@dataclass(order=True, frozen=True, slots=True)
-class _Event:
-    """What happens next to an order; a fill has a quantity, an expiry has none."""
-
-    at: dt.datetime
-    sequence: int
-    order: BookOrder = field(compare=False)
-    quantity: Decimal | None = field(default=None, compare=False)
-    price_usd: Decimal = field(default=_ZERO, compare=False)
-    next_bar: dt.datetime | None = field(default=None, compare=False)
+_QUANTITY_STEP = Decimal("0.000000001")
+_EVENTS = {
+    OrderStatus.CANCELED: Event.CANCELED,
+    OrderStatus.EXPIRED: Event.EXPIRED,
+    OrderStatus.REJECTED: Event.REJECTED,
+}
 
 
 class PaperBook:
@@ -140,22 +63,36 @@ class PaperBook:
         Cash at that moment.
     account_number : str
         Also the seed of every id that the book gives out.
+    conditions : PaperConditions, optional
+        What the account and its market allow; what the tape was built with is not repeated here.
+    actions : CorporateActions, optional
+        Splits and dividends.
     """
 
     def __init__(
-        self, tape: Tape, *, now: dt.datetime, starting_cash_usd: Decimal, account_number: str
+        self,
+        tape: Tape,
+        *,
+        now: dt.datetime,
+        starting_cash_usd: Decimal,
+        account_number: str,
+        conditions: PaperConditions | None = None,
+        actions: CorporateActions | None = None,
     ) -> None:
         self.tape = tape
         self.account_number = account_number
+        self.conditions = conditions or PaperConditions()
         self.created_at = now
+        self.records = Records(account_number)
+        self._actions = actions or CorporateActions()
         self._now = now
-        self._cash = starting_cash_usd
+        self._acted = now
+        self._portfolio = Portfolio(tape, self._actions, starting_cash_usd)
         self._last_equity = starting_cash_usd
-        self._holdings: dict[str, Holding] = {}
-        self._orders: list[BookOrder] = []
         self._by_id: dict[str, BookOrder] = {}
         self._by_client_id: dict[str, BookOrder] = {}
         self._open: dict[str, BookOrder] = {}
+        self._changed: list[BookOrder] = []
 
     @property
     def now(self) -> dt.datetime:
@@ -165,7 +102,7 @@ class PaperBook:
     @property
     def cash_usd(self) -> Decimal:
         """Cash; proceeds of short sales included."""
-        return self._cash
+        return self._portfolio.cash_usd
 
     @property
     def last_equity_usd(self) -> Decimal:
@@ -174,8 +111,8 @@ class PaperBook:
 
     @property
     def orders(self) -> tuple[BookOrder, ...]:
-        """Every order, oldest first."""
-        return tuple(self._orders)
+        """Every order, oldest first, legs after their parent."""
+        return tuple(self._by_id.values())
 
     @property
     def open_orders(self) -> tuple[BookOrder, ...]:
@@ -185,44 +122,51 @@ class PaperBook:
     @property
     def holdings(self) -> tuple[Holding, ...]:
         """Every position, by symbol."""
-        return tuple(self._holdings[symbol] for symbol in sorted(self._holdings))
+        return self._portfolio.holdings
 
     def holding(self, symbol: str) -> Holding | None:
         """Return the position in a symbol, if there is one."""
-        return self._holdings.get(symbol)
+        return self._portfolio.holding(symbol)
+
+    def mark(self, symbol: str, at: dt.datetime | None = None) -> Decimal | None:
+        """Return the last price known at a moment, per share of the book's present."""
+        return self._portfolio.mark(symbol, at or self._now, self._now)
 
     def price(self, holding: Holding) -> Decimal:
         """Return the last known price of a holding's symbol."""
-        mark = self.tape.mark(holding.symbol, self._now)
-        return holding.average_price_usd if mark is None else mark
+        return self._portfolio.price(holding, self._now)
 
     def long_value_usd(self) -> Decimal:
         """Market value of the long positions."""
-        return sum((h.quantity * self.price(h) for h in self.holdings if h.quantity > 0), _ZERO)
+        return self._portfolio.long_value_usd(self._now)
 
     def short_value_usd(self) -> Decimal:
         """Market value of the short positions: zero or negative."""
-        return sum((h.quantity * self.price(h) for h in self.holdings if h.quantity < 0), _ZERO)
+        return self._portfolio.short_value_usd(self._now)
 
     def equity_usd(self) -> Decimal:
         """Cash plus positions at their last known prices."""
-        return self._cash + self.long_value_usd() + self.short_value_usd()
+        return self.cash_usd + self.long_value_usd() + self.short_value_usd()
 
     def buying_power_usd(self) -> Decimal:
         """Twice the equity, less gross positions and what open orders have reserved."""
         gross = self.long_value_usd() - self.short_value_usd()
-        reserved = sum((self._reserved(order) for order in self._open.values()), _ZERO)
-        return max(_ZERO, MARGIN_MULTIPLIER * self.equity_usd() - gross - reserved)
-
-    def held_quantity(self, symbol: str, side: Side) -> Decimal:
-        """Return how many shares open orders of one side have bound."""
-        bound = (o for o in self._open.values() if o.symbol == symbol and o.side is side)
-        return sum((order.remaining for order in bound), _ZERO)
+        reserved = sum((self._reserved(order) for order in self._open.values()), ZERO)
+        return max(ZERO, MARGIN_MULTIPLIER * self.equity_usd() - gross - reserved)
 
     def available_quantity(self, holding: Holding) -> Decimal:
         """Return how much of a position no open order would close yet, with its sign."""
-        size = abs(holding.quantity) - self.held_quantity(holding.symbol, _closing_side(holding))
-        return size.copy_sign(holding.quantity) if size > 0 else _ZERO
+        side = holding.closing_side
+        bound = (o for o in self._open.values() if o.symbol == holding.symbol and o.side is side)
+        size = abs(holding.quantity) - sum((o.remaining for o in bound if binds_shares(o)), ZERO)
+        return size.copy_sign(holding.quantity) if size > 0 else ZERO
+
+    def trailing(self, order: BookOrder) -> tuple[Decimal, Decimal] | None:
+        """Return the high-water mark and the stop price of a trailing stop, once known."""
+        if order.triggered_at is None and order.is_open:
+            return trailing_levels(self.tape, order, self._now)
+        mark, stop = order.high_water_usd, order.stop_price_usd
+        return None if mark is None or stop is None else (mark, stop)
 
     def find(self, order_id: str) -> BookOrder:
         """Return the order of this id."""
@@ -252,20 +196,119 @@ class PaperBook:
         PaperRefusal
             In the service's words; the book is unchanged.
         """
+        self._replay(self._now)
         if new.client_order_id is not None and new.client_order_id in self._by_client_id:
             raise PaperRefusal(422, 40010001, "client_order_id must be unique")
-        session = order_session(new.time_in_force, self._now)
-        self._check_wash(new)
-        self._check_funds(new)
-        sequence = len(self._orders) + 1
-        order_id = str(uuid.uuid5(_SPACE, f"{self.account_number}/order/{sequence}"))
+        session = order_session(new.time_in_force, self._now, extended_hours=new.extended_hours)
+        quantity = self._quantity(new)
+        self._check(new, quantity)
+        order = self._register(main_order(new), quantity, session)
+        order.legs = tuple(
+            self._register(leg, quantity, session, parent=order) for leg in leg_orders(new)
+        )
+        for one in (order, *order.legs):
+            if not one.held:  # a held leg is told of when its entry has filled
+                event = Event.NEW if one.routed else Event.ACCEPTED
+                self.records.note(event, one, self._now)
+        return order
+
+    def cancel(self, order_id: str) -> BookOrder:
+        """Cancel an open order and those that belong with it; refuse when it is final."""
+        self._replay(self._now)
+        order = self.find(order_id)
+        if not order.is_open:
+            message = f'order is already in "{order.status}" state'
+            raise PaperRefusal(422, 42210000, message)
+        self._end(order, OrderStatus.CANCELED, self._now)
+        self._changed.clear()
+        return order
+
+    def replace(self, order_id: str, new: NewOrder) -> BookOrder:
+        """Put an order in the place of an open one; a leg keeps its place among the others.
+
+        ``new`` is the whole order as it shall be; what the old one has filled is not repeated.
+        """
+        self._replay(self._now)
+        old = self.find(order_id)
+        if not old.is_open:
+            message = "unable to replace order, order is not open"
+            raise PaperRefusal(422, 42210000, message)
+        if new.client_order_id is not None and new.client_order_id in self._by_client_id:
+            raise PaperRefusal(422, 40010001, "client_order_id must be unique")
+        quantity = (new.quantity or old.quantity) - old.filled_quantity
+        if quantity <= 0:
+            raise PaperRefusal(422, 40010001, "qty must be > filled_qty")
+        before = self._open
+        others = {one.order_id for one in group(old)}
+        self._open = {k: o for k, o in before.items() if k not in others}
+        try:
+            if old.parent is None:
+                self._check(replace(new, quantity=quantity), quantity)
+            else:
+                entry = old.parent.limit_price_usd if old.held else None
+                alone = replace(new, order_class=OrderClass.SIMPLE)
+                checks.check_prices(alone, entry or self.mark(new.symbol))
+        finally:
+            self._open = before
+        order = self._register(new, quantity, old.session, parent=old.parent)
+        order.order_class, order.held, order.replaces = old.order_class, old.held, old.order_id
+        order.routed = old.routed
+        levels = self.trailing(old)
+        order.high_water_usd = levels[0] if levels else None
+        self._take_place(old, order)
+        return order
+
+    def _take_place(self, old: BookOrder, order: BookOrder) -> None:
+        order.legs = old.legs
+        for leg in order.legs:
+            leg.parent = order
+            leg.quantity = order.quantity + (old.filled_quantity if leg.held else ZERO)
+        if old.parent is not None:
+            old.parent.legs = tuple(order if o is old else o for o in old.parent.legs)
+        old.replaced_by, old.legs, old.parent = order.order_id, (), None
+        self._close(old, OrderStatus.CANCELED, self._now)
+        self.records.note(Event.NEW, order, self._now)
+        self._changed.clear()
+
+    def _quantity(self, new: NewOrder) -> Decimal:
+        if new.quantity is not None:
+            return new.quantity
+        assert new.notional_usd is not None  # one of the two is given
+        return _shares(new.notional_usd, self._estimate(new.symbol, None))
+
+    def _check(self, new: NewOrder, quantity: Decimal) -> None:
+        holding = self.holding(new.symbol)
+        closes = holding is not None and new.side is holding.closing_side
+        opens_short = new.side is Side.SELL and not closes
+        checks.check_asset(self.conditions, new, self._now, opens_short=opens_short)
+        checks.check_class(new, holding)
+        checks.check_prices(new, self.mark(new.symbol))
+        checks.check_wash(new, self._open.values())
+        if closes:
+            assert holding is not None  # since it closes one
+            checks.check_held_shares(new, quantity, holding, self._open.values())
+            return
+        price = self._estimate(new.symbol, new.limit_price_usd or new.stop_price_usd)
+        checks.check_buying_power(
+            new, new.notional_usd or quantity * price, self.buying_power_usd()
+        )
+
+    def _register(
+        self,
+        new: NewOrder,
+        quantity: Decimal,
+        session: dt.date,
+        parent: BookOrder | None = None,
+    ) -> BookOrder:
+        sequence = len(self._by_id) + 1
+        order_id = paper_id(f"{self.account_number}/order/{sequence}")
         order = BookOrder(
             order_id=order_id,
             sequence=sequence,
-            client_order_id=new.client_order_id or str(uuid.uuid5(_SPACE, order_id)),
+            client_order_id=new.client_order_id or paper_id(order_id),
             symbol=new.symbol,
             side=new.side,
-            quantity=new.quantity,
+            quantity=quantity,
             order_type=new.order_type,
             time_in_force=new.time_in_force,
             limit_price_usd=new.limit_price_usd,
@@ -273,166 +316,175 @@ class PaperBook:
             submitted_at=self._now,
             updated_at=self._now,
             eligible_from=self._now,
+            stop_price_usd=new.stop_price_usd,
+            trail_percent=new.trail_percent,
+            trail_price_usd=new.trail_price_usd,
+            notional_usd=new.notional_usd,
+            extended_hours=new.extended_hours,
+            order_class=new.order_class,
+            will_reject=self.conditions.late_rejects.get(new.symbol),
+            parent=parent,
         )
-        self._orders.append(order)
+        order.held = parent is not None and new.order_class is not OrderClass.OCO
+        order.routed = not order.held and routed_at(order) <= self._now
+        if order.order_type is OrderType.TRAILING_STOP:
+            order.high_water_usd = self.mark(order.symbol)
         self._by_id[order_id] = self._by_client_id[order.client_order_id] = order
         self._open[order_id] = order
         return order
 
-    def cancel(self, order_id: str) -> BookOrder:
-        """Cancel an open order; refuse when it is final."""
-        order = self.find(order_id)
-        if not order.is_open:
-            message = f'order is already in "{order.status}" state'
-            raise PaperRefusal(422, 42210000, message)
-        self._finish(order, OrderStatus.CANCELED, self._now)
-        return order
-
     def _replay(self, now: dt.datetime) -> None:
         self._now = now
-        found = (self._next_event(order) for order in self._open.values())
-        queue = [event for event in found if event is not None]
-        heapq.heapify(queue)
-        while queue:
-            event = heapq.heappop(queue)
-            if event.quantity is None:
-                self._finish(event.order, OrderStatus.EXPIRED, event.at)
-                continue
-            self._fill(event, event.quantity)
-            following = self._next_event(event.order) if event.order.is_open else None
-            if following is not None:
-                heapq.heappush(queue, following)
+        queue: list[Happening] = []
+        actions = self._actions.between(self._acted, now)[::-1]
+        self._changed = list(self._open.values())
+        while True:
+            for order in self._changed:
+                found = next_happening(self.tape, order, now) if order.is_open else None
+                if found is not None:
+                    heapq.heappush(queue, found)
+            self._changed = []
+            if actions and (not queue or actions[-1].at <= queue[0].at):
+                self._act(actions.pop())
+            elif queue:
+                happening = heapq.heappop(queue)
+                if happening.version == happening.order.version and happening.order.is_open:
+                    self._happen(happening)
+            else:
+                break
+        self._acted = now
 
-    def _next_event(self, order: BookOrder) -> _Event | None:
-        """Say what happens next to an open order by now; partial fills would be sized here."""
-        tape, limit = self.tape, order.limit_price_usd
-        if order.time_in_force is TimeInForce.OPG:
-            touch = tape.first_open(order.symbol, order.session, self._now)
-            if touch is not None and not _is_marketable(order.side, limit, touch.price_usd):
-                return _Event(touch.at, order.sequence, order)
-        else:
-            touch = tape.next_touch(
-                order.symbol,
-                order.side,
-                limit,
-                session=order.session,
-                since=order.eligible_from,
-                now=self._now,
-            )
-        if touch is not None:
-            quantity, price = order.remaining, touch.price_usd
-            return _Event(touch.at, order.sequence, order, quantity, price, touch.bar_end)
-        close = calendar.session_close(order.session)
-        if close <= self._now and order.session <= tape.last_session:
-            return _Event(close, order.sequence, order)
-        return None
+    def _happen(self, happening: Happening) -> None:
+        order, at, touch = happening.order, happening.at, happening.touch
+        self._touch(order)
+        if happening.kind is Kind.ROUTE:
+            order.routed = True
+            self.records.note(Event.NEW, order, at)
+        elif happening.kind is Kind.REJECT:
+            order.reason = order.will_reject
+            self._end(order, OrderStatus.REJECTED, at)
+        elif happening.kind is Kind.EXPIRE:
+            self._end(order, OrderStatus.EXPIRED, at)
+        elif touch is not None and happening.kind is Kind.TRIGGER:
+            self._trigger(order, touch)
+        elif touch is not None:
+            self._fill(order, touch)
 
-    def _fill(self, event: _Event, quantity: Decimal) -> None:
-        order, value = event.order, quantity * event.price_usd
-        signed = quantity if order.side is Side.BUY else -quantity
-        self._cash -= signed * event.price_usd
-        held = self._holdings.pop(order.symbol, Holding(order.symbol, _ZERO, _ZERO))
-        if held.quantity + signed:
-            self._holdings[order.symbol] = held.after(signed, event.price_usd)
+    def _trigger(self, order: BookOrder, touch: Touch) -> None:
+        if order.order_type is OrderType.TRAILING_STOP:
+            levels = trailing_levels(self.tape, order, touch.bar_start)
+            order.high_water_usd, order.stop_price_usd = levels or (None, touch.price_usd)
+        order.triggered_at = touch.at
+        for rival in rivals(order):
+            self._close(rival, OrderStatus.CANCELED, touch.at)
+        if touch.at_open:  # the rest of this bar, its open included, may fill it
+            order.eligible_from = touch.bar_start
+            return
+        order.eligible_from = touch.bar_end
+        limit = order.limit_price_usd
+        if touch.most > 0 and is_marketable(order.side, limit, touch.price_usd):
+            self._fill(order, touch)
+
+    def _fill(self, order: BookOrder, touch: Touch) -> None:
+        price = touch.price_usd
+        if order.notional_usd is not None and not order.filled_quantity:
+            order.quantity = self._bought(order, price)
+        quantity = min(order.remaining, touch.most)
+        position = self._portfolio.trade(order.symbol, order.signed * quantity, price)
         order.filled_quantity += quantity
-        order.filled_value_usd += value
-        order.updated_at = event.at
-        order.eligible_from = event.next_bar or event.at
+        order.filled_value_usd += quantity * price
+        order.updated_at, order.eligible_from = touch.at, touch.bar_end
         if order.remaining:
             order.status = OrderStatus.PARTIALLY_FILLED
         else:
-            self._finish(order, OrderStatus.FILLED, event.at)
+            order.status, order.finished_at = OrderStatus.FILLED, touch.at
+            del self._open[order.order_id]
+        self.records.fill(order, touch.at, quantity, price, position)
+        for rival in rivals(order):
+            self._touch(rival)
+            rival.quantity -= quantity
+            if rival.remaining <= 0:
+                self._close(rival, OrderStatus.CANCELED, touch.at)
+        if not order.remaining:
+            for leg in waiting_legs(order):
+                self._wake(leg, touch)
 
-    def _finish(self, order: BookOrder, status: OrderStatus, at: dt.datetime) -> None:
+    def _wake(self, leg: BookOrder, touch: Touch) -> None:
+        """Bring a leg to life: an entry at the open leaves it the bar, one inside only its rest."""
+        leg.held, leg.routed, leg.updated_at = False, True, touch.at
+        leg.session = touch.bar_start.astimezone(calendar.NEW_YORK).date()
+        leg.eligible_from = touch.bar_start if touch.at_open else touch.bar_end
+        leg.inside_bar = None if touch.at_open else touch.bar_start
+        self._touch(leg)
+        self.records.note(Event.NEW, leg, touch.at)
+
+    def _act(self, action: CorporateAction) -> None:
+        moved = self._portfolio.act(action)
+        if moved is not None:
+            self.records.action(action, *moved)
+        if not action.is_split:
+            return
+        lasting = [o for o in self._open.values() if o.time_in_force is TimeInForce.GTC]
+        for order in lasting:
+            if order.symbol != action.symbol or not order.is_open:
+                continue
+            levels = self._levels_before(order, action.at)
+            if levels is not None:
+                order.high_water_usd = levels[0]
+            split_order(order, action.ratio, action.at)
+            self._touch(order)
+            if order.remaining <= 0:
+                self._end(order, OrderStatus.CANCELED, action.at)
+
+    def _levels_before(self, order: BookOrder, at: dt.datetime) -> tuple[Decimal, Decimal] | None:
+        if order.order_type is not OrderType.TRAILING_STOP or order.triggered_at is not None:
+            return None
+        return trailing_levels(self.tape, order, at)
+
+    def _end(self, order: BookOrder, status: OrderStatus, at: dt.datetime) -> None:
+        """End an order, and with it every open order of its group."""
+        self._close(order, status, at)
+        others = OrderStatus.EXPIRED if status is OrderStatus.EXPIRED else OrderStatus.CANCELED
+        for other in group(order):
+            if other.is_open:
+                self._close(other, others, at)
+
+    def _close(self, order: BookOrder, status: OrderStatus, at: dt.datetime) -> None:
         order.status = status
         order.updated_at = order.finished_at = at
         del self._open[order.order_id]
+        self._touch(order)
+        event = Event.REPLACED if order.replaced_by is not None else _EVENTS[status]
+        self.records.note(event, order, at)
+
+    def _touch(self, order: BookOrder) -> None:
+        order.version += 1
+        self._changed.append(order)
+
+    def _bought(self, order: BookOrder, price: Decimal) -> Decimal:
+        assert order.notional_usd is not None  # as asked by the caller
+        quantity = _shares(order.notional_usd, price)
+        holding = self.holding(order.symbol)
+        if holding is not None and order.side is holding.closing_side:
+            return min(quantity, abs(holding.quantity))
+        return quantity
 
     def _reserved(self, order: BookOrder) -> Decimal:
-        holding = self._holdings.get(order.symbol)
-        if holding is not None and order.side is _closing_side(holding):
-            return _ZERO
-        return order.remaining * self._estimate(order.symbol, order.limit_price_usd)
+        holding = self.holding(order.symbol)
+        if not binds_shares(order) or (holding is not None and order.side is holding.closing_side):
+            return ZERO
+        limit = order.limit_price_usd or order.stop_price_usd
+        return order.remaining * self._estimate(order.symbol, limit)
 
     def _estimate(self, symbol: str, limit: Decimal | None) -> Decimal:
-        return self.tape.estimate(symbol, self._now) if limit is None else limit
-
-    def _check_wash(self, new: NewOrder) -> None:
-        for order in self._open.values():
-            if order.symbol != new.symbol or order.side is new.side:
-                continue
-            theirs, ours = order.limit_price_usd, new.limit_price_usd
-            if theirs is None or ours is None or _is_marketable(new.side, ours, theirs):
-                raise PaperRefusal(
-                    403,
-                    40310000,
-                    "potential wash trade detected. use complex orders",
-                    reject_reason="opposite side market/stop order exists",
-                    existing_order_id=order.order_id,
-                )
-
-    def _check_funds(self, new: NewOrder) -> None:
-        holding = self._holdings.get(new.symbol)
-        if holding is not None and new.side is _closing_side(holding):
-            available = abs(self.available_quantity(holding))
-            if new.quantity > available:
-                raise PaperRefusal(
-                    403,
-                    40310000,
-                    "insufficient qty available for order "
-                    f"(requested: {plain(new.quantity)}, available: {plain(available)})",
-                    symbol=new.symbol,
-                    existing_qty=plain(abs(holding.quantity)),
-                    available=plain(available),
-                    held_for_orders=plain(abs(holding.quantity) - available),
-                )
-            return
-        if new.side is Side.SELL and new.quantity != new.quantity.to_integral_value():
-            raise PaperRefusal(422, 42210000, "fractional orders cannot be sold short")
-        cost = new.quantity * self._estimate(new.symbol, new.limit_price_usd)
-        power = self.buying_power_usd()
-        if cost > power:
-            raise PaperRefusal(
-                403,
-                40310000,
-                "insufficient buying power",
-                buying_power=plain(power),
-                cost_basis=plain(cost),
-            )
+        if limit is not None:
+            return limit
+        mark = self.mark(symbol)
+        return self.tape.estimate(symbol, self._now) if mark is None else mark
 
 
-def order_session(time_in_force: TimeInForce, at: dt.datetime) -> dt.date:
-    """Return the session in which an order that arrives at ``at`` may trade.
-
-    A day order trades in the session that is open, else in the next one. An order for the
-    opening auction is taken until 09:28 New York time and again from 19:00, as the service does.
-
-    Raises
-    ------
-    PaperRefusal
-        For an opening order between these hours of a trading day.
-    """
-    local = at.astimezone(calendar.NEW_YORK)
-    day = local.date()
-    if not calendar.is_session(day):
-        return calendar.next_session(day)
-    if time_in_force is TimeInForce.OPG:
-        if OPG_LAST <= local.time() < OPG_AGAIN:
-            raise PaperRefusal(
-                422, 42210000, "opg orders must be submitted after 7:00pm and before 9:28am"
-            )
-        return day if local.time() < OPG_LAST else calendar.next_session(day)
-    return day if at < calendar.session_close(day) else calendar.next_session(day)
-
-
-def _is_marketable(side: Side, limit: Decimal | None, price: Decimal) -> bool:
-    if limit is None:
-        return True
-    return price <= limit if side is Side.BUY else price >= limit
-
-
-def _closing_side(holding: Holding) -> Side:
-    return Side.SELL if holding.quantity > 0 else Side.BUY
+def _shares(notional_usd: Decimal, price: Decimal) -> Decimal:
+    return (notional_usd / price).quantize(_QUANTITY_STEP, rounding=ROUND_DOWN).normalize() + 0
 
 
 def _found(order: BookOrder | None, identity: str) -> BookOrder:

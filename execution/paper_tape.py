@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from execution.broker import Side
+from execution.paper_conditions import Halt
 from market import calendar
 from market.errors import ExecutionError
 from market.schema import BAR_SCHEMA, Bar, conform
@@ -25,20 +25,16 @@ _EPOCH_DAY = dt.date(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _PRICE_STEP = Decimal("0.000001")
 _USED = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
+_NO_LIMIT = 10**15
+_TINY = 1e-9  # 0.1 of 30 shares is three shares, whatever the floats say
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
-    """A moment at which an order can trade, and the bar that it trades in."""
+class Track:
+    """One symbol's bars as arrays; times in microseconds, sessions in days since 1970.
 
-    at: dt.datetime
-    price_usd: Decimal
-    bar_end: dt.datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Track:
-    """One symbol's bars as arrays; times in microseconds, sessions in days since 1970."""
+    ``most`` is how many shares one order may take of a bar: zero where nothing traded.
+    """
 
     start: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]
@@ -47,6 +43,8 @@ class _Track:
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     close: npt.NDArray[np.float64]
+    volume: npt.NDArray[np.float64]
+    most: npt.NDArray[np.int64]
 
 
 class Tape:
@@ -56,21 +54,35 @@ class Tape:
     ----------
     bars : pl.DataFrame
         ``BAR_SCHEMA``, any timeframe; bars that start outside the regular session are left out.
+    participation : Decimal, optional
+        The share of a bar's volume that one order may take, in whole shares; ``None`` for all
+        that it wants of a bar that traded at all.
+    halts : tuple of Halt
+        Bars that start inside one are left out.
 
     Raises
     ------
     ExecutionError
-        When no bar is left, a price is missing or not positive, or two bars of one symbol
-        overlap (two timeframes of the same symbol, for example).
+        When no bar is left, a price is missing or not positive, a volume missing or negative, or
+        two bars of one symbol overlap (two timeframes of the same symbol, for example).
     MarketError
         When the frame does not fit ``BAR_SCHEMA``.
     """
 
-    def __init__(self, bars: pl.DataFrame) -> None:
+    def __init__(
+        self,
+        bars: pl.DataFrame,
+        *,
+        participation: Decimal | None = None,
+        halts: tuple[Halt, ...] = (),
+    ) -> None:
         frame = _regular(conform(bars, BAR_SCHEMA, "paper bars"))
+        for halt in halts:
+            inside = pl.col(Bar.BAR_START).is_between(halt.start, halt.end, closed="left")
+            frame = frame.filter(~((pl.col(Bar.SYMBOL) == halt.symbol) & inside))
         _check(frame)
         self._tracks = {
-            str(key[0]): _track(part)
+            str(key[0]): _track(part, participation)
             for key, part in frame.partition_by(
                 Bar.SYMBOL, as_dict=True, maintain_order=True
             ).items()
@@ -89,11 +101,18 @@ class Tape:
 
     def mark(self, symbol: str, now: dt.datetime) -> Decimal | None:
         """Return the close of the last finished bar, else the first bar's open once it started."""
-        track, moment = self._tracks[symbol], _micros(now)
-        ended = int(np.searchsorted(track.end, moment, side="right"))
+        seen = self.last_seen(symbol, now)
+        return None if seen is None else seen[0]
+
+    def last_seen(self, symbol: str, now: dt.datetime) -> tuple[Decimal, dt.datetime] | None:
+        """Return the mark, and the start of the bar that it comes from."""
+        track, present = self._tracks[symbol], micros(now)
+        ended = int(np.searchsorted(track.end, present, side="right"))
         if ended:
-            return _price(track.close[ended - 1])
-        return _price(track.open[0]) if track.start[0] <= moment else None
+            return price(track.close[ended - 1]), moment(track.start[ended - 1])
+        if track.start[0] <= present:
+            return price(track.open[0]), moment(track.start[0])
+        return None
 
     def estimate(self, symbol: str, now: dt.datetime) -> Decimal:
         """Return the mark or, before the symbol's first bar, that bar's open.
@@ -101,61 +120,11 @@ class Tape:
         Only for sizing margin: it decides whether an order is accepted and is never shown.
         """
         mark = self.mark(symbol, now)
-        return _price(self._tracks[symbol].open[0]) if mark is None else mark
+        return price(self._tracks[symbol].open[0]) if mark is None else mark
 
-    def next_touch(
-        self,
-        symbol: str,
-        side: Side,
-        limit: Decimal | None,
-        *,
-        session: dt.date,
-        since: dt.datetime,
-        now: dt.datetime,
-    ) -> Touch | None:
-        """Find the first moment of a session, from ``since`` to ``now``, when an order trades.
-
-        A market order trades at the open of the first bar that starts at or after ``since``. A
-        limit order trades at a bar's open when that is no worse than the limit, otherwise at the
-        limit, at the end of the first bar that reached it.
-        """
-        track, moment, day = self._tracks[symbol], _micros(now), _days(session)
-        first = max(
-            int(np.searchsorted(track.start, _micros(since), side="left")),
-            int(np.searchsorted(track.session, day, side="left")),
-        )
-        stop = min(
-            int(np.searchsorted(track.start, moment, side="right")),
-            int(np.searchsorted(track.session, day, side="right")),
-        )
-        if first >= stop:
-            return None
-        if limit is None:
-            return _touch(track, first, at_open=True, price=_price(track.open[first]))
-        bound = float(limit)
-        if side is Side.BUY:
-            hits = np.flatnonzero(track.low[first:stop] <= bound)
-        else:
-            hits = np.flatnonzero(track.high[first:stop] >= bound)
-        if not hits.size:
-            return None
-        index = first + int(hits[0])
-        opened = track.open[index]
-        if opened <= bound if side is Side.BUY else opened >= bound:
-            return _touch(track, index, at_open=True, price=_price(opened))
-        if track.end[index] > moment:
-            return None
-        return _touch(track, index, at_open=False, price=limit)
-
-    def first_open(self, symbol: str, session: dt.date, now: dt.datetime) -> Touch | None:
-        """Return the opening print of a session, once it has happened."""
-        track, day = self._tracks[symbol], _days(session)
-        index = int(np.searchsorted(track.session, day, side="left"))
-        if index == track.session.size or track.session[index] != day:
-            return None
-        if track.start[index] > _micros(now):
-            return None
-        return _touch(track, index, at_open=True, price=_price(track.open[index]))
+    def track(self, symbol: str) -> Track:
+        """Return one symbol's bars."""
+        return self._tracks[symbol]
 
 
 def _regular(frame: pl.DataFrame) -> pl.DataFrame:
@@ -179,6 +148,7 @@ def _check(frame: pl.DataFrame) -> None:
             remedy="give bars whose bar_start is not before the session's open",
         )
     sound = pl.all_horizontal(pl.col(n).is_finite() & (pl.col(n) > 0) for n in _USED)
+    sound &= pl.col(Bar.VOLUME).is_finite() & (pl.col(Bar.VOLUME) >= 0)
     ordered = (pl.col(Bar.LOW) <= pl.col(Bar.OPEN)) & (pl.col(Bar.OPEN) <= pl.col(Bar.HIGH))
     lasting = pl.col(Bar.BAR_START) < pl.col(Bar.BAR_END)
     previous_end = pl.col(Bar.BAR_END).shift(1).over(Bar.SYMBOL)
@@ -186,7 +156,7 @@ def _check(frame: pl.DataFrame) -> None:
     for rule, problem in (
         (
             (sound & ordered & lasting).fill_null(False),
-            "a paper bar has impossible prices or times",
+            "a paper bar has impossible prices, times or volume",
         ),
         (apart, "two paper bars of one symbol overlap"),
     ):
@@ -196,19 +166,24 @@ def _check(frame: pl.DataFrame) -> None:
             raise ExecutionError(
                 problem,
                 got=f"{row[Bar.SYMBOL]} at {row[Bar.BAR_START].isoformat()}",
-                allowed="0 < low <= open <= high, one timeframe per symbol, each bar once",
+                allowed="0 < low <= open <= high, 0 <= volume, one timeframe, each bar once",
                 remedy="clean the bars before replaying them",
             )
 
 
-def _track(part: pl.DataFrame) -> _Track:
+def _track(part: pl.DataFrame, participation: Decimal | None) -> Track:
     def whole(name: str) -> npt.NDArray[np.int64]:
         return part[name].to_physical().cast(pl.Int64).to_numpy()
 
     def real(name: str) -> npt.NDArray[np.float64]:
         return part[name].to_numpy()
 
-    return _Track(
+    volume = real(Bar.VOLUME)
+    if participation is None:
+        most = np.where(volume > 0, _NO_LIMIT, 0)
+    else:
+        most = np.floor(volume * float(participation) + _TINY).astype(np.int64)
+    return Track(
         start=whole(Bar.BAR_START),
         end=whole(Bar.BAR_END),
         session=whole(Bar.SESSION),
@@ -216,25 +191,26 @@ def _track(part: pl.DataFrame) -> _Track:
         high=real(Bar.HIGH),
         low=real(Bar.LOW),
         close=real(Bar.CLOSE),
+        volume=volume,
+        most=most,
     )
 
 
-def _touch(track: _Track, index: int, *, at_open: bool, price: Decimal) -> Touch:
-    end = _moment(track.end[index])
-    return Touch(_moment(track.start[index]) if at_open else end, price, end)
-
-
-def _price(value: Any) -> Decimal:
+def price(value: Any) -> Decimal:
+    """Return a price of the tape as a decimal of at most six places."""
     return Decimal(repr(float(value))).quantize(_PRICE_STEP).normalize()
 
 
-def _micros(moment: dt.datetime) -> int:
+def micros(moment: dt.datetime) -> int:
+    """Return microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _moment(micros: Any) -> dt.datetime:
+def moment(micros: Any) -> dt.datetime:
+    """Return the moment of microseconds since 1970."""
     return _EPOCH + int(micros) * _MICROSECOND
 
 
-def _days(session: dt.date) -> int:
+def days(session: dt.date) -> int:
+    """Return days since 1970."""
     return (session - _EPOCH_DAY).days

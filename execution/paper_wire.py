@@ -1,4 +1,4 @@
-"""The paper broker's JSON: requests read as the service reads them, answers written as it writes.
+"""The paper broker's answers, written as the service writes them.
 
 Numbers leave as strings and times in UTC. Every field that alpaca-py 0.44 requires is there;
 ``easy_to_borrow`` too, although the service has announced its removal.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-from execution.alpaca_wire import MAX_CLIENT_ORDER_ID, plain
-from execution.broker import OrderStatus, OrderType, Side, TimeInForce
-from execution.paper_book import BookOrder, Holding, NewOrder, PaperBook, PaperRefusal
+from execution.alpaca_wire import plain
+from execution.broker import OrderStatus, OrderType
+from execution.paper_book import PaperBook
+from execution.paper_conditions import PaperConditions
+from execution.paper_hours import expires_at
+from execution.paper_orders import Activity, BookOrder, Holding, OrderClass, Update
 from market import calendar
 
 _SPACE = uuid.UUID("7f0c2f3e-51c1-5a53-8f0b-2d8f64f2a7c9")
@@ -29,98 +31,9 @@ def asset_id(symbol: str) -> str:
     return str(uuid.uuid5(_SPACE, symbol))
 
 
-def read_new_order(body: Mapping[str, Any], symbols: frozenset[str]) -> NewOrder:
-    """Read the body of ``POST /v2/orders``.
-
-    Raises
-    ------
-    PaperRefusal
-        In the service's words, for anything malformed or not offered here.
-    """
-    symbol = body.get("symbol")
-    if not isinstance(symbol, str) or not symbol:
-        raise malformed("symbol is required")
-    if symbol not in symbols:
-        raise PaperRefusal(422, 42210000, f'asset "{symbol}" not found')
-    if body.get("notional") is not None:
-        raise PaperRefusal(422, 42210000, "notional orders are not supported by this server")
-    if body.get("order_class") not in (None, "", "simple"):
-        raise PaperRefusal(422, 42210000, "only simple orders are supported by this server")
-    if body.get("extended_hours"):
-        raise PaperRefusal(422, 42210000, "extended hours are not supported by this server")
-    side = _word(body, "side", [s.value for s in Side])
-    kind = OrderType(_word(body, "type", [t.value for t in OrderType]))
-    validity = TimeInForce(_word(body, "time_in_force", [t.value for t in TimeInForce]))
-    quantity = read_number(body.get("qty"), "qty")
-    if quantity != quantity.to_integral_value() and validity is not TimeInForce.DAY:
-        raise PaperRefusal(422, 42210000, "fractional orders must be DAY orders")
-    identity = body.get("client_order_id") or None
-    if identity is not None and (
-        not isinstance(identity, str) or len(identity) > MAX_CLIENT_ORDER_ID
-    ):
-        raise malformed(f"client_order_id must be no more than {MAX_CLIENT_ORDER_ID} characters")
-    limit = _read_limit(body, kind)
-    return NewOrder(symbol, Side(side), quantity, kind, validity, limit, identity)
-
-
-def _read_limit(body: Mapping[str, Any], kind: OrderType) -> Decimal | None:
-    raw = body.get("limit_price")
-    if kind is OrderType.MARKET:
-        if raw is not None:
-            raise malformed("market orders must not have a limit_price")
-        return None
-    if raw is None:
-        raise malformed("limit orders require limit price")
-    limit = read_number(raw, "limit_price")
-    step = Decimal("0.01") if limit >= 1 else Decimal("0.0001")
-    if limit % step:
-        raise PaperRefusal(
-            422,
-            42210000,
-            f"invalid limit_price {plain(limit)}. "
-            "sub-penny increment does not fulfill minimum pricing criteria",
-        )
-    return limit
-
-
-def read_number(raw: object, name: str) -> Decimal:
-    """Read a positive decimal, given as a string or a number, with at most nine decimals."""
-    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        raise malformed(f"{name} is required")
-    try:
-        number = Decimal(str(raw))
-    except InvalidOperation:
-        raise malformed(f"{name} is not a number") from None
-    if not number.is_finite() or number <= 0:
-        raise malformed(f"{name} must be > 0")
-    if number > Decimal("1e12") or number != number.quantize(_SHOWN):
-        raise malformed(f"{name} is out of range or has more than nine decimals")
-    return number
-
-
-def read_time(raw: str | None, name: str) -> dt.datetime | None:
-    """Read an ISO 8601 moment; a date alone is its midnight, UTC."""
-    if raw is None:
-        return None
-    try:
-        moment = dt.datetime.fromisoformat(raw)
-    except ValueError:
-        raise malformed(f"invalid {name} format") from None
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
-
-
-def malformed(message: str) -> PaperRefusal:
-    """Return the service's general validation error."""
-    return PaperRefusal(422, 40010001, message)
-
-
-def _word(body: Mapping[str, Any], name: str, offered: list[str]) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value:
-        raise malformed(f"{name} is required")
-    if value not in offered:
-        raise malformed(f"invalid {name} {value!r}: this server offers {', '.join(offered)}")
-    return value
+def account_id(account_number: str) -> str:
+    """Return the id of an account, the same in every run."""
+    return str(uuid.uuid5(_SPACE, f"account/{account_number}"))
 
 
 def write_account(book: PaperBook) -> dict[str, Any]:
@@ -130,7 +43,7 @@ def write_account(book: PaperBook) -> dict[str, Any]:
     margin = _number((long_value - short_value) * _MAINTENANCE_MARGIN)
     power = _number(book.buying_power_usd())
     return {
-        "id": str(uuid.uuid5(_SPACE, f"account/{book.account_number}")),
+        "id": account_id(book.account_number),
         "account_number": book.account_number,
         "status": "ACTIVE",
         "currency": "USD",
@@ -149,9 +62,9 @@ def write_account(book: PaperBook) -> dict[str, Any]:
         "last_maintenance_margin": margin,
         "sma": "0",
         "accrued_fees": "0",
-        "trading_blocked": False,
+        "trading_blocked": book.conditions.account_blocked,
         "transfers_blocked": False,
-        "account_blocked": False,
+        "account_blocked": book.conditions.account_blocked,
         "trade_suspended_by_user": False,
         "shorting_enabled": True,
         "created_at": _time(book.created_at),
@@ -188,65 +101,126 @@ def write_session(session: dt.date) -> dict[str, str]:
     }
 
 
-def write_asset(symbol: str) -> dict[str, Any]:
-    """Write one asset: everything with bars is active, tradable and shortable."""
+def write_asset(symbol: str, conditions: PaperConditions, now: dt.datetime) -> dict[str, Any]:
+    """Write one asset: what has bars is active, tradable and shortable unless told otherwise."""
+    active = symbol not in conditions.inactive
+    shortable = symbol not in conditions.not_shortable
     return {
         "id": asset_id(symbol),
         "class": "us_equity",
         "exchange": "NYSE",
         "symbol": symbol,
         "name": symbol,
-        "status": "active",
-        "tradable": True,
+        "status": "active" if active else "inactive",
+        "tradable": active and not conditions.is_halted(symbol, now),
         "marginable": True,
-        "shortable": True,
-        "easy_to_borrow": True,
+        "shortable": shortable,
+        "easy_to_borrow": shortable and symbol not in conditions.hard_to_borrow,
         "fractionable": True,
         "maintenance_margin_requirement": "30",
         "attributes": [],
     }
 
 
-def write_order(order: BookOrder, now: dt.datetime) -> dict[str, Any]:
-    """Write one order as it stands at ``now``."""
+def write_order(book: PaperBook, order: BookOrder, *, nested: bool = False) -> dict[str, Any]:
+    """Write one order as it stands, with its legs inside when asked for."""
+    row = _order(order)
+    if order.order_type is OrderType.TRAILING_STOP:
+        levels = book.trailing(order)
+        if levels is not None:
+            row["hwm"], row["stop_price"] = _number(levels[0]), _number(levels[1])
+    if nested and order.legs:
+        row["legs"] = [write_order(book, leg) for leg in order.legs]
+    return row
+
+
+def write_update(update: Update) -> dict[str, Any]:
+    """Write one trade update, the order in it as it was then."""
+    data: dict[str, Any] = {
+        "event": update.event.value,
+        "execution_id": update.execution_id,
+        "timestamp": _time(update.at),
+        "order": _order(update.order),
+    }
+    if update.quantity is not None and update.price_usd is not None:
+        data["qty"] = _number(update.quantity)
+        data["price"] = _number(update.price_usd)
+        data["position_qty"] = _number(update.position_quantity or _ZERO)
+    return data
+
+
+def write_activity(activity: Activity, account_number: str) -> dict[str, Any]:
+    """Write one row of the account's activities."""
+    row: dict[str, Any] = {
+        "id": activity.activity_id,
+        "account_id": account_id(account_number),
+        "activity_type": activity.kind,
+        "symbol": activity.symbol,
+        "qty": _number(activity.quantity),
+    }
+    update = activity.update
+    if update is None:
+        row |= {
+            "date": activity.at.astimezone(calendar.NEW_YORK).date().isoformat(),
+            "net_amount": _number(activity.net_usd),
+            "description": "",
+            "status": "executed",
+        }
+        if activity.kind == "DIV":
+            row["per_share_amount"] = _number(activity.per_share or _ZERO)
+        return row
+    order = update.order
+    return row | {
+        "transaction_time": _time(activity.at),
+        "type": update.event.value,
+        "price": _number(update.price_usd or _ZERO),
+        "side": order.side.value,
+        "order_id": order.order_id,
+        "cum_qty": _number(order.filled_quantity),
+        "leaves_qty": _number(order.remaining),
+        "order_status": _status(order),
+    }
+
+
+def _order(order: BookOrder) -> dict[str, Any]:
     finished = None if order.finished_at is None else _time(order.finished_at)
-    average = order.average_price_usd
-    limit = order.limit_price_usd
-    return {
+    status = _status(order)
+    row: dict[str, Any] = {
         "id": order.order_id,
         "client_order_id": order.client_order_id,
         "created_at": _time(order.submitted_at),
         "updated_at": _time(order.updated_at),
         "submitted_at": _time(order.submitted_at),
-        "filled_at": finished if order.status is OrderStatus.FILLED else None,
-        "expired_at": finished if order.status is OrderStatus.EXPIRED else None,
-        "canceled_at": finished if order.status is OrderStatus.CANCELED else None,
-        "expires_at": _time(calendar.session_close(order.session)),
-        "failed_at": None,
-        "replaced_at": None,
-        "replaced_by": None,
-        "replaces": None,
+        "filled_at": finished if status == "filled" else None,
+        "expired_at": finished if status == "expired" else None,
+        "canceled_at": finished if status == "canceled" else None,
+        "failed_at": finished if status == "rejected" else None,
+        "replaced_at": finished if status == "replaced" else None,
+        "replaced_by": order.replaced_by,
+        "replaces": order.replaces,
+        "expires_at": _time(expires_at(order)),
         "asset_id": asset_id(order.symbol),
         "symbol": order.symbol,
         "asset_class": "us_equity",
-        "notional": None,
-        "qty": _number(order.quantity),
+        "notional": _maybe(order.notional_usd),
+        "qty": _number(order.quantity) if order.notional_usd is None else None,
         "filled_qty": _number(order.filled_quantity),
-        "filled_avg_price": None if average is None else _number(average),
-        "order_class": "",
+        "filled_avg_price": _maybe(order.average_price_usd),
+        "order_class": "" if order.order_class is OrderClass.SIMPLE else order.order_class.value,
         "order_type": order.order_type.value,
         "type": order.order_type.value,
         "side": order.side.value,
         "time_in_force": order.time_in_force.value,
-        "limit_price": None if limit is None else _number(limit),
-        "stop_price": None,
-        "status": _status(order, now),
-        "extended_hours": False,
+        "limit_price": _maybe(order.limit_price_usd),
+        "stop_price": _maybe(order.stop_price_usd),
+        "status": status,
+        "extended_hours": order.extended_hours,
         "legs": None,
-        "trail_percent": None,
-        "trail_price": None,
-        "hwm": None,
+        "trail_percent": _maybe(order.trail_percent),
+        "trail_price": _maybe(order.trail_price_usd),
+        "hwm": _maybe(order.high_water_usd),
     }
+    return row if order.reason is None else row | {"reject_reason": order.reason}
 
 
 def write_position(book: PaperBook, holding: Holding) -> dict[str, Any]:
@@ -255,7 +229,7 @@ def write_position(book: PaperBook, holding: Holding) -> dict[str, Any]:
     cost = quantity * holding.average_price_usd
     day = book.now.astimezone(calendar.NEW_YORK).date()
     last_close = calendar.session_close(calendar.previous_session(day))
-    before = book.tape.mark(holding.symbol, last_close) or price
+    before = book.mark(holding.symbol, last_close) or price
     gain, today = quantity * price - cost, quantity * (price - before)
     return {
         "asset_id": asset_id(holding.symbol),
@@ -279,10 +253,18 @@ def write_position(book: PaperBook, holding: Holding) -> dict[str, Any]:
     }
 
 
-def _status(order: BookOrder, now: dt.datetime) -> str:
+def _status(order: BookOrder) -> str:
+    if order.replaced_by is not None:
+        return "replaced"
     if order.status is not OrderStatus.ACCEPTED:
         return order.status.value
-    return "new" if calendar.session_open(order.session) <= now else "accepted"
+    if order.held:
+        return "held"
+    return "new" if order.routed else "accepted"
+
+
+def _maybe(value: Decimal | None) -> str | None:
+    return None if value is None else _number(value)
 
 
 def _number(value: Decimal) -> str:

@@ -157,7 +157,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         log_level="critical",
         lifespan="on",
-        ws="none",
+        ws="websockets-sansio",
         server_header=False,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=1,

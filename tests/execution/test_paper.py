@@ -8,49 +8,35 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import polars as pl
 import pytest
 import requests
 
 from execution.paper import ReplayClock, create_app
 from market import calendar
 from market.errors import ExecutionError
-from market.schema import BAR_SCHEMA
 from market.serving import BackgroundServer
+from tests.execution.paper_rig import (
+    FRIDAY,
+    KEYS,
+    MONDAY,
+    THURSDAY,
+    Rig,
+    bar,
+    frame,
+    moment,
+    paper,
+)
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"websockets\.legacy", DeprecationWarning)
     from alpaca.common.enums import Sort
     from alpaca.common.exceptions import APIError
-    from alpaca.trading.client import TradingClient
     from alpaca.trading.enums import OrderSide, OrderStatus, PositionSide, QueryOrderStatus
-    from alpaca.trading.enums import TimeInForce as Tif
     from alpaca.trading.requests import (
         ClosePositionRequest,
         GetCalendarRequest,
         GetOrdersRequest,
-        LimitOrderRequest,
-        MarketOrderRequest,
     )
-
-THURSDAY, FRIDAY, MONDAY = dt.date(2025, 1, 2), dt.date(2025, 1, 3), dt.date(2025, 1, 6)
-KEYS = {"APCA-API-KEY-ID": "paper-key", "APCA-API-SECRET-KEY": "paper-secret"}
-
-
-def bar(
-    symbol: str, day: dt.date, minute: int, ohlc: tuple[float, float, float, float], length: int = 1
-) -> dict[str, Any]:
-    start = calendar.session_open(day) + dt.timedelta(minutes=minute)
-    end = start + dt.timedelta(minutes=length)
-    opened, high, low, close = ohlc
-    row = {"symbol": symbol, "session": day, "bar_start": start, "bar_end": end, "known_at": end}
-    row |= {"open": opened, "high": high, "low": low, "close": close, "volume": 1000.0}
-    return row | {"vwap": close, "trades": 10}
-
-
-def frame(*rows: dict[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=BAR_SCHEMA)
-
 
 BARS = frame(
     # XYZ: three one-minute bars on each of Thursday and Friday.
@@ -66,56 +52,10 @@ BARS = frame(
 )
 
 
-def moment(day: dt.date, minute: float) -> dt.datetime:
-    """Minutes after the session's open (negative: before)."""
-    return calendar.session_open(day) + dt.timedelta(minutes=minute)
-
-
-class Rig:
-    def __init__(self, url: str, clock: ReplayClock) -> None:
-        self.url = url
-        self.clock = clock
-        self.client = TradingClient("paper-key", "paper-secret", paper=True, url_override=url)
-
-    def at(self, day: dt.date, minute: float) -> Rig:
-        self.clock.advance_to(moment(day, minute))
-        return self
-
-    def market(self, symbol: str, side: str, qty: float, tif: str = "day", **more: Any) -> Any:
-        request = MarketOrderRequest(
-            symbol=symbol, qty=qty, side=OrderSide(side), time_in_force=Tif(tif), **more
-        )
-        return self.client.submit_order(request)
-
-    def limit(self, symbol: str, side: str, qty: float, price: float, tif: str = "day") -> Any:
-        request = LimitOrderRequest(
-            symbol=symbol,
-            qty=qty,
-            side=OrderSide(side),
-            time_in_force=Tif(tif),
-            limit_price=price,
-        )
-        return self.client.submit_order(request)
-
-    def order(self, order: Any) -> Any:
-        return self.client.get_order_by_id(order.id)
-
-    def refused(self, status: int, code: int, **body: Any) -> str:
-        """Post an order, expect this refusal and return its message."""
-        answer = requests.post(f"{self.url}/v2/orders", json=body, headers=KEYS, timeout=5)
-        assert answer.status_code == status, answer.text
-        assert answer.json()["code"] == code
-        return answer.json()["message"]
-
-
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    clock = ReplayClock(moment(THURSDAY, -60))
-    app = create_app(BARS, api_key="paper-key", secret_key="paper-secret", clock=clock)
-    with BackgroundServer(app) as server:
-        rig = Rig(server.url, clock)
+    with paper(BARS) as rig:
         yield rig
-        rig.client._session.close()
 
 
 def number(text: Any) -> Decimal:
@@ -294,16 +234,16 @@ GOOD = {"symbol": "XYZ", "qty": "1", "side": "buy", "type": "market", "time_in_f
         ({"qty": "0"}, 40010001, "qty must be > 0"),
         ({"qty": "-1"}, 40010001, "qty must be > 0"),
         ({"qty": "many"}, 40010001, "qty is not a number"),
-        ({"qty": None}, 40010001, "qty is required"),
+        ({"qty": None}, 40010001, "qty or notional is required"),
         ({"qty": "NaN"}, 40010001, "qty must be > 0"),
-        ({"type": "limit"}, 40010001, "limit orders require limit price"),
-        ({"limit_price": "5"}, 40010001, "market orders must not have a limit_price"),
+        ({"type": "limit"}, 40010001, "limit orders require a limit price"),
+        ({"limit_price": "5"}, 40010001, "market orders require no stop or limit price"),
         ({"symbol": "QQQ"}, 42210000, 'asset "QQQ" not found'),
         ({"type": "limit", "limit_price": "10.001"}, 42210000, "sub-penny increment"),
         ({"type": "limit", "limit_price": "0.00011"}, 42210000, "sub-penny increment"),
         ({"side": "hold"}, 40010001, "invalid side"),
         ({"time_in_force": "fok"}, 40010001, "invalid time_in_force"),
-        ({"order_class": "bracket"}, 42210000, "only simple orders"),
+        ({"order_class": "bracket"}, 40010001, "bracket orders require take_profit.limit_price"),
         ({"qty": "0.5", "time_in_force": "opg"}, 42210000, "fractional orders must be DAY"),
         ({"qty": "0.5", "side": "sell"}, 42210000, "fractional orders cannot be sold short"),
     ],
