@@ -271,6 +271,8 @@ def outcome(day: Day) -> dict[str, Any]:
 
 def _is_sent(row: dict[str, Any]) -> bool:
     never = (JournalState.DENIED, JournalState.INTENDED, JournalState.LAPSED)
+    if row["state"] == JournalState.REJECTED and row["broker_order_id"] is None:
+        return False  # refused: it never was an order
     return row["parent_id"] is None and JournalState(row["state"]) not in never
 
 
