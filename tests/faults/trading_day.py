@@ -33,7 +33,7 @@ from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from execution.trade import MarketView, TradeRules, attend, trade
 from market import calendar
-from market.errors import BrokerError, IsobarError
+from market.errors import BrokerError
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import orders
 from market.schema import BAR_SCHEMA
@@ -148,7 +148,11 @@ class Day:
 
 @contextlib.contextmanager
 def a_day(
-    seed: int, folder: Path, wrap: Callable[[FastAPI], Any] = lambda app: app, **options: Any
+    seed: int,
+    folder: Path,
+    wrap: Callable[[FastAPI], Any] = lambda app: app,
+    timeout_seconds: float = 2.0,
+    **options: Any,
 ) -> Iterator[Day]:
     """Serve a paper broker for a seed's market; ``wrap`` may put something before it."""
     bars = bars_of(seed)
@@ -160,7 +164,8 @@ def a_day(
     with BackgroundServer(wrap(app)) as server:
         broker = AlpacaBroker(
             SecretStr("key"), SecretStr("secret"), server.url, is_paper=True,
-            timeout_seconds=2.0, requests_per_minute=1_000_000, sleep=lambda _seconds: None,
+            timeout_seconds=timeout_seconds, requests_per_minute=1_000_000,
+            sleep=lambda _seconds: None,
         )  # fmt: skip
         yield Day(seed, folder, bars, clock, broker)
 
@@ -274,7 +279,3 @@ def _is_sent(row: dict[str, Any]) -> bool:
     if row["state"] == JournalState.REJECTED and row["broker_order_id"] is None:
         return False  # refused: it never was an order
     return row["parent_id"] is None and JournalState(row["state"]) not in never
-
-
-def failing(text: str) -> IsobarError:
-    return BrokerError(text, remedy="try again")
