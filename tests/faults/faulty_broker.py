@@ -31,6 +31,8 @@ class FaultyBroker:
         Which faults; see ``KINDS``.
     is_down : bool
         Whether every request gets a 503.
+    only_orders : bool
+        Whether only the placing and the look-up of an order go wrong.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class FaultyBroker:
     ) -> None:
         self._app, self._random = app, random.Random(seed)
         self.chance, self.kinds, self.is_down = chance, kinds, False
+        self.only_orders = False
         self.made: list[str] = []
 
     async def __call__(self, scope: Any, receive: Callable[..., Any], send: Any) -> None:
@@ -48,6 +51,8 @@ class FaultyBroker:
             await _answer(send, 503, HTML)
             return
         kind = self._random.choice(self.kinds) if self._random.random() < self.chance else ""
+        if self.only_orders and not _is_about_one_order(scope):
+            kind = ""
         if kind:
             self.made.append(f"{kind}: {scope['method']}")
         if kind == "504 without accepting":
@@ -78,6 +83,11 @@ class FaultyBroker:
         else:  # late: no answer before the client has given up
             while (await receive())["type"] != "http.disconnect":
                 pass
+
+
+def _is_about_one_order(scope: Any) -> bool:
+    path = scope["path"]
+    return scope["method"] == "POST" or path.endswith("by_client_order_id")
 
 
 async def _answer(send: Any, status: int, body: bytes, length: int | None = None) -> None:
