@@ -102,7 +102,8 @@ class TestRuns:
             bps = f"{top['expected_return_bps']:+.1f}".replace("-", "−")
             assert f"{horizon}: strongest is {top['symbol']} " in text
             assert f"{bps} bps, confidence {100 * top['confidence']:.0f} %" in text
-            assert top["explain"] in text
+            given = sum(c["contribution"] for c in top["features"])
+            assert f"make {given:+.1f} bps of it, all else".replace("-", "−") in text
 
     def test_the_broker_is_heard_while_it_is_the_present(self, installation: Installation):
         text = (installation.home / "reports" / str(TODAY) / "midday.md").read_text()
