@@ -22,7 +22,7 @@ from models.forecast import Prediction
 from models.judged import equal_bins
 from models.outcomes import Outcome
 from models.session_bootstrap import share_intervals
-from models.session_scores import bar_coefficients
+from models.session_scores import bar_coefficients, session_means
 from models.spec import Indices
 from signals.outcomes import SignalOutcome
 from signals.schema import Direction, SignalColumn
@@ -339,11 +339,10 @@ def _sums(rows: pl.DataFrame, days: Sequence[dt.date]) -> dict[str, Vector]:
         hit.sum().alias("hits"),
         ((pl.col(Judged.CONFIDENCE) - happened) ** 2).sum().alias("squares"),
     )
-    ranked = (
-        bar_coefficients(rows.with_columns(pl.col(Judged.AS_OF).alias(Prediction.BAR_END)))
-        .group_by(Judged.SESSION)
-        # The mean of a session's moments counts once.
-        .agg(pl.col("rank_ic").mean().alias("rank"), pl.lit(1.0).alias("moments"))
+    per_bar = bar_coefficients(rows.with_columns(pl.col(Judged.AS_OF).alias(Prediction.BAR_END)))
+    # The mean of a session's moments counts once.
+    ranked = session_means(per_bar).select(
+        Judged.SESSION, pl.col("rank_ic").alias("rank"), pl.lit(1.0).alias("moments")
     )
     whole = (
         pl.DataFrame({Judged.SESSION: days}, schema={Judged.SESSION: pl.Date})
