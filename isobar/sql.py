@@ -5,11 +5,11 @@ from __future__ import annotations
 import duckdb
 import polars as pl
 
+from isobar.ledger_dataset import ledger_datasets
 from market.errors import UsageError
 from market.lake import Lake
 from market.lake_tables import TABLES
 from market.ledger import Ledger
-from market.ledger_tables import METADATA
 
 
 def query_tables(lake: Lake, ledger: Ledger, query: str) -> pl.DataFrame:
@@ -28,17 +28,17 @@ def query_tables(lake: Lake, ledger: Ledger, query: str) -> pl.DataFrame:
     ------
     UsageError
         When DuckDB refuses it.
+    LedgerError
+        When the ledger cannot be read.
     """
-    with duckdb.connect() as connection:
-        for name, spec in TABLES.items():
-            # A copy may be behind; only the lake's own reads know which part of it is not.
-            if not spec.is_copy and lake.exists(name):
-                connection.register(name, lake.arrow_dataset(name))
-        for name in (*METADATA.tables, "signals_current"):
-            target = f"ledger_{name}" if name in TABLES else name
-            if target in query.lower():
-                connection.register(target, ledger.read(f"select * from {name}").to_arrow())
-        try:
+    try:
+        with ledger_datasets(ledger) as held, duckdb.connect() as connection:
+            for name, spec in TABLES.items():
+                # A copy may be behind; only the lake's own reads know which part of it is not.
+                if not spec.is_copy and lake.exists(name):
+                    connection.register(name, lake.arrow_dataset(name))
+            for name, dataset in held.items():
+                connection.register(f"ledger_{name}" if name in TABLES else name, dataset)
             return connection.sql(query).pl()
-        except duckdb.Error as error:
-            raise UsageError(f"SQL: {error}", remedy="correct the query") from error
+    except duckdb.Error as error:
+        raise UsageError(f"SQL: {error}", remedy="correct the query") from error

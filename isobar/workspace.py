@@ -34,7 +34,7 @@ from signals.consume import read_after
 from signals.publish import read_signals
 from signals.record import read_weights
 from signals.schema import ENSEMBLE_ENGINE
-from signals.scoreboard import BOARD_SCHEMA, Board
+from signals.scoreboard import Board
 
 
 class Workspace:
@@ -381,19 +381,15 @@ class Workspace:
         """
         wanted = [find_horizon(horizon)] if horizon else self.settings.enabled_horizons
         with self.ledger as ledger:
-            parts = [
-                read_scoreboard(
-                    self.lake,
-                    ledger,
-                    one,
-                    band_bps=self.settings.band_bps,
-                    seed=self.settings.models.seed,
-                    engine=engine,
-                    since=since,
-                )
-                for one in wanted
-            ]
-        rows = pl.concat([pl.DataFrame(schema=BOARD_SCHEMA), *parts])
+            rows = read_scoreboard(
+                self.lake,
+                ledger,
+                wanted,
+                band_bps=self.settings.band_bps,
+                seed=self.settings.models.seed,
+                engine=engine,
+                since=since,
+            )
         return rows if regime is None else rows.filter(pl.col(Board.REGIME) == regime)
 
     def weights(

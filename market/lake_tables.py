@@ -72,6 +72,7 @@ TABLES: dict[str, TableSpec] = {
         *(TableSpec(f"feature_states_{t}", "session", ("symbol", "recursion")) for t in Timeframe),
         TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
         TableSpec("live_predictions", "session", ("symbol", "bar_end", "horizon", "engine")),
+        TableSpec("promises", "horizon", ("horizon", "regime", "engine")),
         TableSpec("regimes", None, ("session",)),
         TableSpec("truth", "horizon", ("symbol", "as_of", "horizon")),
     )

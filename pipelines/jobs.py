@@ -15,6 +15,7 @@ from models.retraining import Reason
 from pipelines.assets.drift_checks import ASSET, check_name
 from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
 from pipelines.assets.outcomes import ASSET as OUTCOMES_ASSET
+from pipelines.assets.outcomes import PROMISES_ASSET
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.reports import report_asset_name
 from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
@@ -101,7 +102,8 @@ def _job(name: str, assets: list[str], description: str) -> Job:
 
 def _training_job(settings: Settings) -> Job:
     # Right after a training there is nothing that could have drifted.
-    wanted = dg.AssetSelection.assets(ASSET) - dg.AssetSelection.checks(*_drift_checks(settings))
+    assets = dg.AssetSelection.assets(ASSET, PROMISES_ASSET)
+    wanted = assets - dg.AssetSelection.checks(*_drift_checks(settings))
     return dg.define_asset_job(
         TRAINING_JOB,
         selection=wanted,
@@ -123,7 +125,7 @@ def _run_job(run: Run, settings: Settings) -> Job:
     names = ["splits", "dividends", signals_asset_name(run), report_asset_name(run)]
     if run is Run.EOD:
         names += ["bars_1d", "regimes", *(feature_table(t) for t in frames), "fills"]
-        names.append(OUTCOMES_ASSET)
+        names += [OUTCOMES_ASSET, PROMISES_ASSET]
     if intraday:
         names.append("bars_1m")
     if run is not Run.PREMARKET:

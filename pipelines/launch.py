@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from market import calendar
-from market.errors import MarketError
+from market.errors import IsobarError, MarketError
 from market.horizons import Horizon, Run
 from market.ingest import bars_table
 from market.ingest_log import missing_sessions
@@ -100,7 +100,8 @@ class Launcher:
         Raises
         ------
         IsobarError
-            Whatever the asset raised.
+            Whatever the first asset that failed raised, when all that does not depend on it
+            is done.
         """
         tags = {NOW_TAG: self.now.isoformat()} if self.now else {}
         if sessions:
@@ -108,13 +109,29 @@ class Launcher:
                 _RANGE_START: sessions[0].isoformat(),
                 _RANGE_END: sessions[-1].isoformat(),
             }
+        errors: list[BaseException] = []
+
+        @dg.failure_hook(name="keep_the_error")
+        def keep_the_error(context: dg.HookContext) -> None:
+            if context.op_exception is not None:
+                errors.append(context.op_exception)
+
         ops = {name: {"config": dict(values)} for name, values in (config or {}).items()}
-        result = self._definitions.resolve_job_def(job).execute_in_process(
+        watched = self._definitions.resolve_job_def(job).with_hooks({keep_the_error})
+        # As under the daemon: what does not depend on the asset that failed is made all the same.
+        result = watched.execute_in_process(
+            raise_on_error=False,
             instance=self._instance,
             partition_key=partition,
             tags=tags,
             run_config={**_QUIET, "ops": ops} if ops else _QUIET,
         )
+        if not result.success:
+            raise (
+                errors[0]
+                if errors
+                else IsobarError(f"job {job} failed", remedy="see its run in Dagster: isobar ui")
+            )
         found: dict[str, Metadata] = {}
         for event in result.get_asset_materialization_events():
             made = event.step_materialization_data.materialization

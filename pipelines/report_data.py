@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from execution.failures import failure_of
 from market import calendar
 from market.errors import IsobarError, SignalError
 from market.horizons import Run, find_horizon, last_complete_bar, scheduled_for
@@ -120,6 +121,7 @@ def read_report(
         evidence = _evidence(ledger, signals, known_by)
         parity = _parity(ledger, since, known_by)
         book = read_book(stores, ledger, known_by, is_present=now <= upcoming)
+        failure = None if batch is None else failure_of(ledger, batch.batch_id, known_by)
     return Report(
         run=run.value,
         session=session,
@@ -142,6 +144,7 @@ def read_report(
         book=book,
         open_orders=open_orders,
         plan=plan,
+        trading_failure=failure,
         checks=checks,
         held_rows=_held(stores.lake, session, known_by, unread),
         parity=parity,

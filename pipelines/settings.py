@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -343,9 +342,11 @@ class TradingSettings(_Frozen):
     late_after_minutes: int = Field(30, ge=0, description="A batch later than this may not trade")
 
 
-# Where things are, and what is judged: neither changes a forecast.
-_PLACES = {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-_PLACES |= {"second_source", "drift"}
+PLACES = frozenset(
+    {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
+    | {"second_source", "drift"}
+)
+"""Settings that say where things are and what is judged: none changes a forecast."""
 
 
 class Settings(_Frozen):
@@ -394,7 +395,7 @@ class Settings(_Frozen):
     @property
     def config_hash(self) -> str:
         """Digest of everything that can change a number."""
-        body = json.dumps(self.model_dump(exclude=_PLACES), default=_canonical, sort_keys=True)
+        body = json.dumps(self.model_dump(exclude=set(PLACES)), default=_canonical, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
     @property
@@ -411,36 +412,6 @@ class Settings(_Frozen):
     def resolved_mlflow_url(self) -> str:
         """URL of the MLflow tracking store."""
         return self.mlflow_url or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
-
-
-def settings_as_used(settings: Settings) -> dict[str, Any]:
-    """Return as JSON the settings that can change a number; no secret is among them."""
-    used: dict[str, Any] = settings.model_dump(mode="json", exclude=_PLACES)
-    delay = {"delay_minutes": settings.polygon.delay_minutes}
-    return used | {"polygon": delay | {"adjusted": settings.polygon.adjusted}}
-
-
-def settings_as_were(used: Mapping[str, Any], places: Settings) -> Settings:
-    """Return settings that change numbers as they were, and places and keys as they are now.
-
-    Parameters
-    ----------
-    used : mapping
-        From :func:`settings_as_used`.
-    places : Settings
-        Of now.
-
-    Raises
-    ------
-    SettingsError
-        When this version of Isobar knows other settings.
-    """
-    now = {name: getattr(places, name) for name in _PLACES}
-    polygon = places.polygon.model_copy(update=dict(used.get("polygon", {})))
-    try:
-        return Settings.model_validate({**used, **now, "polygon": polygon})
-    except ValidationError as error:
-        raise _explain(error) from None
 
 
 def load_settings() -> Settings:
@@ -464,7 +435,7 @@ def load_settings() -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise explain_error(error) from None
 
 
 def hide_secrets(settings: Settings) -> None:
@@ -518,7 +489,8 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(error: ValidationError) -> SettingsError:
+def explain_error(error: ValidationError) -> SettingsError:
+    """Return what is wrong with a setting, with near names and without its value."""
     first = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(p) for p in first["loc"])
     known = _known_keys(Settings)

@@ -24,7 +24,8 @@ from market.source import EVERY
 from pipelines.code_version import code_version
 from pipelines.resources import Stores
 from pipelines.scoring import keep_live, load_ensembles, recent_features
-from pipelines.settings import Settings, settings_as_used, settings_as_were
+from pipelines.settings import Settings
+from pipelines.used_settings import settings_as_used, settings_as_were
 from signals.compose import compose_signals
 from signals.inputs import BatchInputs, HorizonInputs, horizon_inputs
 from signals.publish import PublishedBatch, publish_batch

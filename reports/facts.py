@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from execution.failures import TradingFailure
 from market.schema import UTC_MICROSECONDS
 from signals.schema import SIGNAL_SCHEMA
 
@@ -238,6 +239,8 @@ class Report:
         Horizon to how many of its signals ended since ``since`` without an outcome on file.
     open_orders : pl.DataFrame
         ``ORDER_SCHEMA``: orders that may still fill, or of which that is not known.
+    trading_failure : TradingFailure or None
+        What the trading of ``batch`` failed with.
     unread : tuple of str
         Sources that could not be read, each with its reason.
     made_at : datetime or None
@@ -265,6 +268,7 @@ class Report:
     book: Book = field(default_factory=Book)
     open_orders: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ORDER_SCHEMA))
     plan: LastPlan | None = None
+    trading_failure: TradingFailure | None = None
     checks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHECK_SCHEMA))
     held_rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HELD_ROWS_SCHEMA))
     parity: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PARITY_SCHEMA))

@@ -97,6 +97,15 @@ def _banners(report: Report) -> Iterator[Item]:
             ),
             Tone.BAD,
         )
+    if report.trading_failure is not None:
+        yield Item(
+            (
+                "ORDERS FAILED at ",
+                Moment(report.trading_failure.at),
+                f": {report.trading_failure.problem}",
+            ),
+            Tone.BAD,
+        )
     for row in report.parity.filter(~pl.col("equal")).to_dicts():
         finding = row["findings"][0] if row["findings"] else "no finding was written"
         yield Item(
@@ -280,6 +289,11 @@ def _orders(report: Report) -> Iterator[Item]:
             ),
         )
         return
+    if report.trading_failure is not None:
+        yield Item(
+            ("Orders failed. When the cause is mended, carry them on: ", Code("isobar trade"), "."),
+            Tone.BAD,
+        )
     if plan is None or report.batch is None or plan.batch_id != report.batch.batch_id:
         yield Item(
             ("No plan of orders is on file for this batch.",),

@@ -11,6 +11,7 @@ from reports.analysis import (
     conflicts,
     first_touched,
     in_order,
+    is_compared,
     judge_outcomes,
     standing,
     strongest,
@@ -122,7 +123,7 @@ def _signals(report: Report) -> Iterator[Block]:
         if directed.is_empty():
             silent.append(_nearest(mine, horizon))
         else:
-            yield from _horizon(horizon, mine.height, directed)
+            yield from _horizon(report, horizon, mine.height, directed)
     if silent:
         yield Paragraph((f"No symbol is expected to pay its costs over {'; over '.join(silent)}.",))
     stand = standing(report)
@@ -198,12 +199,12 @@ def _nearest(signals: pl.DataFrame, horizon: str) -> str:
     return f"{horizon} (nearest {near['symbol']} {signed(near['expected_return_bps'])} bps)"
 
 
-def _horizon(horizon: str, symbols: int, directed: pl.DataFrame) -> Iterator[Block]:
+def _horizon(report: Report, horizon: str, symbols: int, directed: pl.DataFrame) -> Iterator[Block]:
     yield Subheading(f"{horizon}: {directed.height} of {symbols} with a direction")
     yield Table(
         f"{horizon}, the largest expected moves: {min(SHOWN_IN_FULL, directed.height)}",
         (*_SIGNAL_COLUMNS, Column("Why")),
-        tuple((*_signal(r), _why(r)) for r in directed.head(SHOWN_IN_FULL).to_dicts()),
+        tuple((*_signal(r), _why(report, r)) for r in directed.head(SHOWN_IN_FULL).to_dicts()),
     )
     rest = directed.slice(SHOWN_IN_FULL)
     if rest.height:
@@ -234,11 +235,41 @@ def _levels(levels: list[float] | None) -> str:
     return " / ".join(number(v) for v in levels) if levels else DASH
 
 
-def _why(row: dict[str, Any]) -> Reasons:
-    return Reasons(
-        row["explain"],
-        tuple((c["feature"], float(c["contribution"])) for c in row["features"] or []),
+def _why(report: Report, row: dict[str, Any]) -> Reasons:
+    """Return the strongest contributions, and in words what neither they nor the columns say."""
+    contributions = tuple((c["feature"], float(c["contribution"])) for c in row["features"] or [])
+    if not contributions:
+        return Reasons(row["explain"])
+    given = sum(bps for _, bps in contributions)
+    rest = row["expected_return_bps"] - given
+    told = [f"The strongest features make {signed(given)} bps of it, all else {signed(rest)}."]
+    told += _elsewhere(report, row)
+    told += _before(report, row)
+    return Reasons(" ".join(told), contributions)
+
+
+def _elsewhere(report: Report, row: dict[str, Any]) -> Iterator[str]:
+    """Say which other horizons point the same way, and which the other."""
+    rows = standing(report).filter(
+        (pl.col("symbol") == row["symbol"])
+        & (pl.col("horizon") != row["horizon"])
+        & (pl.col("direction") != "neutral")
     )
+    of = dict(rows.group_by("direction").agg("horizon").iter_rows())
+    same = in_order(of.pop(row["direction"], []))
+    if same:
+        yield f"{row['direction'].capitalize()} over {', '.join(same)} too."
+    for other, horizons in of.items():
+        yield f"But {other} over {', '.join(in_order(horizons))}."
+
+
+def _before(report: Report, row: dict[str, Any]) -> Iterator[str]:
+    """Say what the batch before expected of it, where that is of the same days."""
+    if not is_compared(row["horizon"]):
+        return
+    mine = (pl.col("symbol") == row["symbol"]) & (pl.col("horizon") == row["horizon"])
+    for was in report.earlier.filter(mine).to_dicts():
+        yield f"Before: {was['direction']}, {signed(was['expected_return_bps'])} bps."
 
 
 def turned_section(report: Report) -> Section:

@@ -118,21 +118,35 @@ def publish_batch(
     }
     remembered = read_heads(head_file)
     with ledger.transaction() as connection:
-        _refuse_lost_batches(connection, remembered)
+        heads = _heads_of(connection)
+        if list(remembered) != heads[: len(remembered)]:
+            raise _diverged(remembered, heads)
         batch = _newest_revision(connection, run, as_of)
         published = batch is not None and batch["content_hash"] == wanted["content_hash"]
         if batch is None or not published:
             batch = _insert(connection, wanted, content)
+            heads += _heads_of(connection, batch["batch_id"])
             if inputs is not None:
                 kept = {"batch_id": batch["batch_id"], "inputs": dict(inputs)}
                 connection.execute(batch_inputs.insert(), kept)
             announce(connection, CHANNEL, batch["batch_id"])
-    sync_head_file(ledger, head_file)
+    sync_head_file(ledger, head_file, heads)
     return PublishedBatch(batch["batch_id"], batch["rows"], batch["head_hash"], published)
 
 
-def sync_head_file(ledger: Ledger, head_file: Path) -> int:
+def sync_head_file(
+    ledger: Ledger, head_file: Path, heads: Sequence[BatchHead] | None = None
+) -> int:
     """Append the heads that the file lacks and return how many there were.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        What to remember.
+    head_file : Path
+        Where.
+    heads : sequence of BatchHead, optional
+        All of the ledger, as a caller has just read them; read where absent.
 
     Raises
     ------
@@ -141,10 +155,14 @@ def sync_head_file(ledger: Ledger, head_file: Path) -> int:
     """
 
     def missing(known: Sequence[BatchHead]) -> list[BatchHead]:
-        heads = _heads(ledger)
-        if list(known) != heads[: len(known)]:
-            raise _diverged(known, heads)
-        return heads[len(known) :]
+        there = heads
+        # Another writer may have been here since they were read.
+        if there is None or len(known) > len(there):
+            with ledger.snapshot() as connection:
+                there = _heads_of(connection)
+        if list(known) != list(there[: len(known)]):
+            raise _diverged(known, there)
+        return list(there[len(known) :])
 
     return len(append_heads(head_file, missing))
 
@@ -363,8 +381,12 @@ def _head(batch: dict[Any, Any]) -> BatchHead:
 _BATCHES = sa.select(signal_batches).order_by(signal_batches.c.seq)
 
 
-def _heads(ledger: Ledger) -> list[BatchHead]:
-    return [_head(batch) for batch in ledger.rows(_BATCHES)]
+def _heads_of(connection: sa.Connection, batch_id: str | None = None) -> list[BatchHead]:
+    """Return the heads of all batches as they are stored, or that of one."""
+    query = _BATCHES
+    if batch_id is not None:
+        query = query.where(signal_batches.c.batch_id == batch_id)
+    return [_head(dict(row)) for row in connection.execute(query).mappings()]
 
 
 def _stored_rows(connection: sa.Connection) -> Iterator[dict[str, Any]]:
@@ -378,12 +400,6 @@ def _stored_rows(connection: sa.Connection) -> Iterator[dict[str, Any]]:
             except orjson.JSONDecodeError:
                 continue
         yield row
-
-
-def _refuse_lost_batches(connection: sa.Connection, remembered: Sequence[BatchHead]) -> None:
-    heads = [_head(dict(row)) for row in connection.execute(_BATCHES).mappings()]
-    if list(remembered) != heads[: len(remembered)]:
-        raise _diverged(remembered, heads)
 
 
 def _diverged(remembered: Sequence[BatchHead], heads: Sequence[BatchHead]) -> SignalError:

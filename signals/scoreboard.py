@@ -22,7 +22,7 @@ from models.forecast import Prediction
 from models.judged import equal_bins
 from models.outcomes import Outcome
 from models.session_bootstrap import share_intervals
-from models.session_scores import bar_coefficients
+from models.session_scores import bar_coefficients, session_means
 from models.spec import Indices
 from signals.outcomes import SignalOutcome
 from signals.schema import Direction, SignalColumn
@@ -83,15 +83,17 @@ class Board(StrEnum):
 KEYS = (Board.HORIZON, Board.REGIME, Board.ENGINE)
 COUNTS = (Board.SESSIONS, Board.SIGNALS)
 MEASURES = tuple(c for c in Board if c not in (*KEYS, *COUNTS))
-_SIDE_SCHEMA = pl.Schema(
+SIDE_SCHEMA = pl.Schema(
     [(c.value, pl.String()) for c in KEYS]
     + [(c.value, pl.Int64()) for c in COUNTS]
     + [(c.value, pl.Float64()) for c in MEASURES]
 )
+"""Scores of one side."""
+
 BOARD_SCHEMA = pl.Schema(
     {
-        **_SIDE_SCHEMA,
-        **{PROMISED + c: t for c, t in _SIDE_SCHEMA.items() if c not in KEYS},
+        **SIDE_SCHEMA,
+        **{PROMISED + c: t for c, t in SIDE_SCHEMA.items() if c not in KEYS},
     }
 )
 """The live side under its own names, the backtest's with ``promised_`` before them."""
@@ -218,14 +220,51 @@ def make_scoreboard(
     Returns
     -------
     pl.DataFrame
+        As :func:`join_sides` gives it.
+    """
+    return join_sides(*(score_judged(side, seed=seed, draws=draws) for side in (live, promised)))
+
+
+def score_judged(rows: pl.DataFrame, *, seed: int, draws: int = 1000) -> pl.DataFrame:
+    """Return the scores of one side.
+
+    Parameters
+    ----------
+    rows : pl.DataFrame
+        ``Judged``.
+    seed, draws : int
+        Of the bootstrap of sessions.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``SIDE_SCHEMA``, one row per horizon, regime (and ``all``) and engine.
+    """
+    parts = [
+        _score_engine(part, seed=seed, draws=draws)
+        for part in rows.partition_by(Judged.HORIZON, Judged.ENGINE)
+    ]
+    return pl.concat([pl.DataFrame(schema=SIDE_SCHEMA), *parts])
+
+
+def join_sides(live: pl.DataFrame, promised: pl.DataFrame) -> pl.DataFrame:
+    """Return live scores beside promised ones.
+
+    Parameters
+    ----------
+    live, promised : pl.DataFrame
+        From :func:`score_judged`.
+
+    Returns
+    -------
+    pl.DataFrame
         ``BOARD_SCHEMA``, one row per horizon, regime (and ``all``) and engine that has live
         signals or promises, in the order of the horizons table. Measures are null where a side
         has nothing, intervals also where it has fewer than ten sessions, or too few for labels
         that overlap (:mod:`models.session_bootstrap`).
     """
-    ours, theirs = (_score_side(side, seed=seed, draws=draws) for side in (live, promised))
-    board = ours.join(
-        theirs.rename({c: PROMISED + c for c in theirs.columns if c not in KEYS}),
+    board = live.join(
+        promised.rename({c: PROMISED + c for c in promised.columns if c not in KEYS}),
         on=KEYS,
         how="full",
         coalesce=True,
@@ -242,14 +281,6 @@ def make_scoreboard(
         .cast(BOARD_SCHEMA)
         .with_columns(pl.selectors.float().fill_nan(None))
     )
-
-
-def _score_side(rows: pl.DataFrame, *, seed: int, draws: int) -> pl.DataFrame:
-    parts = [
-        _score_engine(part, seed=seed, draws=draws)
-        for part in rows.partition_by(Judged.HORIZON, Judged.ENGINE)
-    ]
-    return pl.concat([pl.DataFrame(schema=_SIDE_SCHEMA), *parts])
 
 
 def _score_engine(rows: pl.DataFrame, *, seed: int, draws: int) -> pl.DataFrame:
@@ -292,7 +323,7 @@ def _score_engine(rows: pl.DataFrame, *, seed: int, draws: int) -> pl.DataFrame:
             Board.RANK_IC_LOW: rank.low,
             Board.RANK_IC_HIGH: rank.high,
         }
-    ).cast(_SIDE_SCHEMA)  # pyright: ignore[reportArgumentType]
+    ).cast(SIDE_SCHEMA)  # pyright: ignore[reportArgumentType]
 
 
 def _sums(rows: pl.DataFrame, days: Sequence[dt.date]) -> dict[str, Vector]:
@@ -308,11 +339,10 @@ def _sums(rows: pl.DataFrame, days: Sequence[dt.date]) -> dict[str, Vector]:
         hit.sum().alias("hits"),
         ((pl.col(Judged.CONFIDENCE) - happened) ** 2).sum().alias("squares"),
     )
-    ranked = (
-        bar_coefficients(rows.with_columns(pl.col(Judged.AS_OF).alias(Prediction.BAR_END)))
-        .group_by(Judged.SESSION)
-        # The mean of a session's moments counts once.
-        .agg(pl.col("rank_ic").mean().alias("rank"), pl.lit(1.0).alias("moments"))
+    per_bar = bar_coefficients(rows.with_columns(pl.col(Judged.AS_OF).alias(Prediction.BAR_END)))
+    # The mean of a session's moments counts once.
+    ranked = session_means(per_bar).select(
+        Judged.SESSION, pl.col("rank_ic").alias("rank"), pl.lit(1.0).alias("moments")
     )
     whole = (
         pl.DataFrame({Judged.SESSION: days}, schema={Judged.SESSION: pl.Date})

@@ -8,9 +8,17 @@ from contextlib import contextmanager
 import dagster as dg
 
 from execution.audit import remember_head
+from execution.failures import record_failure, record_recovery
 from execution.reconcile import Reconciliation
 from execution.state import current_state, newest_reason
-from execution.trade import TradeReport, TradeRules, assert_may_trade, attend, trade
+from execution.trade import (
+    TradeReport,
+    TradeRules,
+    assert_may_trade,
+    attend,
+    newest_batch,
+    trade,
+)
 from market.errors import BrokerError
 from market.horizons import Run
 from market.ledger import Ledger
@@ -18,6 +26,7 @@ from pipelines.alerts import Alert, send_alert
 from pipelines.assets.signals import signals_asset_name
 from pipelines.market_view import read_market
 from pipelines.partitions import session_partitions
+from pipelines.redaction import redact
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import Settings
 
@@ -91,7 +100,27 @@ def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
 
 
 def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeReport:
-    """Trade the newest batch of signals with the configured broker."""
+    """Trade the newest batch of signals with the configured broker.
+
+    A failure is raised, and told by the report of the run: it goes to the audit log, as does the
+    end of it.
+    """
+    if dry_run:
+        return _trade_newest(stores, now, dry_run)
+    with stores.ledger as ledger:
+        batch = newest_batch(ledger)
+        try:
+            report = _trade_newest(stores, now, dry_run)
+        except Exception as error:
+            if batch is not None:
+                record_failure(ledger, batch.batch_id, redact(str(error)), now)
+            raise
+        if batch is not None:
+            record_recovery(ledger, batch.batch_id, now)
+        return report
+
+
+def _trade_newest(stores: Stores, now: dt.datetime, dry_run: bool) -> TradeReport:
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
     with stores.ledger as ledger, _telling(stores, ledger, now):

@@ -1,4 +1,4 @@
-"""What became of the signals that have ended."""
+"""What became of the signals that have ended, and what the backtest had promised of them."""
 
 import datetime as dt
 
@@ -14,12 +14,14 @@ from market.timeframes import regular_hours
 from pipelines.assets.signals import GROUP, OWNERS, SCHEDULED_RUNS, signals_asset_name
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
+from pipelines.scoreboard import PROMISES_TABLE, keep_promises
 from pipelines.settings import Settings
 from signals.outcomes import SIGNAL_OUTCOME_SCHEMA, SPAN, is_intraday, reached_first, settle_signals
 from signals.record import record_outcomes, unsettled_signals
 from signals.schema import SignalColumn
 
 ASSET = "signal_outcomes"
+PROMISES_ASSET = PROMISES_TABLE
 
 
 def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -63,7 +65,27 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             }
         )
 
-    return [signal_outcomes]
+    @dg.asset(
+        name=PROMISES_ASSET,
+        deps=["models", ASSET, "regimes", "identities"],
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"polars"},
+        description="What the walk-forward before the first live signal promised, for the "
+        "scoreboard; made again where it rests on something new.",
+    )
+    def promises(stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+        with stores.ledger as ledger:
+            made = keep_promises(
+                stores.lake,
+                ledger,
+                stores.settings.enabled_horizons,
+                band_bps=stores.settings.band_bps,
+                seed=stores.settings.models.seed,
+            )
+        return dg.MaterializeResult(metadata={"made": ", ".join(made) or "nothing new"})
+
+    return [signal_outcomes, promises]
 
 
 def settle_ended(lake: Lake, signals: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 
 from market.horizons import Run
-from pipelines.assets.orders import TRADING_RUNS, orders_asset_name
-from pipelines.assets.outcomes import ASSET as OUTCOMES_ASSET
 from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
 from pipelines.check_results import read_checks
 from pipelines.partitions import session_partitions
@@ -19,6 +17,8 @@ from reports.facts import Report
 
 GROUP = "reports"
 OWNERS = ["team:research"]
+# Of the steps that could run now a job takes the one of the highest priority: this one last.
+_LAST = {"dagster/priority": "-1"}
 
 
 def report_asset_name(run: Run) -> str:
@@ -38,12 +38,12 @@ def build_report_assets(
 def _report_asset(
     run: Run, keys: Sequence[dg.AssetCheckKey], partitions: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
-    before = [orders_asset_name(run)] if run in TRADING_RUNS else ["fills", OUTCOMES_ASSET]
-
     @dg.asset(
         name=report_asset_name(run),
         partitions_def=partitions,
-        deps=[signals_asset_name(run), *before],
+        # Not on orders, fills and outcomes: when they fail, the desk needs the report most.
+        deps=[signals_asset_name(run)],
+        op_tags=_LAST,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,

@@ -16,8 +16,8 @@ from market.schema import Bar
 from pipelines.explain import explain_signal
 from pipelines.parity import accept_parity, check_parity
 from pipelines.resources import Stores
-from pipelines.settings import settings_as_used, settings_as_were
 from pipelines.signal_run import make_again, read_inputs
+from pipelines.used_settings import settings_as_used, settings_as_were
 from signals.publish import read_signals
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 

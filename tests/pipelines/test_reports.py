@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as sa
 
 from execution.state import halt
-from market.errors import SignalError
+from market.errors import BrokerError, SignalError
 from market.horizons import Run, scheduled_for
-from market.ledger_tables import orders, parity_checks, signal_batches, signal_outcomes, signals
+from market.ledger_tables import (
+    batch_inputs,
+    fills,
+    orders,
+    parity_checks,
+    plans,
+    signal_batches,
+    signal_outcomes,
+    signals,
+)
 from market.ledger_tables import reports as reports_table
+from pipelines.assets import orders as order_assets
+from pipelines.assets.orders import trade_newest
+from pipelines.launch import Launcher, prepare_dagster_home
 from pipelines.report_data import next_run_at, read_report
 from pipelines.resources import Stores
+from pipelines.settings import load_settings
 from reports.facts import CHECK_SCHEMA, Report
 from reports.render import render_html, render_markdown
 from signals.publish import read_signals
 from tests.commands import isobar
-from tests.pipelines.installation import RUNS, TODAY, YESTERDAY, Installation
+from tests.pipelines.installation import (
+    RUNS,
+    TODAY,
+    YESTERDAY,
+    Installation,
+    environment_of,
+)
 from tests.reports.scenes import unescaped
 
 pytestmark = pytest.mark.xdist_group("installation")
@@ -81,7 +102,8 @@ class TestRuns:
             bps = f"{top['expected_return_bps']:+.1f}".replace("-", "−")
             assert f"{horizon}: strongest is {top['symbol']} " in text
             assert f"{bps} bps, confidence {100 * top['confidence']:.0f} %" in text
-            assert top["explain"] in text
+            given = sum(c["contribution"] for c in top["features"])
+            assert f"make {given:+.1f} bps of it, all else".replace("-", "−") in text
 
     def test_the_broker_is_heard_while_it_is_the_present(self, installation: Installation):
         text = (installation.home / "reports" / str(TODAY) / "midday.md").read_text()
@@ -226,6 +248,72 @@ class TestLedger:
         text = render_markdown(report)
         assert "regimes (" in unescaped(text)
         assert "No outcomes known yet." in text
+
+
+class TestFailedOrders:
+    """A broker that is out of reach when orders are due."""
+
+    @pytest.fixture
+    def broken(self, installation: Installation, tmp_path: Path) -> Installation:
+        """The morning of the second day once more, and nobody answers where orders go."""
+        copy = installation.copy(tmp_path)
+        forget = (signal_outcomes, parity_checks, batch_inputs, fills, orders, plans, signals)
+        with copy.stores.ledger as ledger, ledger.transaction() as connection:
+            for table in (*forget, signal_batches):
+                connection.execute(sa.delete(table))
+        (copy.home / "signal_heads.jsonl").unlink()
+        shutil.rmtree(copy.home / "reports")
+        return replace(copy, broker_url="http://127.0.0.1:9")
+
+    def launch(self, broken: Installation, run: Run) -> None:
+        with environment_of(broken.environment, broken.home):
+            launcher = Launcher(load_settings(), now=scheduled_for(run, TODAY))
+            launcher.scheduled_run(run, TODAY)
+
+    @pytest.mark.parametrize("run", [Run.PREMARKET, Run.EOD], ids=lambda run: run.value)
+    def test_the_report_is_made_all_the_same_and_after_them(
+        self, broken: Installation, run: Run, monkeypatch: pytest.MonkeyPatch
+    ):
+        def unheard(*_: Any) -> None:
+            raise BrokerError("no broker for the fills")
+
+        monkeypatch.setattr(order_assets, "sync_orders", unheard)
+        with pytest.raises(BrokerError, match="broker"):
+            self.launch(broken, run)
+        text = (broken.home / "reports" / str(TODAY) / f"{run.value}.md").read_text()
+        assert ("ORDERS FAILED at" in text.split("## ")[0]) == (run is Run.PREMARKET)
+        assert ("isobar trade" in text) == (run is Run.PREMARKET)
+        with environment_of(broken.environment, broken.home):
+            prepare_dagster_home(broken.settings)
+            with dg.DagsterInstance.get() as instance:
+                (record,) = instance.get_run_records()
+                assert record.dagster_run.status is dg.DagsterRunStatus.FAILURE
+                steps = [
+                    s.step_key
+                    for s in sorted(
+                        instance.get_run_step_stats(record.dagster_run.run_id),
+                        key=lambda s: s.start_time or 0.0,
+                    )
+                ]
+        assert steps[-1] == f"report_{run.value}"
+        assert {"orders_premarket", "fills"} & set(steps)
+
+    def test_when_orders_are_carried_on_the_report_is_silent(
+        self, broken: Installation, installation: Installation
+    ):
+        with pytest.raises(BrokerError):
+            self.launch(broken, Run.PREMARKET)
+        as_of = scheduled_for(Run.PREMARKET, TODAY)
+        failed = read(broken.stores, Run.PREMARKET, TODAY)
+        assert failed.trading_failure is not None
+        assert failed.trading_failure.at == as_of
+        mended = replace(broken, broker_url=installation.broker_url)
+        later = as_of + dt.timedelta(minutes=5)
+        trade_newest(mended.stores, now=later, dry_run=True)
+        assert read(broken.stores, Run.PREMARKET, TODAY, later).trading_failure is not None
+        trade_newest(mended.stores, now=later, dry_run=False)
+        assert read(broken.stores, Run.PREMARKET, TODAY, later).trading_failure is None
+        assert read(broken.stores, Run.PREMARKET, TODAY, as_of).trading_failure is not None
 
 
 class TestCommand:

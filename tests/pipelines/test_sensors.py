@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+import orjson
 import pytest
 
 from market.errors import ModelError
@@ -14,7 +16,7 @@ from market.horizons import find_horizon
 from pipelines import sensors
 from pipelines.definitions import build_definitions
 from pipelines.jobs import TRAINING_JOB
-from pipelines.sensors import ask_for_trainings, build_sensors
+from pipelines.sensors import TRIES, WAIT, _failed_at, ask_for_trainings, build_sensors
 from pipelines.settings import Settings
 from tests.live_record import DAYS, HORIZON, NOW, TRAINED, LiveRecord, closed
 
@@ -40,8 +42,17 @@ def record(shared: LiveRecord) -> LiveRecord:
     return shared
 
 
-def ask(record: LiveRecord, cursor: str | None = None, now: dt.datetime = NOW) -> dg.SensorResult:
-    return ask_for_trainings(record.stores, (HORIZON,), now, cursor)
+def never(_run_key: str) -> None:
+    """No run that was asked for failed."""
+
+
+def ask(
+    record: LiveRecord,
+    cursor: str | None = None,
+    now: dt.datetime = NOW,
+    failed_at: Callable[[str], dt.datetime | None] = never,
+) -> dg.SensorResult:
+    return ask_for_trainings(record.stores, (HORIZON,), now, cursor, failed_at=failed_at)
 
 
 def test_the_sensor_is_off_until_switched_on_and_launches_the_training() -> None:
@@ -74,6 +85,74 @@ def test_a_drift_asks_once_for_each_training(record: LiveRecord) -> None:
     assert "nothing new" in str(again.skip_reason.skip_message)
     # A lost cursor asks again under the same key, which Dagster launches once.
     assert [r.run_key for r in ask(record).run_requests] == [request.run_key]
+
+
+def test_a_training_that_failed_is_asked_for_again_after_a_while_and_not_for_ever(
+    record: LiveRecord,
+) -> None:
+    record.forecast(skill=0.0)
+    failures: dict[str, dt.datetime] = {}
+    asked = ask(record, failed_at=failures.get)
+    keys, now, minute = [], NOW, dt.timedelta(minutes=1)
+    while asked.run_requests:
+        (request,) = asked.run_requests
+        keys.append(request.run_key)
+        assert "skill" in request.tags["isobar/drift"]
+        under_way = ask(record, asked.cursor, now + 10 * WAIT, failures.get)
+        assert "nothing new" in str(under_way.skip_reason.skip_message)
+        failures[request.run_key] = now = now + 11 * WAIT
+        early = ask(record, under_way.cursor, now + WAIT - minute, failures.get)
+        said = str(early.skip_reason.skip_message)
+        assert ("its training failed; asked for again from" in said) == (len(keys) < TRIES)
+        asked = ask(record, early.cursor, now + WAIT, failures.get)
+    assert len(keys) == len(set(keys)) == TRIES
+    assert "train it by hand (isobar train --horizon 1d)" in str(asked.skip_reason.skip_message)
+    # News of the market makes no further try.
+    record.forecast(skill=0.1)
+    for turn in range(3):
+        asked = ask(record, asked.cursor, now + (10 + turn) * WAIT, failures.get)
+        assert not asked.run_requests
+
+
+def test_a_drift_that_is_gone_after_a_failure_is_not_asked_for(record: LiveRecord) -> None:
+    record.forecast(skill=0.0)
+    first = ask(record)
+    (request,) = first.run_requests
+    record.forecast()
+    failed = {request.run_key: NOW}.get
+    second = ask(record, first.cursor, NOW + WAIT, failed)
+    assert not second.run_requests
+    assert "rank IC changed" in str(second.skip_reason.skip_message)
+    third = ask(record, second.cursor, NOW + 2 * WAIT, failed)
+    assert "nothing new" in str(third.skip_reason.skip_message)
+
+
+def test_a_cursor_of_an_earlier_version_is_understood(record: LiveRecord) -> None:
+    record.forecast()
+    first = ask(record)
+    known = orjson.loads(first.cursor or "")
+    for one in known.values():
+        del one["asked"], one["tries"]
+    again = ask(record, orjson.dumps(known).decode(), LATER)
+    assert "nothing new" in str(again.skip_reason.skip_message)
+
+
+@pytest.mark.parametrize("status", ["STARTED", "SUCCESS", "FAILURE", "CANCELED"])
+def test_only_a_run_that_failed_counts_as_one(status: str) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert _failed_at(instance, "key") is None
+        instance.add_run(
+            dg.DagsterRun(
+                TRAINING_JOB,
+                status=dg.DagsterRunStatus(status),
+                tags={"dagster/run_key": "key"},
+            )
+        )
+        failed = _failed_at(instance, "key")
+        assert _failed_at(instance, "another") is None
+    assert (failed is not None) == (status == "FAILURE")
+    if failed is not None:
+        assert abs(failed - dt.datetime.now(dt.UTC)) < dt.timedelta(hours=1)
 
 
 def test_after_the_training_only_later_forecasts_count(tmp_path: Path, empty_mlflow: Path) -> None:
@@ -128,12 +207,12 @@ def test_horizons_that_changed_are_judged_one_at_a_tick_in_turn(
         if turn == 3:
             record.forecast()
         now = NOW + dt.timedelta(hours=turn)
-        asked = ask_for_trainings(record.stores, rows, now, cursor)
+        asked = ask_for_trainings(record.stores, rows, now, cursor, failed_at=never)
         cursor = asked.cursor
         assert not asked.run_requests
         assert "cannot be judged: broken" in str(asked.skip_reason.skip_message)
     assert judged == ["1d", "7d", "14d"] * 2
-    assert ask_for_trainings(record.stores, rows, LATER, cursor).skip_reason
+    assert ask_for_trainings(record.stores, rows, LATER, cursor, failed_at=never).skip_reason
     assert len(judged) == 6
 
 
@@ -151,7 +230,8 @@ def test_one_horizon_that_cannot_be_judged_does_not_silence_the_others(
     record.forecast(skill=0.0)
     for file in (record.stores.settings.home / "mlflow").rglob("trained_features.json"):
         file.write_text("{}")
-    asked = ask_for_trainings(record.stores, (HORIZON, find_horizon("14d")), NOW, None)
+    both = (HORIZON, find_horizon("14d"))
+    asked = ask_for_trainings(record.stores, both, NOW, None, failed_at=never)
     says = str(asked.skip_reason.skip_message)
     assert "1d: cannot be judged: the stored features of a training cannot be read" in says
     assert "14d: no model is trained yet" in says

@@ -127,11 +127,38 @@ class TestContent:
         # The strongest in size, whichever way, are those with their reasons.
         size = pl.col("expected_return_bps").abs()
         for row in directed.sort(size, descending=True).head(5).to_dicts():
-            assert row["explain"] in words
-            assert row["explain"] in text
+            expected = row["expected_return_bps"]
+            third = f"{expected / 3:+.1f} bps of it, all else {2 * expected / 3:+.1f}."
+            why = f"The strongest features make {third}".replace("-", "−")
+            assert why in words
+            assert why in text
             moved = f"rsi_14 {row['features'][0]['contribution']:+.1f} bps".replace("-", "−")
             assert moved in words
             assert moved in text
+
+    def test_a_reason_says_what_its_chips_and_columns_do_not(self):
+        long, short = (signal("ZZA", h, b) for h, b in (("1d", 20.0), ("1h", -20.0)))
+        alike = signal("ZZA", "4h", 10.0)
+        silent = signal("ZZA", "14d", 1.0)
+        before = [
+            signal("ZZA", "1d", 8.5, as_of=EARLIER, batch_id="batch-premarket"),
+            signal("ZZA", "1h", 9.5, as_of=EARLIER, batch_id="batch-premarket"),
+            signal("ZZA", "1M", -70.0, as_of=EARLIER, batch_id="batch-premarket"),
+        ]
+        told = unescaped(
+            render_markdown(
+                bare(signals=signals(long, short, alike, silent), earlier=signals(*before))
+            )
+        )
+        ending = (
+            "Long over 4h too. But short over 1h, 1M. Before: long, +8.5 bps. [rsi_14 +6.7 bps]"
+        )
+        assert ending in told
+        # A horizon of an hour is new at every run: there is no before.
+        assert "all else −13.3. Short over 1M too. But long over 4h, 1d. [rsi_14" in told
+        # Without contributions the sentence of the signal itself is all there is.
+        bare_one = signals(signal("ZZA", "1d", 20.0, features=[]))
+        assert "ZZA over 1d for a reason." in unescaped(render_markdown(bare(signals=bare_one)))
 
     @EACH
     def test_both_renderings_hold_the_same_numbers(self, report: Report):

@@ -9,11 +9,12 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from market.errors import LedgerError, SignalError
 from market.ledger import open_ledger
 from signals import publish as publish_module
-from signals.head_file import read_heads
+from signals.head_file import BatchHead, read_heads
 from signals.publish import newest_batch, read_signals, sync_head_file, verify_chain
 from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA, SignalColumn
 from tests.signals.batches import AS_OF, DAY, a_batch, publish, publish_at, tamper
@@ -207,6 +208,50 @@ def test_a_crash_before_the_head_file_is_healed(ledger, head_file, monkeypatch):
     assert verify_chain(ledger, head_file) != []
     assert publish(ledger, head_file).already_published
     assert verify_chain(ledger, head_file) == []
+
+
+def test_a_publication_reads_the_batches_before_it_once(ledger, head_file):
+    three_batches(ledger, head_file)
+    read = []
+
+    @event.listens_for(ledger.engine, "after_cursor_execute")
+    def hear(_connection, cursor, statement, *_others):
+        if "FROM signal_batches ORDER BY signal_batches.seq" in " ".join(statement.split()):
+            read.append(statement)
+
+    assert not publish_at(ledger, head_file, 7).already_published
+    assert publish_at(ledger, head_file, 7).already_published
+    assert len(read) == 2
+
+
+def test_a_writer_that_was_faster_with_the_head_file_is_followed(ledger, head_file, monkeypatch):
+    append, between = publish_module.append_heads, []
+
+    def late(path, missing):
+        if not between:
+            between.append(1)
+            publish_at(ledger, head_file, 5)
+        return append(path, missing)
+
+    monkeypatch.setattr(publish_module, "append_heads", late)
+    publish(ledger, head_file)
+    assert len(read_heads(head_file)) == 2
+    assert verify_chain(ledger, head_file) == []
+
+
+@pytest.mark.parametrize("foreign", [1, 4])
+def test_a_head_file_that_was_changed_meanwhile_is_refused(ledger, head_file, monkeypatch, foreign):
+    append = publish_module.append_heads
+    strange = BatchHead("no batch", 1, 1, "h", "b")
+
+    def late(path, missing):
+        append(path, lambda _known: [strange] * foreign)
+        return append(path, missing)
+
+    monkeypatch.setattr(publish_module, "append_heads", late)
+    with pytest.raises(SignalError, match="different histories"):
+        publish(ledger, head_file)
+    assert read_heads(head_file) == [strange] * foreign
 
 
 def test_a_torn_line_is_healed(ledger, head_file):
