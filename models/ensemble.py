@@ -91,7 +91,7 @@ def stack_weights(
                 against[k] = total
             else:
                 gram[k, place[str(other)]] = gram[place[str(other)], k] = total
-        rows = next(iter(pairs.values()))[Moment.ROWS].sum()
+        rows = int(next(iter(pairs.values()))[Moment.ROWS].sum())
         found = _solve(gram, against, rows=rows, prior_rows=PRIOR_SESSIONS * rows / sessions)
     return pl.DataFrame({"engine": names, "weight": found, "sessions": [sessions] * len(names)})
 
