@@ -17,7 +17,7 @@ def scored(horizon: str = "1d") -> pl.DataFrame:
     """Two engines' forecasts with outcomes; the second has not all rows."""
     made, outcomes = forecasts(30, 8, seed=3, skill=2.0, boldness=1.0, horizon=horizon)
     other = made.with_columns(
-        pl.lit("trees").alias("engine"), -0.5 * pl.col("expected_return_bps") + 3.0
+        pl.lit("trees").alias("engine"), pl.col("expected_return_bps") * -0.5 + 3.0
     )
     both = pl.concat([made, other.filter(pl.col("symbol") != "S003")])
     outcome = outcomes.select(*KEYS, "excess_return", "label_known_at")
