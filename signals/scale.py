@@ -28,6 +28,10 @@ PRIOR_DEVIATION = 0.5
 """Standard deviation of the prior, whose mean is one: forecasts between nothing and twice as large
 as they should be are within two of them."""
 
+LEAST = 0.01
+"""Scale of forecasts that mislead or say nothing: no cost is paid by what is left, and the order of
+symbols, by which skill is judged, stays."""
+
 
 def return_scale(moments: pl.DataFrame, as_of: dt.datetime, horizon: Horizon) -> float:
     """Return by how much an expected return is to be multiplied, as known at ``as_of``.
@@ -45,7 +49,7 @@ def return_scale(moments: pl.DataFrame, as_of: dt.datetime, horizon: Horizon) ->
     Returns
     -------
     float
-        The posterior mean of the slope, and zero where that is negative. One below
+        The posterior mean of the slope, and ``LEAST`` where that is below. One with fewer than
         as many sessions as :func:`signals.levels.evidence_sessions` asks for, of which a
         variance cannot be told, and where every forecast was zero.
 
@@ -69,7 +73,7 @@ def return_scale(moments: pl.DataFrame, as_of: dt.datetime, horizon: Horizon) ->
     deviation = sessions * float(np.sqrt(newey_west_variance(came - slope * own, lags))) / size
     # The weight of the prior among both precisions, written so that no error is no problem.
     doubt = deviation**2 / (deviation**2 + PRIOR_DEVIATION**2)
-    return max(0.0, doubt + (1.0 - doubt) * slope)
+    return max(LEAST, doubt + (1.0 - doubt) * slope)
 
 
 def scale_returns(blended: pl.DataFrame, scales: Mapping[str, float]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from market.horizons import find_horizon
 from market.regimes import RegimeLabel
 from models.session_moments import MOMENT_SCHEMA, OUTCOME, session_moments
 from signals import scale
-from signals.scale import PRIOR_DEVIATION, return_scale, scale_returns
+from signals.scale import LEAST, PRIOR_DEVIATION, return_scale, scale_returns
 from signals.weighting import blend_walk_forward
 from tests.forecasts import LATER, forecasts
 from tests.markets import bits
@@ -78,8 +78,9 @@ def test_it_is_never_negative_and_looks_at_nothing_later(seed, slope, noise, kno
     own, came = drawn(seed, 399, slope, noise)
     as_of = BEGIN + known * DAY
     got = return_scale(table(own, came), as_of, DAILY)
-    assert got >= 0.0
-    assert min(slope, 1.0) - noise - 1e-9 <= got <= max(slope, 1.0) + noise + 1e-9
+    assert got >= LEAST > 0.0
+    assert max(min(slope, 1.0), LEAST) - noise <= got + 1e-9
+    assert got <= max(slope, 1.0) + noise + 1e-9
     other = came.copy()
     other[known:] = -9.0 * other[known:] + 1.0
     assert return_scale(table(own, other), as_of, DAILY) == got
@@ -93,9 +94,10 @@ def test_forecasts_so_many_times_as_large_have_that_part_of_the_scale(seed, time
     own, came = drawn(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scale, "PRIOR_DEVIATION", 1e9)
+        patch.setattr(scale, "LEAST", -1e9)
         one = return_scale(table(own, came), NOW, DAILY)
         assert return_scale(table(times**2 * own, times * came), NOW, DAILY) == pytest.approx(
-            one / times, rel=1e-6, abs=1e-12
+            one / times, rel=1e-6, abs=1e-9
         )
     exact = table(times**2 * own, times * 0.6 * own)
     assert return_scale(exact, NOW, DAILY) == pytest.approx(0.6 / times)
@@ -103,7 +105,7 @@ def test_forecasts_so_many_times_as_large_have_that_part_of_the_scale(seed, time
 
 def test_forecasts_that_mislead_come_to_nothing() -> None:
     own, came = drawn(1, slope=-2.0, noise=0.5)
-    assert return_scale(table(own, came), NOW, DAILY) == 0.0
+    assert return_scale(table(own, came), NOW, DAILY) == LEAST
 
 
 def test_it_is_the_posterior_mean_of_an_independent_regression() -> None:
@@ -206,19 +208,29 @@ def test_forecasts_that_are_right_are_left_nearly_alone() -> None:
     assert slope(blended.filter(second), outcomes) == pytest.approx(1.0, abs=0.25)
 
 
-def test_ranks_and_probabilities_are_those_without_a_scale(monkeypatch) -> None:
-    """One positive number a month orders no session anew."""
-    _, _, scaled = walked(2.0, 1)
+@pytest.mark.parametrize("times", [2.0, -2.0])
+def test_scores_of_sessions_and_probabilities_are_those_without_a_scale(
+    times: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One positive number a month orders no session anew, not even where forecasts mislead."""
+    _, outcomes, scaled = walked(times, 1)
     monkeypatch.setattr("signals.weighting.return_scale", lambda *_: 1.0)
-    _, _, plain = walked(2.0, 1)
-    assert scaled["expected_return_bps"].to_list() != plain["expected_return_bps"].to_list()
+    _, _, plain = walked(times, 1)
+    share = scaled["expected_return_bps"] / plain["expected_return_bps"]
+    assert share[-1] == pytest.approx(LEAST if times < 0.0 else 0.5, rel=0.3)
     chances = ["symbol", "session", "p_short", "p_neutral", "p_long", "volatility_bps"]
     assert bits(scaled.select(chances)) == bits(plain.select(chances))
-    ranks = [
-        of.select(pl.col("expected_return_bps").rank().over("session")).to_series().to_list()
-        for of in (scaled, plain)
-    ]
-    assert ranks[0] == ranks[1]
+    for method in ("spearman", "pearson"):
+        one, other = (
+            joined(of, outcomes)
+            .group_by("session", maintain_order=True)
+            .agg(pl.corr("expected_return_bps", "excess_return", method=method))[
+                "expected_return_bps"
+            ]
+            for of in (scaled, plain)
+        )
+        assert one.is_finite().all()
+        assert one.to_list() == pytest.approx(other.to_list(), rel=1e-9)
 
 
 def test_a_later_outcome_changes_no_earlier_scale() -> None:
