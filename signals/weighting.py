@@ -248,7 +248,8 @@ def blend_by_month(
         blend(month, regime_weights(skill, regimes, engines, first_moment(month)), regimes)
         for month in by_month(predictions)
     ]
-    return pl.concat(parts).sort(Prediction.BAR_END, Prediction.SYMBOL)
+    none = pl.DataFrame(schema=PREDICTION_SCHEMA)
+    return pl.concat([none, *parts]).sort(Prediction.BAR_END, Prediction.SYMBOL)
 
 
 def blend_walk_forward(

@@ -135,3 +135,13 @@ def test_a_horizon_without_a_meta_learner_keeps_the_ensembles_moments_alone() ->
     evidence = gather_evidence(*history("14d"), find_horizon("14d"))
     assert evidence.moments[Moment.ENGINE].unique().to_list() == [ENSEMBLE_ENGINE]
     assert set(evidence.skill["engine"].unique()) == {*FAMILIES, "linear@challenger"}
+
+
+@pytest.mark.parametrize("engines", [[], ["ensemble"], ["linear@challenger"]])
+def test_without_engines_below_the_ensemble_there_are_no_moments(engines: list[str]) -> None:
+    every, labels, regimes = history("1d")
+    evidence = gather_evidence(
+        every.filter(pl.col("engine").is_in(engines)), labels, regimes, find_horizon("1d")
+    )
+    assert evidence.moments.is_empty()
+    assert evidence.skill["engine"].unique().to_list() == [e for e in engines if "@" in e]
