@@ -57,6 +57,14 @@ def return_scale(moments: pl.DataFrame, as_of: dt.datetime, horizon: Horizon) ->
     -----
     Autocovariances count up to twice the sessions that a label spans: Bartlett's weights would
     take a third off the variance if they stopped where the overlap does.
+
+    Examples
+    --------
+    >>> from market.horizons import find_horizon
+    >>> from models.session_moments import MOMENT_SCHEMA
+    >>> nothing = pl.DataFrame(schema=MOMENT_SCHEMA)
+    >>> return_scale(nothing, dt.datetime(2024, 1, 2, tzinfo=dt.UTC), find_horizon("1d"))
+    1.0
     """
     known = moments.filter(
         (pl.col(Moment.KNOWN_AT) <= as_of) & (pl.col(Moment.ENGINE) == ENSEMBLE_ENGINE)
