@@ -54,6 +54,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
             f"{batch['revision']}{', late' if batch['late'] else ''}",
             "made again": "the same" if again["equal"] else "NOT the same",
             "regime": signal["regime"],
+            "scale of the ensemble's return": f"{found['scale']:.3f}",
             "code": found["code"],
         },
     )

@@ -71,6 +71,8 @@ TABLES: dict[str, TableSpec] = {
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
         *(TableSpec(f"feature_states_{t}", "session", ("symbol", "recursion")) for t in Timeframe),
         TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
+        TableSpec("session_skill", "horizon", ("horizon", "engine", "session")),
+        TableSpec("session_moments", "horizon", ("horizon", "session", "engine", "other")),
         TableSpec("live_predictions", "session", ("symbol", "bar_end", "horizon", "engine")),
         TableSpec("promises", "horizon", ("horizon", "regime", "engine")),
         TableSpec("regimes", None, ("session",)),

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from market.errors import ModelError
 from models.forecast import PREDICTION_SCHEMA, Prediction
+from models.session_moments import OUTCOME, Moment, session_moments
 from models.spec import Vector
 
 META_ENGINE = "meta"
@@ -24,7 +26,6 @@ META_ENGINE = "meta"
 PRIOR_SESSIONS = 120.0
 """Sessions of evidence that count as much as the presumption of equal weights."""
 
-_CLIP = 4.0
 _KEYS = (
     Prediction.SYMBOL,
     Prediction.SESSION,
@@ -39,18 +40,20 @@ _BLENDED = (
 )
 
 
-def stack_weights(scored: pl.DataFrame, engines: Sequence[str], as_of: dt.datetime) -> pl.DataFrame:
+def stack_weights(
+    moments: pl.DataFrame, engines: Sequence[str], as_of: dt.datetime
+) -> pl.DataFrame:
     """Return how much of each engine's forecast the meta-learner takes.
 
     Parameters
     ----------
-    scored : pl.DataFrame
-        Out-of-sample predictions of one horizon (``PREDICTION_SCHEMA``) with ``excess_return`` and
-        ``label_known_at``.
+    moments : pl.DataFrame
+        From :func:`models.session_moments.session_moments` of these engines or more; pairs with
+        others are not looked at.
     engines : sequence of str
         Whose forecasts are stacked.
     as_of : datetime
-        Aware. Outcomes known later are not looked at.
+        Aware. Sessions whose outcomes were known later are not looked at.
 
     Returns
     -------
@@ -69,46 +72,44 @@ def stack_weights(scored: pl.DataFrame, engines: Sequence[str], as_of: dt.dateti
             "nothing to stack", got="no engine", allowed="one or more", remedy="name the engines"
         )
     names = sorted(engines)
-    known = scored.filter(
-        (pl.col("label_known_at") <= as_of) & pl.col(Prediction.ENGINE).is_in(names)
-    )
-    unit = pl.col(Prediction.VOLATILITY_BPS)
-    wide = (
-        known.with_columns(
-            (pl.col(Prediction.EXPECTED_RETURN_BPS) / unit).alias("_forecast"),
-            (pl.col("excess_return") * 1e4 / unit).alias("_outcome"),
-        )
-        .pivot(
-            Prediction.ENGINE,
-            index=[Prediction.SYMBOL, Prediction.SESSION, Prediction.BAR_END, "_outcome"],
-            values="_forecast",
-        )
-        .sort(Prediction.BAR_END, Prediction.SYMBOL)
-    )
+    place = {name: k for k, name in enumerate(names)}
+    known = moments.filter(
+        (pl.col(Moment.KNOWN_AT) <= as_of)
+        & pl.col(Moment.ENGINE).is_in(names)
+        & pl.col(Moment.OTHER).is_in([*names, OUTCOME])
+    ).sort(Moment.SESSION)
     found = np.full(len(names), 1.0 / len(names))
-    sessions = 0
     # An engine that has forecast nothing yet cannot be compared: the others wait for it.
-    if set(names) <= set(wide.columns):
-        whole = wide.drop_nulls([*names, "_outcome"])
-        sessions = whole[Prediction.SESSION].n_unique()
-        if sessions > 1:
-            rows = whole.select(names).to_numpy(), whole["_outcome"].to_numpy()
-            found = _solve(*rows, prior_rows=PRIOR_SESSIONS * len(whole) / sessions)
+    whole = set(known[Moment.ENGINE].unique()) == set(names)
+    sessions = known[Moment.SESSION].n_unique() if whole else 0
+    if sessions > 1:
+        gram, against = np.zeros((len(names), len(names))), np.zeros(len(names))
+        pairs = known.partition_by(Moment.ENGINE, Moment.OTHER, as_dict=True)
+        for (engine, other), part in pairs.items():
+            total, k = float(part[Moment.PRODUCT].to_numpy().sum()), place[str(engine)]
+            if other == OUTCOME:
+                against[k] = total
+            else:
+                gram[k, place[str(other)]] = gram[place[str(other)], k] = total
+        rows = int(next(iter(pairs.values()))[Moment.ROWS].sum())
+        found = _solve(gram, against, rows=rows, prior_rows=PRIOR_SESSIONS * rows / sessions)
     return pl.DataFrame({"engine": names, "weight": found, "sessions": [sessions] * len(names)})
 
 
-def _solve(forecasts: Vector, outcome: Vector, prior_rows: float) -> Vector:
-    """Return least-squares weights, drawn toward equal ones by so many rows of presumption."""
-    limit = _CLIP * float(np.std(outcome))
-    y = np.clip(outcome, -limit, limit)
-    engines = forecasts.shape[1]
+def _solve(gram: Vector, against: Vector, *, rows: int, prior_rows: float) -> Vector:
+    """Return least-squares weights, drawn toward equal ones by so many rows of presumption.
+
+    Given are the products (k, k) of the forecasts and (k,) of forecasts and outcome.
+    """
+    engines = len(gram)
     equal = np.full(engines, 1.0 / engines)
-    size = float(np.sqrt((forecasts**2).mean()))
-    if size == 0.0:
+    pull = prior_rows * float(np.trace(gram)) / (rows * engines)
+    if pull == 0.0:
         return equal
-    pull = np.sqrt(prior_rows) * size * np.eye(engines)
-    matrix = np.vstack([forecasts, pull])
-    weights, _ = nnls(matrix, np.concatenate([y, pull @ equal]))
+    # Its factor stands for the rows: no other matrix has these products.
+    factor = np.linalg.cholesky(gram + pull * np.eye(engines))
+    target = solve_triangular(factor, against + pull * equal, lower=True)
+    weights, _ = nnls(factor.T, target)
     return np.asarray(weights, dtype=np.float64)
 
 
@@ -179,8 +180,9 @@ def stack_walk_forward(predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.Da
     outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
     scored = predictions.join(outcome, on=["symbol", "bar_end"], how="left")
     engines = sorted(predictions[Prediction.ENGINE].unique())
+    moments = session_moments(scored, engines)
     parts = [
-        stack(month, stack_weights(scored, engines, min(month[Prediction.AS_OF].to_list())))
+        stack(month, stack_weights(moments, engines, min(month[Prediction.AS_OF].to_list())))
         for month in by_month(predictions)
     ]
     return pl.concat(parts).sort(Prediction.BAR_END, Prediction.SYMBOL)

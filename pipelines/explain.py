@@ -43,8 +43,9 @@ def explain_signal(stores: Stores, signal_id: str) -> dict[str, Any]:
     -------
     dict
         JSON: ``signal``, ``batch``, ``again`` (whether it was made again as published, and what
-        differs), ``regime`` and ``weights``, ``models``, ``forecasts`` of every engine,
-        ``features`` (value, and contribution in bps), ``bars``, ``tables`` and ``code``.
+        differs), ``regime`` and ``weights``, ``scale`` of the ensemble's expected return,
+        ``models``, ``forecasts`` of every engine, ``features`` (value, and contribution in bps),
+        ``bars``, ``tables`` and ``code``.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def explain_signal(stores: Stores, signal_id: str) -> dict[str, Any]:
         "weights": scores.ensemble.weights.filter(
             pl.col(Weight.REGIME) == row["regime"]
         ).to_dicts(),
+        "scale": scores.ensemble.scale,
         "models": known,
         "forecasts": scores.predictions.filter(own).select(PUBLIC_COLUMNS).to_dicts(),
         "features": _features(made, symbol, str(row["engine"])),

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import polars as pl
 
@@ -28,10 +27,13 @@ from models.outcomes import outcomes_of
 from models.registry import families_of
 from pipelines.feature_run import feature_table
 from pipelines.resources import Stores
+from pipelines.settled import read_settled
 from signals.inputs import HorizonInputs
-from signals.levels import fit_residuals
+from signals.levels import evidence_sessions, fit_residuals
+from signals.scale import return_scale
 from signals.score import Ensemble, Scores
-from signals.weighting import regime_weights, session_skill
+from signals.session_evidence import SessionEvidence, gather_evidence
+from signals.weighting import regime_weights
 
 RECENT_SESSIONS = 5
 _OUTCOMES = ("label_known_at", "forward_return", "overnight_return", "excess_return")
@@ -60,19 +62,52 @@ def load_ensembles(
     given = models or {}
     champions = {h.name: _restore(stores, h, as_of, given.get(h.name)) for h in horizons}
     regimes = stores.lake.scan("regimes").filter(pl.col("as_of") <= as_of).sort("as_of").collect()
+    pasts = {h.name: _past_of(stores.lake, h, as_of) for h in horizons}
     made: list[Ensemble] = []
     for timeframe in dict.fromkeys(h.timeframe for h in horizons):
         alike = [h for h in horizons if h.timeframe is timeframe]
-        bars = _known_bars(stores.lake, timeframe, alike, as_of)
+        starts = [pasts[h.name].start for h in alike]
+        bars = _known_bars(stores.lake, timeframe, starts, as_of)
         for horizon in alike:
             name = horizon.name
             labels = by_company(stores.lake, bars, partial(forward_returns, horizon=horizon))
             known = labels.select("symbol", "bar_end", *_OUTCOMES)
-            # One horizon's past at a time: it is what takes most memory here.
-            past = as_forecast(_forecast_by(stores.lake, horizon, as_of).collect())
-            made.append(_ensemble(stores, horizon, champions[name], past, known, regimes, as_of))
+            made.append(
+                _ensemble(stores, horizon, champions[name], pasts[name], known, regimes, as_of)
+            )
     order = {h.name: k for k, h in enumerate(horizons)}
     return sorted(made, key=lambda e: order[e.horizon.name])
+
+
+@dataclass(frozen=True)
+class _Past:
+    """Past predictions of a horizon that are looked at, and what is settled of all.
+
+    Attributes
+    ----------
+    settled : SessionEvidence, optional
+        Of sessions that need not be looked at again.
+    start : date, optional
+        First session that is looked at; ``None`` where there is none.
+    rows : pl.LazyFrame
+        Read one horizon at a time: they take most memory of a run.
+    """
+
+    settled: SessionEvidence | None
+    start: dt.date | None
+    rows: pl.LazyFrame
+
+
+def _past_of(lake: Lake, horizon: Horizon, as_of: dt.datetime) -> _Past:
+    known = (pl.col(Prediction.HORIZON) == horizon.name) & (pl.col(Prediction.AS_OF) <= as_of)
+    rows = lake.scan("predictions").filter(known)
+    settled = read_settled(lake, horizon, as_of)
+    _, most = evidence_sessions(horizon)
+    start = None if settled is None else settled.needed_from(as_of, most)
+    if start is not None:
+        return _Past(settled, start, rows.filter(pl.col(Prediction.SESSION) >= start))
+    first = rows.select(pl.col(Prediction.SESSION).min()).collect().item()
+    return _Past(settled, first, rows)
 
 
 @dataclass(frozen=True)
@@ -103,33 +138,34 @@ def _ensemble(
     stores: Stores,
     horizon: Horizon,
     models: _Restored,
-    past: pl.DataFrame,
+    past: _Past,
     labels: pl.DataFrame,
     regimes: pl.DataFrame,
     as_of: dt.datetime,
 ) -> Ensemble:
+    rows = as_forecast(past.rows.collect())
+    evidence = gather_evidence(rows, labels, regimes, horizon, past.settled)
     engines = [m.family.name for m in models.champions]
-    scored = past.join(labels, on=["symbol", "bar_end"], how="left")
-    stacked = stack_weights(scored, engines, as_of) if horizon.stacked else None
+    stacked = stack_weights(evidence.moments, engines, as_of) if horizon.stacked else None
     weighed = engines if stacked is None else [*engines, META_ENGINE]
-    skill = session_skill(scored.filter(pl.col(Prediction.ENGINE).is_in(weighed)))
     least, most = windows_of(horizon)
     band = stores.settings.band_bps
     return Ensemble(
         horizon=horizon,
         champions=models.champions,
         challengers=models.challengers,
-        weights=regime_weights(skill, regimes, weighed, as_of),
+        weights=regime_weights(evidence.skill, regimes, weighed, as_of),
         regimes=regimes,
         stacked=stacked,
         calibrators=fit_latest(
-            past,
+            rows,
             outcomes_of(labels, horizon=horizon.name, band_bps=band),
             as_of=as_of,
             min_sessions=least,
             max_sessions=most,
         ),
-        residuals=fit_residuals(past, labels, horizon=horizon, as_of=as_of),
+        residuals=fit_residuals(rows, labels, horizon=horizon, as_of=as_of),
+        scale=return_scale(evidence.moments, as_of, horizon),
     )
 
 
@@ -137,21 +173,12 @@ def _of(names: set[str], models: Iterable[FittedModel]) -> tuple[FittedModel, ..
     return tuple(m for m in models if m.family.name in names)
 
 
-def _forecast_by(lake: Lake, horizon: Horizon, as_of: dt.datetime) -> pl.LazyFrame:
-    """Return past predictions of a horizon."""
-    known = (pl.col("horizon") == horizon.name) & (pl.col("as_of") <= as_of)
-    return lake.scan("predictions").filter(known)
-
-
 def _known_bars(
-    lake: Lake, timeframe: Timeframe, horizons: Sequence[Horizon], as_of: dt.datetime
+    lake: Lake, timeframe: Timeframe, starts: Sequence[dt.date | None], as_of: dt.datetime
 ) -> pl.DataFrame:
-    """Return bars from the first prediction of these horizons on, as far as they were known."""
-    starts = [
-        _forecast_by(lake, h, as_of).select(pl.col("session").min()).collect().item()
-        for h in horizons
-    ]
-    start: Any = None if None in starts else min(starts)
+    """Return bars from the earliest of these sessions on, as far as they were known."""
+    there = [s for s in starts if s is not None]
+    start = min(there) if len(there) == len(starts) else None
     return read_adjusted(lake, timeframe, start, None).filter(pl.col(Bar.KNOWN_AT) <= as_of)
 
 

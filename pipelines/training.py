@@ -34,6 +34,7 @@ from pipelines.feature_run import definitions_of, feature_table, kept_features, 
 from pipelines.recipes import Recipes, plan_recipes, wanted_recipes, window_setting
 from pipelines.resources import Stores
 from pipelines.settings import ModelSettings
+from pipelines.settled import keep_settled
 from signals.schema import ENSEMBLE_ENGINE
 from signals.weighting import blend_walk_forward
 
@@ -146,7 +147,8 @@ def train_and_store(
         )
         for place, recipes in enumerate(plan)
     ]  # fmt: skip
-    raw = assemble_predictions(made, labels, lake.scan("regimes").collect(), horizon)
+    regimes = lake.scan("regimes").collect()
+    raw = assemble_predictions(made, labels, regimes, horizon)
     outcomes = outcomes_of(labels, horizon=horizon.name, band_bps=settings.band_bps)
     predictions = _calibrated(raw, outcomes, horizon)
     reports = {
@@ -155,6 +157,7 @@ def train_and_store(
     }
     with lake.locked():
         lake.replace("predictions", predictions, [horizon.name])
+        keep_settled(lake, horizon, raw, labels, regimes)
     trained = _Trained(
         predictions,
         tuple(m for r, t in made if not r.challenge for m in t.models),

@@ -29,7 +29,8 @@ class HorizonInputs:
         Family to the version of its model.
     digests : mapping
         What to a digest of it: ``features``, ``regimes``, ``weights``, ``calibrators``,
-        ``residuals``, ``prices``, ``forecasts``, and ``meta-learner`` where there is one.
+        ``residuals``, ``scale``, ``prices``, ``forecasts``, and ``meta-learner`` where there is
+        one.
     """
 
     champions: Mapping[str, str]
@@ -100,6 +101,7 @@ def horizon_inputs(scores: Scores, prices: Mapping[str, float]) -> HorizonInputs
         "regimes": frame_hash(ensemble.regimes.select("as_of", "regime").sort("as_of")),
         "weights": frame_hash(ensemble.weights.sort("regime", "engine")),
         "calibrators": _digest({e: c.to_json() for e, c in ensemble.calibrators.items()}),
+        "scale": _digest(ensemble.scale),
         "residuals": _digest({e: r.to_json() for e, r in ensemble.residuals.items()}),
         "prices": _digest({s: prices.get(s) for s in symbols}),
         FORECASTS: _forecasts(scores.predictions),

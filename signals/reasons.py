@@ -55,7 +55,8 @@ def strongest_reasons(
     dict
         (symbol, engine) to ``feature`` and ``contribution`` in bps of expected return, the
         largest first. The ensemble's and the meta-learner's are the weighted sums of the
-        champions' (:meth:`models.spec.Forecaster.contributions`).
+        champions' (:meth:`models.spec.Forecaster.contributions`), the ensemble's scaled as its
+        expected return is.
     """
     ensemble = scores.ensemble
     names = list(dict.fromkeys(n for m in ensemble.champions for n in m.feature_names))
@@ -82,7 +83,7 @@ def strongest_reasons(
     if stacked:
         total += meta * share.get(META_ENGINE, 0.0)
         found |= _strongest(there, META_ENGINE, meta, names, count)
-    return found | _strongest(there, ENSEMBLE_ENGINE, total, names, count)
+    return found | _strongest(there, ENSEMBLE_ENGINE, total * ensemble.scale, names, count)
 
 
 def _shares(scores: Scores) -> Mapping[str, float]:

@@ -26,6 +26,7 @@ from models.normal_scores import source_of, sources_of
 from models.recipe import challenger_engine
 from models.spec import Indices, window_of
 from signals.levels import Residuals
+from signals.scale import scale_returns
 from signals.weighting import Weight, blend
 
 Datasets = Mapping[tuple[str, ...], tuple[Dataset, Indices]]
@@ -53,6 +54,8 @@ class Ensemble:
         Engine to its map (:func:`models.calibration.fit_latest`); one without stays raw.
     residuals : mapping
         Engine to how far outcomes were off (:func:`signals.levels.fit_residuals`).
+    scale : float
+        Of the ensemble's expected return (:func:`signals.scale.return_scale`).
     """
 
     horizon: Horizon
@@ -63,6 +66,7 @@ class Ensemble:
     stacked: pl.DataFrame | None = None
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict[str, Calibrator])
     residuals: Mapping[str, Residuals] = field(default_factory=dict[str, Residuals])
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         others = sorted({m.horizon for _, m in self.engines()} - {self.horizon.name})
@@ -309,7 +313,9 @@ def _forecast(ensemble: Ensemble, seen: Datasets, band_bps: float) -> list[pl.Da
 def _blended(forecast: pl.DataFrame, ensembles: Sequence[Ensemble]) -> dict[str, pl.DataFrame]:
     """Return by horizon the calibrated predictions of the engines and of the ensemble."""
     weights = pl.concat([e.named_weights for e in ensembles])
-    whole = pl.concat([forecast, blend(forecast, weights, ensembles[0].regimes)])
+    blended = blend(forecast, weights, ensembles[0].regimes)
+    scaled = scale_returns(blended, {e.horizon.name: e.scale for e in ensembles})
+    whole = pl.concat([forecast, scaled])
     maps = {e.horizon.name: e.calibrators for e in ensembles}
     parts = calibrate(keep_raw(whole), maps).partition_by(Prediction.HORIZON, as_dict=True)
     return {str(name): rows for (name,), rows in parts.items()}

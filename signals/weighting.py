@@ -14,10 +14,14 @@ from enum import StrEnum
 
 import polars as pl
 
+from market.horizons import find_horizon
 from market.regimes import RegimeLabel
+from market.schema import UTC_MICROSECONDS
 from models.ensemble import by_month
 from models.evaluation import rank_ic
 from models.forecast import PREDICTION_SCHEMA, Prediction
+from models.session_moments import session_moments
+from signals.scale import return_scale, scale_returns
 from signals.schema import ENSEMBLE_ENGINE
 
 POOLING_SESSIONS = 60.0
@@ -37,6 +41,17 @@ class Weight(StrEnum):
     SESSIONS = "sessions"
 
 
+SKILL_SCHEMA = pl.Schema(
+    {
+        Weight.ENGINE: pl.String(),
+        "session": pl.Date(),
+        "rank_ic": pl.Float64(),
+        "known_at": UTC_MICROSECONDS,
+    }
+)
+"""What :func:`session_skill` returns."""
+
+
 def session_skill(scored: pl.DataFrame) -> pl.DataFrame:
     """Return each engine's mean rank IC of every session.
 
@@ -51,7 +66,10 @@ def session_skill(scored: pl.DataFrame) -> pl.DataFrame:
         ``engine``, ``session``, ``rank_ic``, ``known_at`` (when the session's last outcome
         was known).
     """
-    known = scored.filter(pl.col("label_known_at").is_not_null())
+    # In one order, so that the last bit of a session's mean follows from its rows alone.
+    known = scored.filter(pl.col("label_known_at").is_not_null()).sort(
+        Prediction.ENGINE, Prediction.BAR_END, Prediction.SYMBOL
+    )
     per_bar = pl.concat(
         [
             rank_ic(part, Prediction.EXPECTED_RETURN_BPS, "excess_return").with_columns(
@@ -72,7 +90,8 @@ def session_skill(scored: pl.DataFrame) -> pl.DataFrame:
     times = known.group_by("bar_end").agg(pl.col("session").first(), pl.col("label_known_at").max())
     return (
         per_bar.join(times, on="bar_end")
-        .group_by(Weight.ENGINE, "session")
+        .sort(Weight.ENGINE, "bar_end")
+        .group_by(Weight.ENGINE, "session", maintain_order=True)
         .agg(pl.col("rank_ic").mean(), pl.col("label_known_at").max().alias("known_at"))
         .sort(Weight.ENGINE, "session")
     )
@@ -204,12 +223,42 @@ def blend(predictions: pl.DataFrame, weights: pl.DataFrame, regimes: pl.DataFram
     )
 
 
+def blend_by_month(
+    predictions: pl.DataFrame, skill: pl.DataFrame, regimes: pl.DataFrame, engines: list[str]
+) -> pl.DataFrame:
+    """Blend whole months of one horizon, each by the weights that were known at its first moment.
+
+    Parameters
+    ----------
+    predictions : pl.DataFrame
+        ``PREDICTION_SCHEMA`` of one horizon, engines below the ensemble.
+    skill : pl.DataFrame
+        From :func:`session_skill`.
+    regimes : pl.DataFrame
+        From :func:`features.regime.classify_regimes`.
+    engines : list of str
+        All that are blended, also those that have no row here.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``PREDICTION_SCHEMA``, engine ``ensemble``; expected returns are not scaled.
+    """
+    parts = [
+        blend(month, regime_weights(skill, regimes, engines, first_moment(month)), regimes)
+        for month in by_month(predictions)
+    ]
+    none = pl.DataFrame(schema=PREDICTION_SCHEMA)
+    return pl.concat([none, *parts]).sort(Prediction.BAR_END, Prediction.SYMBOL)
+
+
 def blend_walk_forward(
     predictions: pl.DataFrame, labels: pl.DataFrame, regimes: pl.DataFrame
 ) -> pl.DataFrame:
     """Blend out-of-sample predictions as they would have been blended at the time.
 
-    Weights are worked out anew at the first prediction of each month, from outcomes known then.
+    Weights, and the scale of the expected return (:func:`signals.scale.return_scale`), are worked
+    out anew at the first prediction of each month, from outcomes known then.
 
     Parameters
     ----------
@@ -226,13 +275,23 @@ def blend_walk_forward(
         ``PREDICTION_SCHEMA``, engine ``ensemble``.
     """
     outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
-    skill = session_skill(predictions.join(outcome, on=["symbol", "bar_end"], how="left"))
+    keys = ["symbol", "bar_end"]
+    skill = session_skill(predictions.join(outcome, on=keys, how="left"))
     engines = sorted(predictions[Prediction.ENGINE].unique())
-    parts: list[pl.DataFrame] = []
-    for month in by_month(predictions):
-        begin = min(month[Prediction.AS_OF].to_list())
-        parts.append(blend(month, regime_weights(skill, regimes, engines, begin), regimes))
-    return pl.concat(parts).sort(Prediction.BAR_END, Prediction.SYMBOL)
+    blended = blend_by_month(predictions, skill, regimes, engines)
+    moments = session_moments(blended.join(outcome, on=keys, how="left"), [ENSEMBLE_ENGINE])
+    name = str(blended[Prediction.HORIZON][0])
+    horizon = find_horizon(name)
+    parts = [
+        scale_returns(month, {name: return_scale(moments, first_moment(month), horizon)})
+        for month in by_month(blended)
+    ]
+    return pl.concat(parts)
+
+
+def first_moment(predictions: pl.DataFrame) -> dt.datetime:
+    """Return the earliest ``as_of``."""
+    return min(predictions[Prediction.AS_OF].unique().to_list())
 
 
 def _short_hash(text: str) -> str:

@@ -1,6 +1,7 @@
 """A batch is made again from what it was made from, whatever has happened since."""
 
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from market.schema import Bar
 from pipelines.explain import explain_signal
 from pipelines.parity import accept_parity, check_parity
 from pipelines.resources import Stores
+from pipelines.scoring import load_ensembles
+from pipelines.settled import read_settled
 from pipelines.signal_run import make_again, read_inputs
 from pipelines.used_settings import settings_as_used, settings_as_were
 from signals.publish import read_signals
+from tests.markets import bits
 from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 
 pytestmark = pytest.mark.xdist_group("installation")
@@ -42,6 +46,24 @@ def blocked(stores: Stores) -> bool:
         batch = newest_batch(ledger)
     assert batch is not None
     return batch.parity_broken
+
+
+def test_a_lake_of_before_the_kept_sessions_says_the_same(stores: Stores):
+    """Of all horizons, also those with many bars a session: kept and since, or all predictions."""
+    horizons, lake = stores.settings.enabled_horizons, stores.lake
+    kept = {h.name: read_settled(lake, h, NOW) for h in horizons}
+    assert any(h.timeframe.is_intraday and kept[h.name] for h in horizons)
+    found = load_ensembles(stores, horizons, NOW)
+    for table in ("session_skill", "session_moments"):
+        shutil.rmtree(Path(lake.root) / table)
+    again = load_ensembles(stores, horizons, NOW)
+    for one, other in zip(found, again, strict=True):
+        assert one.scale == other.scale
+        assert bits(one.weights) == bits(other.weights)
+        assert (one.stacked is None) == (other.stacked is None)
+        if one.stacked is not None and other.stacked is not None:
+            assert bits(one.stacked) == bits(other.stacked)
+        assert dict(one.residuals) == dict(other.residuals)
 
 
 def test_every_run_of_the_story_checked_the_batch_before(installation: Installation):
