@@ -39,7 +39,7 @@ def by_hand(rows: list[dict[str, Any]], new: NewOrder, at: dt.datetime, share: f
         assert level is not None
         limit = level * (1.04 if level < 50 else 1.025)
     seen = [row for row in rows if row["bar_end"] <= at]
-    water = seen[-1]["close"] if seen else None
+    water = seen[-1]["close"] if seen else rows[0]["open"] if rows[0]["bar_start"] <= at else None
     fills: list[Fill] = []
     for row in rows:
         if row["bar_start"] < at or row["volume"] <= 0 or not left:
