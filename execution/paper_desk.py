@@ -51,16 +51,19 @@ class Desk:
     @contextmanager
     def open(self) -> Generator[PaperBook]:
         """Give the book, replayed up to the clock; tell the listeners when something happened."""
-        with self._lock:
-            known = self._book.records.count
-            self._book.advance(aware(self._clock()))
-            try:
-                yield self._book
-            finally:
-                changed = self._book.records.count > known
-                listeners = list(self._listeners) if changed else []
-        for listener in listeners:
-            listener()
+        listeners: list[Callable[[], None]] = []
+        try:
+            with self._lock:
+                known = self._book.records.count
+                self._book.advance(aware(self._clock()))
+                try:
+                    yield self._book
+                finally:
+                    if self._book.records.count > known:
+                        listeners = list(self._listeners)
+        finally:  # a refusal does not hide what the advance has done
+            for listener in listeners:
+                listener()
 
     def symbol(self, symbol_or_id: str) -> str:
         """Return the symbol of an asset's id, or the word itself."""

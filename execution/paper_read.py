@@ -66,7 +66,7 @@ def read_new_order(body: Mapping[str, Any], symbols: frozenset[str]) -> NewOrder
         trail_percent=prices.get("trail_percent"),
         trail_price_usd=prices.get("trail_price"),
         notional_usd=notional,
-        extended_hours=body.get("extended_hours") is True,
+        extended_hours=_read_flag(body, "extended_hours"),
         order_class=order_class,
         **_read_exits(body, order_class),
     )
@@ -155,6 +155,13 @@ def _word(body: Mapping[str, Any], name: str, offered: list[str]) -> str:
     if value not in offered:
         raise malformed(f"invalid {name} {value!r}: this server offers {', '.join(offered)}")
     return value
+
+
+def _read_flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise malformed("request body format is invalid")
+    return value is True
 
 
 def _read_identity(body: Mapping[str, Any]) -> str | None:

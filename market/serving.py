@@ -157,7 +157,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         log_level="critical",
         lifespan="on",
-        ws="websockets-sansio",
+        ws="websockets-sansio",  # the others stand on a part of websockets that is deprecated
         server_header=False,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=1,

@@ -336,6 +336,7 @@ TRAIL = {"type": "trailing_stop", "trail_price": "1"}
             "fractional orders must be DAY orders",
         ),
         ({"qty": None, "notional": "9", "side": "sell"}, 42210000, "cannot be sold short"),
+        (LIMIT | {"extended_hours": "true"}, 40010001, "request body format is invalid"),
         ({"extended_hours": True}, 42210000, "must be DAY or GTC limit orders"),
         (
             LIMIT | {"extended_hours": True, "time_in_force": "opg"},
