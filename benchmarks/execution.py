@@ -6,7 +6,6 @@ with every commit on disk; how fast the disk takes a commit of one row is measur
 that is the limit of writes that must be on disk one by one.
 """
 
-import datetime as dt
 import sqlite3
 import tempfile
 import time
@@ -24,7 +23,7 @@ from execution.targets import TargetRules, compute_targets
 from execution.trade import TradeRules, trade
 from market.ledger import Ledger, open_ledger
 from tests.execution.memory_broker import NOW, MemoryBroker
-from tests.execution.scenes import AS_OF, a_signal, content, market_of, publish, table
+from tests.execution.scenes import a_signal, content, market_of, publish, table
 from tests.execution.test_risk import FINE
 
 SYMBOLS, ROUNDS, WRITES = 500, 40, 4_000
@@ -100,7 +99,7 @@ def journal_writes(ledger: Ledger, folder: Path) -> tuple[float, float]:
     """Return rows a second of a whole plan, and changes of one order each, one by one."""
     broker = MemoryBroker(dict.fromkeys(NAMES, 50.0), cash=Decimal(10_000_000))
     broker.on_step = _refuse_to_send
-    publish(ledger, folder, *(content(n) for n in NAMES), as_of=AS_OF + dt.timedelta(minutes=1))
+    publish(ledger, folder, *(content(n) for n in NAMES))
     report = trade(ledger, broker, market=market_of(broker), rules=RULES, now=NOW, dry_run=True)
     assert report.plan is not None
     assert report.targets is not None
@@ -111,6 +110,8 @@ def journal_writes(ledger: Ledger, folder: Path) -> tuple[float, float]:
     )
     whole = time.perf_counter() - began
     rows = _audit_rows(ledger) - before + len(made.orders)
+    if len(made.orders) != SYMBOLS:
+        raise SystemExit(f"{len(made.orders)} orders were journalled, {SYMBOLS} expected")
     began = time.perf_counter()
     changes = 0
     while changes < WRITES:
@@ -154,9 +155,10 @@ def main() -> None:
     median, p99 = plan_and_check()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
-            first = first_request(ledger, folder)
-            rows, changes = journal_writes(ledger, folder)
+        with open_ledger(f"sqlite:///{folder}/first/ledger.db") as ledger:
+            first = first_request(ledger, folder / "first")
+        with open_ledger(f"sqlite:///{folder}/writes/ledger.db") as ledger:
+            rows, changes = journal_writes(ledger, folder / "writes")
         commits = disk_commits(folder)
     print(f"{SYMBOLS} symbols")
     print(

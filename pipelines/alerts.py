@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 
 import requests
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipelines.redaction import redact
-from pipelines.settings import AlertSettings
 
 _LOG = logging.getLogger("isobar.alerts")
 _TIMEOUT_SECONDS = 10.0
+
+
+class AlertSettings(BaseModel):
+    """Who is told when trading stops or a run fails; the log is always told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    webhook_url: SecretStr = Field(SecretStr(""), description="Address that takes a JSON `text`")
+    email_to: tuple[str, ...] = Field((), description="Who gets e-mail")
+    email_from: str = Field("isobar@localhost", description="Sender of e-mail")
+    smtp_host: str = Field("localhost", description="Server that sends e-mail")
+    smtp_port: int = Field(25, ge=1, le=65_535, description="Its port")
+    smtp_user: str = Field("", description="User there; with one the connection is encrypted")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Its password")
 
 
 @dataclass(frozen=True, slots=True)

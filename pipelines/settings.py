@@ -41,6 +41,7 @@ from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.request_limiter import Plan
 from market.timeframes import Timeframe
 from models.spec import Family
+from pipelines.alerts import AlertSettings
 from pipelines.redaction import hide
 from pipelines.settings_file import CONFIG_FILE, SettingsFile
 
@@ -131,18 +132,6 @@ class AlpacaSettings(_Frozen):
     secret_key: SecretStr = Field(SecretStr(""), description="Secret key")
     base_url: str = Field("https://paper-api.alpaca.markets", description="Root of its service")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
-
-
-class AlertSettings(_Frozen):
-    """Who is told when trading stops or a run fails; the log is always told."""
-
-    webhook_url: SecretStr = Field(SecretStr(""), description="Address that takes a JSON `text`")
-    email_to: tuple[str, ...] = Field((), description="Who gets e-mail")
-    email_from: str = Field("isobar@localhost", description="Sender of e-mail")
-    smtp_host: str = Field("localhost", description="Server that sends e-mail")
-    smtp_port: int = Field(25, ge=1, le=65_535, description="Its port")
-    smtp_user: str = Field("", description="User there; with one the connection is encrypted")
-    smtp_password: SecretStr = Field(SecretStr(""), description="Its password")
 
 
 class HistorySettings(_Frozen):
