@@ -234,8 +234,18 @@ def test_a_backup_of_a_newer_version_is_refused(ledger, head_file, tmp_path):
     assert contents(ledger) == before
 
 
+_EXIT_COLUMNS = (
+    "parent_id",
+    "take_profit_usd",
+    "stop_loss_usd",
+    "planned_from",
+    "cancels",
+    "extended_hours",
+)
+
+
 def test_a_backup_of_an_older_version_is_brought_up_to_date(tmp_path, head_file, other):
-    """One made before hashes were indexed."""
+    """One made before hashes were indexed and orders had exits."""
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         publish(ledger, head_file)
         kept = tmp_path / "kept.backup"
@@ -243,6 +253,10 @@ def test_a_backup_of_an_older_version_is_brought_up_to_date(tmp_path, head_file,
         for sql in (
             "DROP INDEX ix_signals_hash",
             "DROP INDEX ix_signal_batches_as_of",
+            "DROP INDEX ix_orders_parent_id",
+            *(f"ALTER TABLE orders DROP COLUMN {c}" for c in _EXIT_COLUMNS),
+            "DROP TABLE adjustments",
+            "DROP TABLE reconciliations",
             f"UPDATE {VERSION_TABLE} SET version_num = '0002'",
             "UPDATE isobar_backup SET value = json_set(value, '$.version', '0002') "
             "WHERE name = 'backup'",
