@@ -35,7 +35,7 @@ from tests.faults.trading_day import (
 )
 
 FULL = os.environ.get("ISOBAR_RELIABILITY") == "1"
-SEEDS = range(25 if FULL else 1)
+SEEDS = range(8 if FULL else 1)
 _IMPATIENT_SECONDS = 0.3
 
 

@@ -16,8 +16,8 @@ from market.errors import BrokerError
 from tests.faults.trading_day import Counter, Died, a_day, live_through, outcome
 
 FULL = os.environ.get("ISOBAR_RELIABILITY") == "1"
-SEEDS = range(6 if FULL else 1)
-KILLS = 120 if FULL else 12
+SEEDS = range(3 if FULL else 1)
+KILLS = 90 if FULL else 12
 
 
 def outage() -> BrokerError:

@@ -99,6 +99,7 @@ class Day:
     bars: pl.DataFrame
     clock: ReplayClock
     broker: AlpacaBroker
+    url: str = ""
 
     def prices(self) -> dict[str, LastPrice]:
         now = self.clock.now()
@@ -162,12 +163,24 @@ def a_day(
         starting_cash_usd=Decimal(200_000), **options,
     )  # fmt: skip
     with BackgroundServer(wrap(app)) as server:
-        broker = AlpacaBroker(
-            SecretStr("key"), SecretStr("secret"), server.url, is_paper=True,
-            timeout_seconds=timeout_seconds, requests_per_minute=1_000_000,
-            sleep=lambda _seconds: None,
-        )  # fmt: skip
-        yield Day(seed, folder, bars, clock, broker)
+        yield Day(seed, folder, bars, clock, broker_at(server.url, timeout_seconds), server.url)
+
+
+def broker_at(url: str, timeout_seconds: float = 2.0) -> AlpacaBroker:
+    """Connect to the paper server without waiting between attempts."""
+    return AlpacaBroker(
+        SecretStr("key"), SecretStr("secret"), url, is_paper=True,
+        timeout_seconds=timeout_seconds, requests_per_minute=1_000_000,
+        sleep=lambda _seconds: None,
+    )  # fmt: skip
+
+
+def trade_once(seed: str, folder: str, url: str, moment: str) -> None:
+    """Trade the newest batch, as a process of its own does."""
+    clock = ReplayClock(dt.datetime.fromisoformat(moment))
+    day = Day(int(seed), Path(folder), bars_of(int(seed)), clock, broker_at(url), url)
+    with _ledger(day) as ledger:
+        day.act(0, ledger)
 
 
 def live_through(
