@@ -32,6 +32,7 @@ class SkipReason(StrEnum):
     OPPOSING_ORDER = "opposing_order"
     TOO_LATE_TO_SEND = "too_late_to_send"
     NO_DATA = "no_price_or_volatility"
+    BAD_SIGNAL = "signal_is_no_signal"
 
 
 @dataclass(frozen=True, slots=True)

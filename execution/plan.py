@@ -152,6 +152,8 @@ def _change(
         return Skipped(symbol, SkipReason.KEPT, decision.reason.value)
     if decision.reason is TargetReason.NO_DATA:
         return Skipped(symbol, SkipReason.NO_DATA)
+    if decision.reason is TargetReason.BAD_SIGNAL:
+        return Skipped(symbol, SkipReason.BAD_SIGNAL)
     if any(o.status is OrderStatus.UNKNOWN for o in scene.own_orders):
         return Skipped(symbol, SkipReason.UNRESOLVED_ORDER)
     target = Decimal(0)

@@ -17,8 +17,9 @@ from typing import Any
 
 import polars as pl
 
+from execution.fresh_signals import fresh_signals, is_sound, is_spent, is_touched, levels_of
 from market.errors import ExecutionError
-from signals.schema import ENSEMBLE_ENGINE, Direction, SignalColumn
+from signals.schema import Direction, SignalColumn
 
 Number = Decimal | float
 
@@ -38,6 +39,8 @@ class TargetReason(StrEnum):
     SPENT = "signal_spent"
     NO_DATA = "no_price_or_volatility"
     FLATTEN = "closed_by_hand"
+    BAD_SIGNAL = "signal_is_no_signal"
+    KEPT_BAD_SIGNAL = "kept_signal_is_no_signal"
 
     @property
     def is_exit(self) -> bool:
@@ -169,25 +172,6 @@ class Targets:
         return next((d.weight for d in self.decisions if d.symbol == symbol), None)
 
 
-def fresh_signals(signals: pl.DataFrame, as_of: dt.datetime) -> pl.DataFrame:
-    """Return the newest ensemble signal per symbol and horizon that is in force.
-
-    In force means ``valid_until > as_of >= signal as_of``. An older signal is superseded by a
-    newer one of the same symbol and horizon.
-    """
-    c = SignalColumn
-    return (
-        signals.filter(
-            pl.col(c.ENGINE) == ENSEMBLE_ENGINE,
-            pl.col(c.AS_OF) <= as_of,
-        )
-        .sort(c.AS_OF, c.REVISION)
-        .unique([c.SYMBOL, c.HORIZON], keep="last", maintain_order=True)
-        .filter(pl.col(c.VALID_UNTIL) > as_of)
-        .sort(c.SYMBOL, c.HORIZON)
-    )
-
-
 def compute_targets(
     signals: pl.DataFrame,
     held: Sequence[HeldPosition],
@@ -243,7 +227,7 @@ def compute_targets(
     decisions: list[TargetDecision] = []
     for symbol in sorted(by_symbol.keys() | holdings.keys()):
         price, exited = _positive(prices.get(symbol)), (exits or {}).get(symbol)
-        fresh = [r for r in by_symbol.get(symbol, []) if not _is_spent(r, price, exited)]
+        fresh = [r for r in by_symbol.get(symbol, []) if not is_spent(r, price, exited)]
         view = _net_view(symbol, fresh, price, volatilities.get(symbol), rules)
         holding = holdings.get(symbol)
         if holding is None:
@@ -285,29 +269,6 @@ def _positive(value: Number | None) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _is_spent(row: Mapping[str, Any], price: float | None, exited: dt.datetime | None) -> bool:
-    if exited is not None and row[SignalColumn.AS_OF] < exited:
-        return True
-    if price is None:
-        return False
-    sign = Direction(row[SignalColumn.DIRECTION]).sign
-    target, stop = _levels(row, sign)
-    return _touched(sign, price, target) or _touched(-sign, price, stop)
-
-
-def _levels(row: Mapping[str, Any], sign: int) -> tuple[float | None, float | None]:
-    """Return the first target and the tightest stop."""
-    targets, stops = row[SignalColumn.TARGETS] or [], row[SignalColumn.STOPS] or []
-    if sign > 0:
-        return min(targets, default=None), max(stops, default=None)
-    return max(targets, default=None), min(stops, default=None)
-
-
-def _touched(sign: int, price: float, level: float | None) -> bool:
-    """Say whether a price moving in direction ``sign`` has reached the level."""
-    return level is not None and sign != 0 and sign * price >= sign * level
-
-
 def _net_view(
     symbol: str,
     fresh: Sequence[Mapping[str, Any]],
@@ -318,6 +279,8 @@ def _net_view(
     if not fresh:
         return None
     ids = tuple(row[SignalColumn.ID] for row in fresh)
+    if not all(map(is_sound, fresh)):
+        return TargetDecision(symbol, 0.0, TargetReason.BAD_SIGNAL, signal_ids=ids)
     risk = _positive(volatility)
     signs = [Direction(row[SignalColumn.DIRECTION]).sign for row in fresh]
     if price is None or (risk is None and any(signs)):
@@ -332,7 +295,7 @@ def _net_view(
         return TargetDecision(symbol, 0.0, TargetReason.LONG_ONLY, signal_ids=ids)
     sign = 1 if weight > 0 else -1
     lead = max(range(len(parts)), key=lambda i: sign * parts[i])
-    target, stop = _levels(fresh[lead], sign)
+    target, stop = levels_of(fresh[lead], sign)
     return TargetDecision(
         symbol,
         weight,
@@ -343,6 +306,13 @@ def _net_view(
         stop_price=None if stop is None else Decimal(str(stop)),
         signal_ids=ids,
     )
+
+
+_UNUSABLE = {
+    TargetReason.NO_DATA: TargetReason.KEPT_NO_DATA,
+    TargetReason.BAD_SIGNAL: TargetReason.KEPT_BAD_SIGNAL,
+}
+"""What cannot be acted on leaves a position as it is."""
 
 
 def _decide_held(
@@ -367,8 +337,8 @@ def _decide_held(
         target_price=held.target_price,
         stop_price=held.stop_price,
     )
-    if view is not None and view.reason is TargetReason.NO_DATA:
-        return replace(kept, reason=TargetReason.KEPT_NO_DATA, signal_ids=view.signal_ids)
+    if view is not None and view.reason in _UNUSABLE:
+        return replace(kept, reason=_UNUSABLE[view.reason], signal_ids=view.signal_ids)
     expired = held.valid_until is not None and held.valid_until <= as_of
     if view is None:
         return (
@@ -393,9 +363,9 @@ def _level_exit(held: HeldPosition, price: float | None) -> TargetReason | None:
     sign = 1 if held.quantity > 0 else -1
     stop = None if held.stop_price is None else float(held.stop_price)
     target = None if held.target_price is None else float(held.target_price)
-    if _touched(-sign, price, stop):
+    if is_touched(-sign, price, stop):
         return TargetReason.EXIT_STOP
-    return TargetReason.EXIT_TARGET if _touched(sign, price, target) else None
+    return TargetReason.EXIT_TARGET if is_touched(sign, price, target) else None
 
 
 _Decisions = list[TargetDecision]
