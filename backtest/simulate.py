@@ -6,9 +6,9 @@ orders fill at the open of the next bar, splits and dividends arrive on their ex
 
 Two things are stated rules rather than live behaviour. Horizons of one hour and less are closed at
 the last close of the session: the live planner decides these exits (every signal has expired
-by then) from what was known when the last bar began, and the closing auction fills them, an order
-type that the live broker port does not have yet. And levels of signals and positions follow a
-split on its ex-date.
+by then) from what was known when the last bar began, and the closing auction fills them, for which
+no scheduled run sends orders yet. And levels of signals and positions follow a split on its
+ex-date.
 """
 
 from __future__ import annotations

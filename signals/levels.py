@@ -21,6 +21,7 @@ from scipy.stats import norm
 
 from market.errors import SignalError
 from market.horizons import Horizon
+from market.ticks import tick_size, to_tick
 from models.calibration import windows_of
 from models.forecast import Prediction
 from signals.schema import Direction
@@ -60,8 +61,7 @@ PROBABILITIES = (
 INDEPENDENT_SPANS = 10
 """Least number of horizons, one after the other, that the evidence must span."""
 
-_SUB_PENNY_BELOW = Decimal(1)
-_TICK, _SUB_PENNY_TICK = Decimal("0.01"), Decimal("0.0001")
+_FINEST = tick_size(Decimal(0))
 
 
 @dataclass(frozen=True)
@@ -282,20 +282,15 @@ def _on_side(level: float, price: float, side: int) -> list[float]:
     at, wanted = (Decimal(f"{v:.12g}") for v in (price, level))
     nearest = _next_price(at, side)
     if side > 0:
-        return [float(max(_to_grid(wanted, ROUND_FLOOR), nearest))]
-    lower = min(_to_grid(wanted, ROUND_CEILING), nearest)
+        return [float(max(to_tick(max(wanted, Decimal(0)), up=False), nearest))]
+    lower = min(to_tick(max(wanted, Decimal(0)), up=True), nearest)
     if lower <= 0:
-        lower = min(_SUB_PENNY_TICK, nearest)
+        lower = min(_FINEST, nearest)
     return [float(lower)] if lower > 0 else []
 
 
 def _next_price(price: Decimal, side: int) -> Decimal:
     """Return the nearest price of the grid that lies strictly above or below."""
-    below = price <= _SUB_PENNY_BELOW if side < 0 else price < _SUB_PENNY_BELOW
-    tick = _SUB_PENNY_TICK if below else _TICK
-    whole = price.quantize(tick, ROUND_FLOOR if side > 0 else ROUND_CEILING)
-    return whole + side * tick
-
-
-def _to_grid(price: Decimal, rounding: str) -> Decimal:
-    return price.quantize(_SUB_PENNY_TICK if price < _SUB_PENNY_BELOW else _TICK, rounding)
+    tick = tick_size(price if side > 0 else max(price - _FINEST, Decimal(0)))
+    steps = (price / tick).to_integral_value(ROUND_FLOOR if side > 0 else ROUND_CEILING)
+    return steps * tick + side * tick
