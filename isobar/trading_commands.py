@@ -62,14 +62,22 @@ def trade_command(
         for v in report.verdicts
     ]
     if as_json:
-        output.print_json({**shown, "plan": verdicts})
+        skipped = [asdict(s) for s in report.plan.skipped] if report.plan else []
+        output.print_json({**shown, "plan": verdicts, "left out": skipped})
         return
     rows = [
         (v["symbol"], v["side"], v["quantity"], ", ".join(v["denials"]) or "accepted")
         for v in verdicts
     ]
     output.out.print(output.table("Plan", ("symbol", "side", "shares", "verdict"), rows))
-    output.print_mapping("Trade", {k: str(v) for k, v in shown.items() if k != "plan"})
+    left_out = [
+        (skip.symbol, skip.reason.value.replace("_", " "), skip.detail)
+        for skip in (report.plan.skipped if report.plan else ())
+    ]
+    if left_out:
+        output.out.print(output.table("Left out", ("symbol", "why", "detail"), left_out))
+    told = {k: str(v) for k, v in shown.items() if k not in ("plan", "left out")}
+    output.print_mapping("Trade", told)
 
 
 def reconcile_command(

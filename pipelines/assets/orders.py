@@ -2,8 +2,9 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 
 import dagster as dg
 
@@ -169,15 +170,14 @@ def trade_rules(settings: Settings) -> TradeRules:
 
 def describe_account(found: Reconciliation) -> dict[str, object]:
     """Return what a person wants to see of journal and account."""
-    lines = [f"| {f.kind.value} | {f.key} | {f.detail} |" for f in found.findings]
-    table = "| finding | of | detail |\n|---|---|---|\n" + "\n".join(lines)
+    rows = [(f.kind.value, f.key, f.detail) for f in found.findings]
     return {
         "journal and account agree": found.is_clean,
         "new fills": found.sync.fills,
         "orders asked about": found.sync.polled,
         "equity": f"{found.account.equity_usd} USD",
         "positions": len(found.positions),
-        "findings": dg.MetadataValue.md(table) if lines else "none",
+        "findings": _table(("finding", "of", "detail"), rows),
     }
 
 
@@ -185,12 +185,7 @@ def describe_trade(report: TradeReport) -> dict[str, object]:
     """Return what a person wants to see of a trading run."""
     denied = Counter(d.code.value for v in report.verdicts for d in v.denials)
     states = Counter(o.state.value for o in report.journalled.orders) if report.journalled else {}
-    lines = [
-        f"| {v.intent.symbol} | {v.intent.side.value} | {v.intent.quantity} | "
-        f"{', '.join(d.code.value for d in v.denials) or 'accepted'} |"
-        for v in report.verdicts
-    ]
-    table = "| symbol | side | shares | verdict |\n|---|---|---|---|\n" + "\n".join(lines)
+    left_out = report.plan.skipped if report.plan else ()
     return {
         "batch": report.batch_id or "none published",
         "dry run": report.dry_run,
@@ -198,5 +193,35 @@ def describe_trade(report: TradeReport) -> dict[str, object]:
         "intents": len(report.verdicts),
         "denied": dict(denied),
         "orders": dict(states),
-        "plan": dg.MetadataValue.md(table),
+        "plan": _table(
+            ("symbol", "side", "shares", "order", "why", "exits at the broker", "verdict"),
+            [
+                (
+                    i.symbol,
+                    i.side.value,
+                    str(i.quantity),
+                    f"{i.order_type.value}, {i.time_in_force.value}",
+                    i.reason.value.replace("_", " "),
+                    f"{_level(i.take_profit_usd)} / {_level(i.stop_loss_usd)}",
+                    ", ".join(d.code.value for d in v.denials) or "accepted",
+                )
+                for v in report.verdicts
+                for i in (v.intent,)
+            ],
+        ),
+        "left out": _table(
+            ("symbol", "why", "detail"),
+            [(s.symbol, s.reason.value.replace("_", " "), s.detail) for s in left_out],
+        ),
     }
+
+
+def _level(price: Decimal | None) -> str:
+    return "-" if price is None else str(price)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.MetadataValue | str:
+    if not rows:
+        return "none"
+    lines = [head, ["---"] * len(head), *rows]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
