@@ -21,6 +21,7 @@ BENCHMARKS = (
     "tree_training",
     "training_memory",
     "scoring",
+    "execution",
     "premarket_run",
 )
 
