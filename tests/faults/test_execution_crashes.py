@@ -17,7 +17,7 @@ from tests.faults.trading_day import Counter, Died, a_day, live_through, outcome
 
 FULL = os.environ.get("ISOBAR_RELIABILITY") == "1"
 SEEDS = range(3 if FULL else 1)
-KILLS = 90 if FULL else 12
+KILLS = 90 if FULL else 10
 
 
 def outage() -> BrokerError:

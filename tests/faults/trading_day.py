@@ -27,7 +27,7 @@ from execution.alpaca import AlpacaBroker
 from execution.audit import verify_orders
 from execution.holdings import own_quantities
 from execution.intents import LastPrice, PlanRules
-from execution.journal import JournalState
+from execution.journal import JournalState, journal_position
 from execution.paper import ReplayClock, create_app
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
@@ -211,15 +211,23 @@ def _do(
     action: Callable[[Ledger], None],
     attempts: int,
 ) -> None:
-    for left in reversed(range(attempts)):
+    """Repeat an action until it has nothing more to do at this moment.
+
+    A run that died and is taken up sees fills, and may send second legs, that an undisturbed one
+    sees the next time: only where both have come to rest can they be compared.
+    """
+    still = False
+    while not still:
+        with _ledger(day) as ledger:
+            before = journal_position(ledger)
         try:
             with instrumented(monkeypatch, step), _ledger(day) as ledger:
                 action(ledger)
+                still = journal_position(ledger) == before
         except (Died, BrokerError):
-            if not left:
+            attempts -= 1
+            if attempts == 0:
                 raise
-        else:
-            return
 
 
 @contextlib.contextmanager
