@@ -72,6 +72,12 @@ def show(value: object) -> str:
     return str(value)
 
 
+def plain(number: Decimal | float) -> str:
+    """Return a number with every digit that says something, and no zeros that do not."""
+    text = f"{number:,f}" if isinstance(number, Decimal) else f"{number:,.9f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Any]:
     """Yield a callable (what, done, total) that draws one bar per kind of work."""

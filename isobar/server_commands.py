@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ import typer
 import pipelines
 from execution.paper import ReplayClock
 from execution.paper import create_app as create_broker
+from execution.paper_conditions import PaperConditions
 from isobar import output
 from isobar.arguments import read_time
 from market.errors import UsageError
@@ -117,13 +118,19 @@ def serve_alpaca(
     as_of: Annotated[str, typer.Option("--as-of", help="Where the replayed clock starts.")] = "",
     speed: Annotated[float, typer.Option(help="Replayed seconds per second.", min=0.0)] = 1.0,
     cash: Annotated[float, typer.Option(help="Cash at the start, USD.", min=1.0)] = 100_000.0,
+    participation: Annotated[
+        str,
+        typer.Option(help="Share of a bar's volume that an order may take; without it any size."),
+    ] = "",
 ) -> None:
     """Serve a paper broker as Alpaca would, filling at replayed prices.
 
     Prices are those of the lake unless --bars or --synthetic is given. The clock follows the
     newest batch of signals unless --as-of is given. Keys are ALPACA_API_KEY and
-    ALPACA_SECRET_KEY, or `replay` when unset.
+    ALPACA_SECRET_KEY, or `replay` when unset. With --participation, such as 0.1, large orders
+    fill in parts, bar after bar.
     """
+    conditions = PaperConditions(participation=_share(participation))
     settings = load_settings()
     frame = _prices(settings, bars, synthetic)
     clock = _clock(settings, frame, as_of, speed)
@@ -134,10 +141,28 @@ def serve_alpaca(
         secret_key=keys.secret_key.get_secret_value() or _DEFAULT_KEY,
         clock=clock,
         starting_cash_usd=Decimal(str(round(cash, 2))),
+        conditions=conditions,
     )
     output.log.print(f"Serving the Alpaca protocol on http://127.0.0.1:{port}")
     output.log.print(f"Replayed clock: {clock.now():%Y-%m-%d %H:%M:%S}Z at {speed:g}x")
     serve(app, port=port)
+
+
+def _share(text: str) -> Decimal | None:
+    if not text:
+        return None
+    try:
+        share = Decimal(text)
+    except InvalidOperation:
+        share = Decimal("NaN")
+    if not (share.is_finite() and 0 < share <= 1):
+        raise UsageError(
+            "--participation is no share of a bar's volume",
+            got=text,
+            allowed="above 0 and at most 1",
+            remedy="use 0.1, or leave it out to fill orders whole",
+        )
+    return share
 
 
 class PacedClock(ReplayClock):

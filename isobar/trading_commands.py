@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import polars as pl
 import typer
+from rich.markup import escape
 
 from execution.audit import verify_orders
+from execution.broker import OrderType
 from execution.flatten import flatten
+from execution.holdings import own_quantities
+from execution.intents import OrderIntent
 from execution.portfolio import Portfolio, read_portfolio
 from execution.reconcile import accept
+from execution.state import TradingState, current_state, newest_reason
 from execution.state import halt as halt_trading
-from execution.state import newest_reason
 from execution.state import resume as resume_trading
-from execution.trade import assert_may_trade
+from execution.trade import TradeReport, assert_may_trade
 from isobar import output
 from isobar.arguments import JsonFlag
 from isobar.feature_commands import audit_app
+from market.ledger import Ledger
 from pipelines.assets.orders import attend_account, describe_trade, trade_newest
 from pipelines.launch import Launcher
 from pipelines.market_view import newest_prices
@@ -50,25 +56,65 @@ def trade_command(
     # The broker's clock decides what is fresh: it is the one that fills.
     now = launcher.stores.broker.clock().now
     report = trade_newest(launcher.stores, now=now, dry_run=dry_run)
-    shown = {k: getattr(v, "md_str", v) for k, v in describe_trade(report).items()}
-    verdicts = [
-        {
-            "symbol": v.intent.symbol,
-            "side": v.intent.side.value,
-            "quantity": str(v.intent.quantity),
-            "client_order_id": v.intent.client_order_id,
-            "denials": [d.code.value for d in v.denials],
-        }
-        for v in report.verdicts
-    ]
+    described = describe_trade(report)
     if as_json:
+<<<<<<< HEAD
         skipped = [asdict(s) for s in report.plan.skipped] if report.plan else []
         output.print_json({**shown, "plan": verdicts, "left out": skipped})
+=======
+        verdicts = [
+            {
+                "symbol": v.intent.symbol,
+                "side": v.intent.side.value,
+                "quantity": str(v.intent.quantity),
+                "client_order_id": v.intent.client_order_id,
+                "denials": [d.code.value for d in v.denials],
+            }
+            for v in report.verdicts
+        ]
+        skipped = [dict(zip(_SKIPPED, row, strict=True)) for row in _skipped(report)]
+        shown = {k: getattr(v, "md_str", v) for k, v in described.items()}
+        output.print_json({**shown, "plan": verdicts, "skipped": skipped})
+>>>>>>> wf
         return
-    rows = [
-        (v["symbol"], v["side"], v["quantity"], ", ".join(v["denials"]) or "accepted")
-        for v in verdicts
+    _show_trade(report, described)
+    _say_if_stopped(launcher.stores)
+
+
+def _show_trade(report: TradeReport, described: Mapping[str, object]) -> None:
+    if report.batch_id is None:
+        output.out.print("No batch of signals is published: `isobar run` makes one.")
+        return
+    title = "Orders of the plan that was there already" if report.resumed else "Plan"
+    rows = _order_rows(report)
+    if rows:
+        output.out.print(output.table(title, ("symbol", "side", "shares", "for", "verdict"), rows))
+    else:
+        output.out.print("Nothing is to be ordered.")
+    if skipped := _skipped(report):
+        output.out.print(output.table("No order", _SKIPPED, skipped))
+    kept = {k: v for k, v in described.items() if k not in {"plan", "intents"}}
+    output.print_mapping("Trade", {k: _counted(v) for k, v in kept.items()})
+
+
+def _order_rows(report: TradeReport) -> list[tuple[str, ...]]:
+    """Return the journal's orders, with those that close; in a dry run what would be sent."""
+    if report.journalled is None:
+        judged = [(v.intent, v.denials, "accepted", None) for v in report.verdicts]
+    else:
+        orders = report.journalled.orders
+        judged = [(o.intent, o.denials, o.state.value, o.parent_id) for o in orders]
+    return [
+        (
+            intent.symbol,
+            intent.side.value,
+            output.plain(intent.quantity),
+            _purpose(intent, is_exit=parent is not None),
+            ", ".join(d.code.value for d in denials) or state,
+        )
+        for intent, denials, state, parent in judged
     ]
+<<<<<<< HEAD
     output.out.print(output.table("Plan", ("symbol", "side", "shares", "verdict"), rows))
     left_out = [
         (skip.symbol, skip.reason.value.replace("_", " "), skip.detail)
@@ -78,6 +124,46 @@ def trade_command(
         output.out.print(output.table("Left out", ("symbol", "why", "detail"), left_out))
     told = {k: str(v) for k, v in shown.items() if k not in ("plan", "left out")}
     output.print_mapping("Trade", told)
+=======
+
+
+def _purpose(intent: OrderIntent, *, is_exit: bool) -> str:
+    if not is_exit:
+        return intent.reason.value
+    if intent.order_type is OrderType.LIMIT:
+        return f"target {intent.limit_price_usd} USD"
+    return f"stop {intent.stop_price_usd} USD"
+
+
+_SKIPPED = ("symbol", "reason", "detail")
+
+
+def _skipped(report: TradeReport) -> list[tuple[str, ...]]:
+    if report.journalled is not None:
+        return [tuple(s.get(name, "") for name in _SKIPPED) for s in report.journalled.skipped]
+    skipped = report.plan.skipped if report.plan else ()
+    return [(s.symbol, s.reason.value, s.detail) for s in skipped]
+
+
+def _counted(value: object) -> object:
+    """Return counts as a person reads them."""
+    if isinstance(value, Mapping):
+        counts: Mapping[str, int] = value
+        return ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"
+    return output.show(value)
+
+
+def _say_if_stopped(stores: Stores) -> None:
+    """Say that and why trading is stopped, where it is."""
+    with stores.ledger as ledger:
+        state, reason = current_state(ledger), newest_reason(ledger)
+    if state is not TradingState.ACTIVE:
+        output.out.print(
+            f"Trading is [bold red]{state.value}[/]: {escape(reason or 'no reason was kept')}. "
+            "Once it is safe: isobar resume --reason WHY.",
+            highlight=False,
+        )
+>>>>>>> wf
 
 
 def reconcile_command(
@@ -112,7 +198,9 @@ def reconcile_command(
         if rows:
             output.out.print(output.table("Reconciliation", ("finding", "of", "detail"), rows))
         verdict = "agree" if found.is_clean else "do [bold red]not[/] agree"
-        output.out.print(f"Journal and account {verdict}; equity {found.account.equity_usd} USD.")
+        equity = _usd(float(found.account.equity_usd))
+        output.out.print(f"Journal and account {verdict}; equity {equity}.")
+        _say_if_stopped(stores)
     if not found.is_clean:
         raise typer.Exit(1)
 
@@ -156,15 +244,22 @@ def _show_portfolio(found: Portfolio) -> None:
 
 
 def _show(title: str, frame: pl.DataFrame) -> None:
-    rows = [tuple(map(_cell, row)) for row in frame.iter_rows()]
+    rows = [
+        tuple(_cell(name, value) for name, value in row.items())
+        for row in frame.iter_rows(named=True)
+    ]
     names = tuple(c.replace("_usd", "").replace("_", " ") for c in frame.columns)
-    output.out.print(output.table(title, names, rows))
+    made = output.table(title, names, rows)
+    for column, kind in zip(made.columns, frame.dtypes, strict=True):
+        column.justify = "right" if kind.is_numeric() else "left"
+    output.out.print(made)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.2f}".removesuffix(".00") if isinstance(value, float) else str(value)
+def _cell(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return "-" if value is None else str(value)
+    # Shares come in fractions of a billionth; money does not.
+    return output.plain(round(value, 9)) if name == "quantity" else f"{value:,.2f}"
 
 
 def _usd(amount: float) -> str:
@@ -180,33 +275,46 @@ def halt(
 ) -> None:
     """Stop all orders until `isobar resume`. Survives restarts. Again carries --flatten on."""
     stores = Stores(load_settings())
-    closing: list[dict[str, str]] = []
     with stores.ledger as ledger:
         # The halt comes first: it must hold also where the broker cannot be reached.
         state = halt_trading(ledger, reason, dt.datetime.now(dt.UTC))
-        if close:
-            broker, settings = stores.broker, stores.settings.trading
-            assert_may_trade(settings.mode, broker, settings.allow_live)
-            closing = [
-                {
-                    "symbol": o.intent.symbol,
-                    "side": o.intent.side.value,
-                    "quantity": str(o.intent.quantity),
-                    "state": o.state.value,
-                }
-                for o in flatten(ledger, broker, broker.clock().now)
-            ]
+        if not as_json:
+            output.out.print(f"Trading is [bold]{state.value}[/].")
+        closing = _flatten(stores, ledger) if close else []
+        left = {s: output.plain(q) for s, q in own_quantities(ledger).items()}
     if as_json:
-        output.print_json({"trading_state": state.value, "closing": closing})
-        return
-    output.out.print(f"Trading is [bold]{state.value}[/].")
-    if close:
+        output.print_json({"trading_state": state.value, "closing": closing, "held": left})
+    elif close:
+        _show_closing(closing, left)
+
+
+def _flatten(stores: Stores, ledger: Ledger) -> list[dict[str, str]]:
+    broker, settings = stores.broker, stores.settings.trading
+    assert_may_trade(settings.mode, broker, settings.allow_live)
+    now = broker.clock().now
+    made = flatten(ledger, broker, now)
+    return [
+        {
+            "symbol": o.intent.symbol,
+            "side": o.intent.side.value,
+            "quantity": output.plain(o.intent.quantity),
+            "state": o.state.value,
+        }
+        for o in made
+        # Closings of other days are history.
+        if not o.state.is_final or o.updated_at.date() == now.date()
+    ]
+
+
+def _show_closing(closing: list[dict[str, str]], left: dict[str, str]) -> None:
+    if closing:
         rows = [tuple(c.values()) for c in closing]
-        output.out.print(
-            output.table("Closing", ("symbol", "side", "shares", "state"), rows)
-            if rows
-            else "Isobar holds nothing."
-        )
+        output.out.print(output.table("Closing", ("symbol", "side", "shares", "state"), rows))
+    if left:
+        held = ", ".join(f"{s} {q}" for s, q in left.items())
+        output.out.print(f"Isobar still holds {held}: repeat the command until it does not.")
+    else:
+        output.out.print("Isobar holds nothing.")
 
 
 def resume(

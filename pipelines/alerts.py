@@ -6,6 +6,7 @@ An alert that cannot be delivered is an error in the log, never a reason to stop
 import datetime as dt
 import logging
 import smtplib
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -57,7 +58,8 @@ def send_alert(settings: AlertSettings, alert: Alert) -> list[str]:
     list of str
         Where it arrived: ``log``, ``webhook``, ``email``.
     """
-    subject, text = redact(alert.subject), redact(alert.text)
+    # One line: neither a log nor the header of a mail takes two.
+    subject, text = " ".join(redact(alert.subject).split()), redact(alert.text)
     _LOG.warning("%s: %s", subject, text)
     told = ["log"]
     if settings.webhook_url.get_secret_value():
@@ -70,7 +72,7 @@ def send_alert(settings: AlertSettings, alert: Alert) -> list[str]:
 def _deliver(where: str, deliver: Callable[[], None]) -> list[str]:
     try:
         deliver()
-    except (OSError, smtplib.SMTPException, requests.RequestException) as error:
+    except (OSError, ValueError, smtplib.SMTPException, requests.RequestException) as error:
         # The kind of error alone: its text may quote the address, and that is a secret.
         _LOG.error("the alert did not reach the %s (%s)", where, type(error).__name__)
         return []
@@ -95,6 +97,6 @@ def _mail(settings: AlertSettings, subject: str, text: str, at: dt.datetime) -> 
         settings.smtp_host, settings.smtp_port, timeout=_TIMEOUT_SECONDS
     ) as connection:
         if settings.smtp_user:
-            connection.starttls()
+            connection.starttls(context=ssl.create_default_context())
             connection.login(settings.smtp_user, settings.smtp_password.get_secret_value())
         connection.send_message(message)

@@ -55,7 +55,7 @@ def read_market(stores: Stores, now: dt.datetime) -> MarketView:
         prices=_last_prices(lake, daily, now),
         volatilities=_volatilities(lake, latest, now),
         average_volumes=_average_volumes(daily, latest),
-        data_problems=_problems(lake, daily, latest),
+        data_problems=_problems(lake, daily, latest, now),
         sectors=None if sectors is None else dict(sectors.iter_rows()),
         actions=_actions(lake, now),
     )
@@ -78,11 +78,14 @@ def _daily(lake: Lake, first: dt.date, now: dt.datetime) -> pl.DataFrame:
 
 def _last_prices(lake: Lake, daily: pl.DataFrame, now: dt.datetime) -> dict[str, LastPrice]:
     columns = [Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE]
-    parts = [daily.select(columns)]
+    parts: list[pl.DataFrame] = []
     if lake.exists("bars_1m"):
         first = calendar.offset_session(calendar.latest_session(now), -_RECENT)
         parts.append(lake.read_bars("bars_1m", start=first, as_of=now).select(columns))
-    last = pl.concat(parts).sort(Bar.BAR_END).group_by(Bar.SYMBOL).last()
+    # Of two bars that end together the daily one has the official close.
+    parts.append(daily.select(columns))
+    ordered = pl.concat(parts).sort(Bar.BAR_END, maintain_order=True)
+    last = ordered.group_by(Bar.SYMBOL).last()
     return {
         symbol: LastPrice(Decimal(str(round(close, 4))), at)
         for symbol, at, close in last.select(columns).iter_rows()
@@ -115,7 +118,7 @@ def _average_volumes(daily: pl.DataFrame, latest: dt.date) -> dict[str, Decimal]
     return {s: Decimal(str(round(v, 3))) for s, v in means.iter_rows() if v is not None}
 
 
-def _problems(lake: Lake, daily: pl.DataFrame, latest: dt.date) -> dict[str, str]:
+def _problems(lake: Lake, daily: pl.DataFrame, latest: dt.date, now: dt.datetime) -> dict[str, str]:
     found: dict[str, str] = {}
     there = set(daily.filter(pl.col(Bar.SESSION) == latest)[Bar.SYMBOL])
     if there:
@@ -124,6 +127,8 @@ def _problems(lake: Lake, daily: pl.DataFrame, latest: dt.date) -> dict[str, str
             found[symbol] = f"no daily bar of {latest}"
     for timeframe in (Timeframe.D1, Timeframe.M1):
         held = read_held(lake, timeframe, [latest])
+        # A row that lacks the moment was never good.
+        held = held.filter(pl.col("evident_at").is_null() | (pl.col("evident_at") <= now))
         for symbol, reason in held.select(Bar.SYMBOL, "reason").unique().sort(pl.all()).iter_rows():
             if symbol is not None:
                 found[symbol] = f"{timeframe.value} bars of {latest} in quarantine: {reason}"

@@ -432,6 +432,7 @@ def hide_secrets(settings: Settings) -> None:
     polygon, alpaca = settings.polygon, settings.alpaca
     keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
     keys += (settings.second_source.api_key, alpaca.api_key, alpaca.secret_key)
+    keys += (settings.alerts.webhook_url, settings.alerts.smtp_password)
     hide({k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4})
 
 

@@ -183,7 +183,9 @@ def describe_account(found: Reconciliation) -> dict[str, object]:
 
 def describe_trade(report: TradeReport) -> dict[str, object]:
     """Return what a person wants to see of a trading run."""
-    denied = Counter(d.code.value for v in report.verdicts for d in v.denials)
+    # A plan that was carried on has its denials in the journal.
+    judged = report.verdicts or (report.journalled.orders if report.journalled else ())
+    denied = Counter(d.code.value for v in judged for d in v.denials)
     states = Counter(o.state.value for o in report.journalled.orders) if report.journalled else {}
     left_out = report.plan.skipped if report.plan else ()
     return {

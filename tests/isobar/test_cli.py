@@ -25,6 +25,8 @@ COMMANDS = (
     "backtest",
     "run",
     "trade",
+    "reconcile",
+    "portfolio",
     "signals",
     "ledger backup",
     "ledger restore",
@@ -52,6 +54,7 @@ COMMANDS = (
     "features describe",
     "audit",
     "audit leaks",
+    "audit orders",
 )
 SMALL = ("predictions", "report", "status", "doctor", "halt", "resume")
 WITH_JSON = ("demo", "bootstrap", "ingest", "train", "backtest", "run", "trade", "signals")
@@ -226,7 +229,8 @@ class TestSwitch:
     ):
         copy = installation.copy(tmp_path)
         halted = ask(copy, "halt", "--reason", "a test", "--json")
-        assert halted.document == {"trading_state": "halted"}
+        assert halted.document["trading_state"] == "halted"
+        assert halted.document["closing"] == []
         seen = shell("status", "--json", home=copy.home)
         assert seen.status == 0, seen.err
         assert seen.document["trading_state"] == "halted"
@@ -234,7 +238,10 @@ class TestSwitch:
         assert plan
         assert [i for i in plan if "trading_halted" not in i["denials"]] == []
         resumed = ask(copy, "resume", "--reason", "it was one", "--json")
-        assert resumed.document == {"trading_state": "active"}
+        assert resumed.document == {
+            "trading_state": "active",
+            "was_stopped_because": "a test",
+        }
 
     def test_resume_wants_a_reason(self, installation: Installation, tmp_path: Path):
         copy = installation.copy(tmp_path)
