@@ -58,10 +58,6 @@ def trade_command(
     report = trade_newest(launcher.stores, now=now, dry_run=dry_run)
     described = describe_trade(report)
     if as_json:
-<<<<<<< HEAD
-        skipped = [asdict(s) for s in report.plan.skipped] if report.plan else []
-        output.print_json({**shown, "plan": verdicts, "left out": skipped})
-=======
         verdicts = [
             {
                 "symbol": v.intent.symbol,
@@ -73,9 +69,9 @@ def trade_command(
             for v in report.verdicts
         ]
         skipped = [dict(zip(_SKIPPED, row, strict=True)) for row in _skipped(report)]
-        shown = {k: getattr(v, "md_str", v) for k, v in described.items()}
+        tables = {"plan", "left out"}
+        shown = {k: v for k, v in described.items() if k not in tables}
         output.print_json({**shown, "plan": verdicts, "skipped": skipped})
->>>>>>> wf
         return
     _show_trade(report, described)
     _say_if_stopped(launcher.stores)
@@ -93,7 +89,7 @@ def _show_trade(report: TradeReport, described: Mapping[str, object]) -> None:
         output.out.print("Nothing is to be ordered.")
     if skipped := _skipped(report):
         output.out.print(output.table("No order", _SKIPPED, skipped))
-    kept = {k: v for k, v in described.items() if k not in {"plan", "intents"}}
+    kept = {k: v for k, v in described.items() if k not in {"plan", "intents", "left out"}}
     output.print_mapping("Trade", {k: _counted(v) for k, v in kept.items()})
 
 
@@ -114,17 +110,6 @@ def _order_rows(report: TradeReport) -> list[tuple[str, ...]]:
         )
         for intent, denials, state, parent in judged
     ]
-<<<<<<< HEAD
-    output.out.print(output.table("Plan", ("symbol", "side", "shares", "verdict"), rows))
-    left_out = [
-        (skip.symbol, skip.reason.value.replace("_", " "), skip.detail)
-        for skip in (report.plan.skipped if report.plan else ())
-    ]
-    if left_out:
-        output.out.print(output.table("Left out", ("symbol", "why", "detail"), left_out))
-    told = {k: str(v) for k, v in shown.items() if k not in ("plan", "left out")}
-    output.print_mapping("Trade", told)
-=======
 
 
 def _purpose(intent: OrderIntent, *, is_exit: bool) -> str:
@@ -163,7 +148,6 @@ def _say_if_stopped(stores: Stores) -> None:
             "Once it is safe: isobar resume --reason WHY.",
             highlight=False,
         )
->>>>>>> wf
 
 
 def reconcile_command(
