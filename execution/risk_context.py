@@ -18,6 +18,9 @@ from market.errors import ExecutionError
 EVERYTHING = "*"
 """Stands for every symbol among the problems of the data."""
 
+CLOCK_TOLERANCE = dt.timedelta(minutes=5)
+"""How far the broker's clock and ours may be apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class RiskLimits:

@@ -32,6 +32,7 @@ from execution.model_ages import models_known_at
 from execution.plan import plan_orders
 from execution.reconcile import Reconciliation, peak_equity, reconcile
 from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
+from execution.risk_context import CLOCK_TOLERANCE
 from execution.state import current_state
 from execution.targets import TargetRules, Targets, compute_targets
 from market.errors import ExecutionError
@@ -39,8 +40,6 @@ from market.ledger import Ledger
 from market.ledger_tables import parity_checks, signal_batches, signals_current
 from signals.publish import decode_signals
 from signals.schema import ENSEMBLE_ENGINE
-
-_CLOCK_TOLERANCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,5 +387,4 @@ def _record(ledger: Ledger, broker: Broker, made: _Decision, now: dt.datetime) -
 
 def _checked(clock: Clock, now: dt.datetime) -> Clock | None:
     """Return the clock, or ``None`` (which denies) when it and ``now`` are far apart."""
-    jumped = abs((clock.now - now).total_seconds()) > _CLOCK_TOLERANCE_SECONDS
-    return None if jumped else clock
+    return None if abs(clock.now - now) > CLOCK_TOLERANCE else clock

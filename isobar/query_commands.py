@@ -20,6 +20,7 @@ from isobar.workspace import Workspace
 from market import calendar
 from market.errors import IsobarError
 from market.ledger import Ledger
+from pipelines.assets.orders import check_trading
 from pipelines.market_view import newest_prices
 from pipelines.redaction import redact
 from pipelines.resources import Stores
@@ -119,11 +120,11 @@ class _Check:
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Check keys, vendor, broker, calendar, disk, ledger and models; say how to mend each."""
+    """Check keys, vendor, models, and whether the account may trade; say how to mend each."""
     settings = load_settings()
     stores = Stores(settings)
     now = dt.datetime.now(dt.UTC)
-    results = [_ask(c) for c in _checks(stores, now)]
+    results = [_ask(c) for c in _checks(stores, now)] + _trading_checks(stores)
     failed = [r for r in results if not r["ok"]]
     if as_json:
         output.print_json({"healthy": not failed, "checks": results})
@@ -141,10 +142,6 @@ def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
         known = stores.source.tickers().height
         return f"{settings.polygon.base_url}, {known:,} tickers"
 
-    def broker() -> str:
-        account = stores.broker.account()
-        return f"{settings.alpaca.base_url}, account {account.account_number}, {account.currency}"
-
     def models() -> str:
         names = [h.name for h in settings.enabled_horizons]
         for name in names:
@@ -153,7 +150,8 @@ def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
 
     def ledger() -> str:
         with stores.ledger as opened:
-            return f"trading is {current_state(opened).value}"
+            batches = opened.read("select count(*) as n from signal_batches").item()
+            return f"{batches:,} batches of signals"
 
     def disk() -> str:
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -174,8 +172,18 @@ def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
         _Check("ledger", ledger),
         _Check("market data", vendor),
         _Check("models", models),
-        _Check("broker", broker),
     ]
+
+
+def _trading_checks(stores: Stores) -> list[dict[str, Any]]:
+    """Return what live trading asks too; without an answering broker there is but one line."""
+    try:
+        with stores.ledger as ledger:
+            checks = check_trading(stores, ledger)
+    except (IsobarError, OSError) as error:
+        return [{"check": "broker", "ok": False, "says": redact(str(error))}]
+    broker = {"check": "broker", "ok": True, "says": stores.settings.alpaca.base_url}
+    return [broker, *({"check": c.name, "ok": c.ok, "says": redact(c.says)} for c in checks)]
 
 
 def _ask(check: _Check) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class PolygonSettings(_Frozen):
     @property
     def is_replay(self) -> bool:
         """Whether the vendor is a server on this machine."""
-        return urlsplit(self.base_url).hostname in {"127.0.0.1", "localhost", "::1"}
+        return _is_here(self.base_url)
 
     @model_validator(mode="after")
     def _both_keys(self) -> Self:
@@ -125,6 +125,10 @@ class SecondSourceSettings(_Frozen):
     base_url: str = Field("", description="Root of its REST service; none when empty")
 
 
+def _is_here(url: str) -> bool:
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+
 class AlpacaSettings(_Frozen):
     """Where orders go."""
 
@@ -132,6 +136,11 @@ class AlpacaSettings(_Frozen):
     secret_key: SecretStr = Field(SecretStr(""), description="Secret key")
     base_url: str = Field("https://paper-api.alpaca.markets", description="Root of its service")
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the broker is a server on this machine."""
+        return _is_here(self.base_url)
 
 
 class HistorySettings(_Frozen):

@@ -10,6 +10,7 @@ import dagster as dg
 
 from execution.audit import remember_head
 from execution.failures import record_failure, record_recovery
+from execution.preflight import PreflightCheck, assert_ready_for_live, preflight
 from execution.reconcile import Reconciliation
 from execution.state import current_state, newest_reason
 from execution.trade import (
@@ -125,6 +126,8 @@ def _trade_newest(stores: Stores, now: dt.datetime, dry_run: bool) -> TradeRepor
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
     with stores.ledger as ledger, _telling(stores, ledger, now):
+        if settings.trading.mode == "live" and not dry_run:
+            assert_ready_for_live(check_trading(stores, ledger))
         return trade(
             ledger,
             stores.broker,
@@ -133,6 +136,24 @@ def _trade_newest(stores: Stores, now: dt.datetime, dry_run: bool) -> TradeRepor
             now=now,
             dry_run=dry_run,
         )
+
+
+def check_trading(stores: Stores, ledger: Ledger) -> list[PreflightCheck]:
+    """Ask whether the configured account may trade, by this machine's clock."""
+    settings = stores.settings
+    # On paper a broker on this machine replays the past; real money has one clock.
+    replays = settings.trading.mode == "paper" and settings.alpaca.is_replay
+    return preflight(
+        ledger,
+        stores.broker,
+        mode=settings.trading.mode,
+        allow_live_account=settings.trading.allow_live,
+        now=None if replays else _machine_time(),
+    )
+
+
+def _machine_time() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def attend_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:

@@ -161,6 +161,11 @@ class TestDocuments:
             "market data",
             "models",
             "broker",
+            "trading mode",
+            "account",
+            "broker's clock",
+            "trading state",
+            "reconciliation",
         }
         assert [c for c in checks.values() if not c["ok"]] == []
         assert done.document["healthy"] is True

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from execution.broker import OrderRequest, OrderType, Side, TimeInForce
 from execution.holdings import own_quantities
+from isobar import query_commands
 from market.ledger_tables import audit_log, orders
 from tests.isobar.trading_desk import TradingDesk, a_desk, signal
 from tests.pipelines.installation import ALPACA_KEY, ALPACA_SECRET
@@ -273,6 +274,85 @@ class TestAudit:
         assert found.status == 1
         assert found.document["clean"] is False
         assert any(said in finding for finding in found.document["findings"])
+
+
+class TestDoctor:
+    """What it asks of trading; the vendor has tests of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _trading_alone(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(query_commands, "_checks", lambda stores, now: [])
+
+    def examine(self, desk: TradingDesk, **changes: str) -> tuple[int, dict[str, tuple[bool, str]]]:
+        done = desk.ask("doctor", "--json", **changes)
+        assert done.document["healthy"] is (done.status == 0)
+        return done.status, {c["check"]: (c["ok"], c["says"]) for c in done.document["checks"]}
+
+    def test_a_fresh_paper_account_may_trade(self, desk: TradingDesk):
+        status, found = self.examine(desk)
+        assert status == 0
+        assert found["trading mode"] == (True, "paper, at alpaca-paper")
+        assert found["account"] == (True, "PA00000000, USD, equity 100,000.00")
+        # A replay's clock is not held against this machine's.
+        assert found["broker's clock"] == (True, "replayed, 2025-03-04 15:30:00Z")
+        assert found["trading state"] == (True, "active")
+        assert "isobar reconcile" in found["reconciliation"][1]
+        desk.ask("reconcile")
+        _, found = self.examine(desk)
+        said = "journal and account agreed, 2025-03-04 15:30:00Z"
+        assert found["reconciliation"] == (True, said)
+
+    def test_drift_and_the_halt_that_follows_are_named(self, holding: TradingDesk):
+        by_hand(holding, "D", Side.SELL, 5)
+        holding.ask("reconcile")
+        status, found = self.examine(holding)
+        assert status == 1
+        assert {name for name, (ok, _) in found.items() if not ok} == {
+            "trading state",
+            "reconciliation",
+        }
+        assert "isobar resume" in found["trading state"][1]
+        assert "position_drift D" in found["reconciliation"][1]
+        holding.ask("reconcile", "--accept", "D", "--reason", "sold by hand")
+        holding.ask("resume", "--reason", "looked at")
+        assert self.examine(holding)[0] == 0
+
+    def test_live_settings_are_judged_by_what_live_needs(self, desk: TradingDesk):
+        desk.ask("reconcile")
+        live = {"ISOBAR_TRADING__MODE": "live"}
+        status, found = self.examine(desk, **live)
+        assert status == 1
+        assert list(found) == ["broker", "trading mode"]
+        assert "ISOBAR_ALLOW_LIVE" in found["trading mode"][1]
+        status, found = self.examine(desk, ISOBAR_ALLOW_LIVE="PA00000000", **live)
+        assert status == 1
+        assert found["trading mode"] == (True, "live, at alpaca-live")
+        assert not found["broker's clock"][0]
+        assert "the newest is of alpaca-paper" in found["reconciliation"][1]
+
+    def test_without_a_broker_there_is_one_line(self, desk: TradingDesk):
+        status, found = self.examine(desk, ALPACA_API_KEY="")
+        assert status == 1
+        assert list(found) == ["broker"]
+        assert "ALPACA_API_KEY" in found["broker"][1]
+
+    def test_the_page_fits_a_terminal(self, desk: TradingDesk):
+        done = desk.ask("doctor")
+        assert done.status == 0
+        assert max(map(len, done.out.splitlines())) <= WIDTH
+
+
+def test_live_orders_are_refused_with_what_the_doctor_says(desk: TradingDesk):
+    desk.publish(signal("A"))
+    live = {"ISOBAR_TRADING__MODE": "live", "ISOBAR_ALLOW_LIVE": "PA00000000"}
+    done = desk.ask("trade", **live)
+    assert done.status == 1
+    assert "live trading is not ready" in done.message
+    assert "clocks" in done.message
+    assert "isobar reconcile" in done.message
+    assert sent(desk) == []
+    with desk.stores.ledger as ledger:
+        assert ledger.rows(orders.select()) == []
 
 
 @pytest.mark.parametrize("command", ["trade", "trade --dry-run", "reconcile", "halt --flatten"])

@@ -1,0 +1,120 @@
+"""Live orders leave only from an account that `isobar doctor` finds well; paper asks less."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from execution.failures import failure_of
+from execution.state import halt
+from market.errors import ExecutionError
+from market.ledger_tables import plans
+from pipelines.assets import orders
+from pipelines.assets.orders import attend_account, check_trading, trade_newest
+from pipelines.resources import Stores
+from pipelines.settings import TradingSettings
+from tests.execution.memory_broker import NOW, MemoryBroker
+from tests.execution.scenes import content, publish
+from tests.pipelines.test_trading_sensors import stores_at
+
+LIVE = TradingSettings(enabled=True, mode="live", allow_live="PA1")
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    made = MemoryBroker({"A": 100.0, "B": 100.0})
+    made.is_paper = False
+    return made
+
+
+@pytest.fixture
+def live(tmp_path: Path, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Stores:
+    """A live account with a batch to trade, on a machine whose clock is right."""
+    monkeypatch.setattr(orders, "_machine_time", lambda: NOW)
+    stores = stores_at(tmp_path, broker, trading=LIVE)
+    _volatility(stores)
+    with stores.ledger as ledger:
+        publish(ledger, tmp_path, content("A"))
+    return stores
+
+
+def _volatility(stores: Stores) -> None:
+    day = dt.date(2025, 3, 3)
+    bars = stores.lake.read_bars("bars_1d")
+    made = bars.select(
+        "symbol", "session", "bar_end", pl.col("bar_end").alias("as_of"), volatility_20=0.02
+    )
+    stores.lake.replace("features_1d", made, [day])
+
+
+def test_an_account_that_is_well_trades_live(live: Stores, broker: MemoryBroker):
+    attend_account(live, now=NOW)
+    trade_newest(live, now=NOW, dry_run=False)
+    assert len(broker.placed) == 1
+
+
+def refused(stores: Stores, broker: MemoryBroker, said: str) -> None:
+    with pytest.raises(ExecutionError, match=said):
+        trade_newest(stores, now=NOW, dry_run=False)
+    assert broker.placed == []
+    with stores.ledger as ledger:
+        (batch,) = ledger.read("select batch_id from signal_batches")["batch_id"]
+        assert ledger.rows(plans.select()) == []
+        failure = failure_of(ledger, batch, NOW)
+    assert failure is not None
+    assert said in failure.problem
+
+
+def test_an_account_that_was_never_reconciled_does_not(live: Stores, broker: MemoryBroker):
+    refused(live, broker, "were not held against each other")
+    attend_account(live, now=NOW)
+    trade_newest(live, now=NOW, dry_run=False)
+    assert len(broker.placed) == 1
+
+
+def test_a_machine_whose_clock_is_wrong_does_not(live: Stores, broker: MemoryBroker, monkeypatch):
+    attend_account(live, now=NOW)
+    monkeypatch.setattr(orders, "_machine_time", lambda: NOW + dt.timedelta(minutes=6))
+    refused(live, broker, "the clocks of this machine and of the broker are apart")
+
+
+def test_a_halted_account_does_not_but_is_looked_after(live: Stores, broker: MemoryBroker):
+    attend_account(live, now=NOW)
+    with live.ledger as ledger:
+        halt(ledger, "a storm", NOW)
+    refused(live, broker, "trading is halted")
+    assert attend_account(live, now=NOW).is_clean
+
+
+def test_a_blocked_account_does_not(live: Stores, broker: MemoryBroker):
+    attend_account(live, now=NOW)
+    broker.blocked = True
+    refused(live, broker, "blocked")
+
+
+def test_a_dry_run_shows_the_plan_of_any_account(live: Stores, broker: MemoryBroker):
+    report = trade_newest(live, now=NOW, dry_run=True)
+    assert report.verdicts
+    assert broker.placed == []
+
+
+def test_doctor_and_live_orders_ask_the_same(live: Stores, broker: MemoryBroker):
+    with live.ledger as ledger:
+        told = [c for c in check_trading(live, ledger) if not c.ok]
+    with pytest.raises(ExecutionError) as error:
+        trade_newest(live, now=NOW, dry_run=False)
+    assert [c.name for c in told] == ["reconciliation"]
+    assert told[0].says in str(error.value)
+
+
+def test_paper_asks_less(tmp_path: Path, broker: MemoryBroker):
+    broker.is_paper = True
+    stores = stores_at(tmp_path, broker)
+    _volatility(stores)
+    with stores.ledger as ledger:
+        publish(ledger, tmp_path, content("A"))
+    trade_newest(stores, now=NOW, dry_run=False)
+    assert len(broker.placed) == 1
