@@ -13,14 +13,11 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -34,16 +31,20 @@ from features.bridge import parse_indicator
 from features.registry import FAMILIES, select_features
 from market.costs import CostModel
 from market.errors import SettingsError
-from market.flatfile_parse import BUCKET, ENDPOINT_URL
 from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest_log import RefetchPolicy
 from market.quality_rules import DEFAULT_RULES, QualityRules
-from market.request_limiter import Plan
 from market.timeframes import Timeframe
 from models.spec import Family
 from pipelines.alerts import AlertSettings
 from pipelines.redaction import hide
 from pipelines.settings_file import CONFIG_FILE, SettingsFile
+from pipelines.vendor_settings import (
+    AlpacaSettings,
+    Frozen,
+    PolygonSettings,
+    SecondSourceSettings,
+)
 
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
 
@@ -61,89 +62,12 @@ _NAMED = {
     "ISOBAR_LEDGER_URL": "ledger_url",
     "ISOBAR_MLFLOW_URL": "mlflow_url",
 }
-_LISTS = {"symbols", "horizons", "families", "indicators"}
+_LISTS = {"symbols", "horizons", "families", "indicators", "email_to"}
 _NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
+_NOT_SETTINGS |= {"ISOBAR_TEST_ALPACA_KEY", "ISOBAR_TEST_ALPACA_SECRET"}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class PolygonSettings(_Frozen):
-    """Where bars come from."""
-
-    api_key: SecretStr = Field(SecretStr(""), description="Key of the market-data vendor")
-    base_url: str = Field("https://api.polygon.io", description="Root of its REST service")
-    delay_minutes: int = Field(0, ge=0, le=60, description="Delay of the data plan: 0 or 15")
-    timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
-    plan: Plan | Literal["auto"] = Field(
-        "auto", description="Data plan: free, starter, developer, advanced; or found out by asking"
-    )
-    shared_folder: Path | None = Field(
-        None,
-        description="Request budget and kept answers, shared by the data roots of this machine;"
-        " in the user's cache folder when absent",
-    )
-    cache_bytes: int = Field(
-        1_000_000_000, ge=0, description="Room for kept answers on disk; 0 keeps none"
-    )
-    adjusted: bool = Field(
-        False,
-        description="Ingest bars that the vendor adjusted for splits, over REST, into a lake of"
-        " their own from which nothing is learned",
-    )
-    s3_access_key: SecretStr = Field(
-        SecretStr(""), description="Access key of the flat files; without both keys all is REST"
-    )
-    s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the flat files")
-    s3_endpoint: str = Field(ENDPOINT_URL, description="S3 endpoint of the flat files")
-    s3_bucket: str = Field(BUCKET, description="Bucket of the flat files")
-
-    @property
-    def has_flat_files(self) -> bool:
-        """Whether the keys of the flat files are set."""
-        return bool(self.s3_access_key.get_secret_value())
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether the vendor is a server on this machine."""
-        return _is_here(self.base_url)
-
-    @model_validator(mode="after")
-    def _both_keys(self) -> Self:
-        if self.has_flat_files != bool(self.s3_secret_key.get_secret_value()):
-            raise ValueError(
-                "flat files take both POLYGON_S3_ACCESS_KEY and POLYGON_S3_SECRET_KEY, or neither"
-            )
-        return self
-
-
-class SecondSourceSettings(_Frozen):
-    """Another source of daily bars that speaks the vendor's protocol, to hold the first against."""
-
-    api_key: SecretStr = Field(SecretStr(""), description="Its key")
-    base_url: str = Field("", description="Root of its REST service; none when empty")
-
-
-def _is_here(url: str) -> bool:
-    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
-
-
-class AlpacaSettings(_Frozen):
-    """Where orders go."""
-
-    api_key: SecretStr = Field(SecretStr(""), description="Key id")
-    secret_key: SecretStr = Field(SecretStr(""), description="Secret key")
-    base_url: str = Field("https://paper-api.alpaca.markets", description="Root of its service")
-    timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer")
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether the broker is a server on this machine."""
-        return _is_here(self.base_url)
-
-
-class HistorySettings(_Frozen):
+class HistorySettings(Frozen):
     """Which sessions the pipeline covers."""
 
     start: dt.date = Field(dt.date(1998, 1, 2), description="First session that may be ingested")
@@ -152,7 +76,7 @@ class HistorySettings(_Frozen):
     end: dt.date | None = Field(None, description="Last session; today when absent")
 
 
-class UniverseSettings(_Frozen):
+class UniverseSettings(Frozen):
     """Which of the ingested symbols belong, session by session."""
 
     kind: Literal["fixed", "membership", "liquidity"] = Field(
@@ -171,7 +95,7 @@ class UniverseSettings(_Frozen):
         return self
 
 
-class FeatureSettings(_Frozen):
+class FeatureSettings(Frozen):
     """Which features are computed, and which of them models learn from."""
 
     families: tuple[str, ...] = Field(tuple(FAMILIES), description="Families that are computed")
@@ -219,7 +143,7 @@ class FeatureSettings(_Frozen):
         return names
 
 
-class TunedFamily(_Frozen):
+class TunedFamily(Frozen):
     """What a tuning found for one family and horizon; see docs/tuning.md."""
 
     params: dict[str, bool | int | float | str] = Field(
@@ -241,7 +165,7 @@ class TunedFamily(_Frozen):
     windows: int = Field(0, description="Inner windows behind it")
 
 
-class ModelSettings(_Frozen):
+class ModelSettings(Frozen):
     """How models are trained."""
 
     horizons: tuple[str, ...] = Field(_DEFAULT_HORIZONS, description="Horizons that are on")
@@ -316,7 +240,7 @@ class ModelSettings(_Frozen):
         return names
 
 
-class DriftSettings(_Frozen):
+class DriftSettings(Frozen):
     """From where on drift asks for a training; see docs/drift.md."""
 
     live_sessions: int = Field(20, ge=1, description="Newest sessions whose features are judged")
@@ -331,7 +255,7 @@ class DriftSettings(_Frozen):
     rank_ic: float = Field(0.0, ge=0, description="Loss of rank IC that is borne")
 
 
-class TradingSettings(_Frozen):
+class TradingSettings(Frozen):
     """Whether and how orders are sent."""
 
     enabled: bool = Field(False, description="Whether scheduled runs send orders at all")
@@ -347,7 +271,7 @@ PLACES = frozenset(
 """Settings that say where things are and what is judged: none changes a forecast."""
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """Everything that can be set.
 
     ``config_hash`` identifies it in MLflow runs and signals; secrets and folders are no part of it.
@@ -465,9 +389,7 @@ def _place(values: dict[str, Any], path: str, value: str) -> None:
                 remedy="remove it from the environment",
             )
         values = inner
-    values[last] = (
-        value.split(",") if last in {"symbols", "horizons", "families", "indicators"} else value
-    )
+    values[last] = value.split(",") if last in _LISTS else value
 
 
 def _canonical(value: object) -> object:
