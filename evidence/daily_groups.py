@@ -16,9 +16,10 @@ from evidence.training import Prepared, ensemble_of
 from features.labels import forward_returns
 from market.horizons import find_horizon
 from models.dataset import Dataset
-from models.ensemble import META_ENGINE
+from models.ensemble import META_ENGINE, stack_walk_forward
 from models.registry import find_family
 from signals.schema import ENSEMBLE_ENGINE
+from signals.weighting import blend_by_month, session_skill
 
 FORECAST = "expected_return_bps"
 
@@ -81,3 +82,22 @@ def forecasts(
         engine_of(horizon, str(name)): part.select(*KEYS, pl.col(FORECAST).alias("forecast"))
         for (name,), part in every.partition_by("engine", as_dict=True, maintain_order=True).items()
     }
+
+
+def unscaled(
+    made: Mapping[str, pl.DataFrame], horizon: str, daily: pl.DataFrame, regimes: pl.DataFrame
+) -> pl.DataFrame:
+    """Return ``symbol, session, forecast`` of a group's ensemble before its returns are scaled.
+
+    Parameters are those of :func:`forecasts`.
+    """
+    row = find_horizon(horizon)
+    labels = forward_returns(daily, row)
+    engines = pl.concat(made.values())
+    if row.stacked:
+        engines = pl.concat([engines, stack_walk_forward(engines, labels)])
+    outcome = labels.select("symbol", "bar_end", "label_known_at", "excess_return")
+    skill = session_skill(engines.join(outcome, on=["symbol", "bar_end"], how="left"))
+    names = sorted(engines["engine"].unique())
+    blended = blend_by_month(engines, skill, regimes, names)
+    return blended.select(*KEYS, pl.col(FORECAST).alias("forecast"))

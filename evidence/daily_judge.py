@@ -68,6 +68,15 @@ def common_rows(
     return frame.sort("session", "symbol")
 
 
+def with_forecast(frame: pl.DataFrame, name: str, part: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with one more forecast, which must know all of them."""
+    own = part.select(*KEYS, pl.col("forecast").alias(name))
+    both = frame.join(own, on=KEYS, how="inner")
+    if both.height != frame.height:
+        raise AssertionError(f"{name} lacks {frame.height - both.height} rows")
+    return both
+
+
 def coefficients(frame: pl.DataFrame, model: str, outcome: str) -> pl.DataFrame:
     """Return ``session``, ``ic`` and ``rank_ic`` of a model."""
     plain = frame.group_by("session").agg(pl.corr(model, outcome).alias("ic")).sort("session")
@@ -155,6 +164,59 @@ def slope(
     )
     named = {"mean": found.share, "low": found.low, "high": found.high}
     return {name: _plain(float(value[0])) for name, value in named.items()}
+
+
+def beyond_costs(
+    frame: pl.DataFrame, model: str, outcome: str, *, least_bps: float, steps: int, seed: int
+) -> dict[str, Any]:
+    """Return what was said, and what came, where more than a round trip's cost is forecast.
+
+    Parameters
+    ----------
+    frame : pl.DataFrame
+        From :func:`common_rows`; forecasts of the model are in basis points.
+    model, outcome : str
+        Columns.
+    least_bps : float
+        Forecasts further from zero than this are looked at.
+    steps : int
+        Sessions of the horizon.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        ``rows`` (share of all), ``said`` and ``came`` (basis points a row, in the forecast's
+        direction, the outcome less its session's mean, before costs) with ``low`` and ``high``.
+    """
+    lags = max(steps, automatic_lags(frame["session"].n_unique()))
+    excess = (pl.col(outcome) - pl.col(outcome).mean().over("session")) * 1e4
+    above = pl.col(model).abs() > least_bps
+    sums = (
+        frame.with_columns(
+            pl.when(above).then(pl.col(model).sign() * excess).otherwise(0.0).alias("came"),
+            pl.when(above).then(pl.col(model).abs()).otherwise(0.0).alias("said"),
+            above.cast(pl.Float64).alias("rows"),
+        )
+        .group_by("session")
+        .agg(pl.col("came", "said", "rows").sum())
+        .sort("session")
+    )
+    rows = float(sums["rows"].sum())
+    found = share_intervals(
+        sums.select("came").to_numpy(),
+        sums.select("rows").to_numpy(),
+        seed=seed,
+        block=float(max(5, 2 * lags)),
+        binary=False,
+    )
+    values = {"came": found.share, "low": found.low, "high": found.high}
+    return {
+        "rows": rows / frame.height,
+        "said": float(sums["said"].sum()) / rows if rows else None,
+        **{name: _plain(float(value[0])) for name, value in values.items()},
+    }
 
 
 def portfolio(

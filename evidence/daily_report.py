@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evidence.tables import interval, number, table
+from evidence.tables import interval, number, percent, table
 
 _OUTCOMES = {
     "outcome": "from the close of the decision",
@@ -16,7 +16,7 @@ _GOAL = {"1d": 1.5, "7d": 1.5, "1M": 1.5}
 
 def sections(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return the Markdown below the chapter's heading."""
-    parts = [_setting(result, config), _goal(result), _slopes(result)]
+    parts = [_setting(result, config), _goal(result), _slopes(result), _costs(result, config)]
     for name, horizon in result["horizons"].items():
         parts.append(f"### {name}\n")
         parts.append(
@@ -44,6 +44,7 @@ def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"{config['first_session']} to {config['last_session']}. Everything was chosen on 2000 to "
         f"2009.\n\nLooks at the judged years so far: {look['looks']}; this is look {look['look']} "
         f"({look['date']}, configuration {look['config']}).\n\n"
+        f"{_looks(result)}\n"
         f"`ensemble` is the headline, fixed before the first look: the mean of "
         f"{' and '.join(config['ensemble'])}, each on one scale per session; of overlapping labels "
         f"linear learned from each n-th session ({_thinning(config['every']['linear'])}), lightgbm "
@@ -63,6 +64,11 @@ def _setting(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"weights, as many overlapping books as the horizon has sessions, "
         f"{config['cost_bps']:g} bps for what is bought or sold; IR a year.\n"
     )
+
+
+def _looks(result: Mapping[str, Any]) -> str:
+    rows = [(one["look"], one["date"], one["changed"]) for one in result["looks"]]
+    return table(("look", "date", "what was new"), rows) + "\n"
 
 
 def _thinning(every: Mapping[str, Any]) -> str:
@@ -130,10 +136,48 @@ def _slopes(result: Mapping[str, Any]) -> str:
     return (
         "### Is the expected return as large as is said?\n\nThe slope of the return over the "
         "horizon on the expected return, both less their session's mean; 1 is what it should be, "
-        "below it the differences between symbols that are forecast are too large.\n\n"
+        "below it the differences between symbols that are forecast are too large. The group's "
+        "ensemble is scaled month by month by what its past forecasts were worth. None is known "
+        "when the judged years begin: it is not scaled before 120 sessions, or ten horizons, have "
+        "come. The scale is one number for all symbols of a session, so that the coefficients and "
+        "the portfolios of this chapter are the same with it and without.\n\n"
         + table(("horizon", "engine", "slope"), rows)
         + "\n"
     )
+
+
+def _costs(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    trip = 2.0 * config["cost_bps"]
+    rows = [
+        (
+            name,
+            _OUTCOMES[outcome],
+            model,
+            percent(one["rows"]),
+            number(one["said"], 1),
+            interval(one["came"], one["low"], one["high"], 1),
+            *_less(one, trip),
+        )
+        for name, horizon in result["horizons"].items()
+        for outcome, found in horizon["beyond_costs"].items()
+        for model, one in found.items()
+    ]
+    head = ("horizon", "return", "engine", "rows", "said, bps", "came, bps", "net, bps")
+    return (
+        f"### What is forecast to pay its costs\n\nRows whose expected return is further from "
+        f"zero than a round trip costs, {trip:g} bps: how many of all there are, and per row what "
+        f"was said and what came over the horizon, in the forecast's direction, less the mean of "
+        f"the session's rows. Net is what came less the round trip; the last column is its sum "
+        f"over these rows by the number of all rows, since fewer rows with a better mean may add "
+        f"up to less.\n\n" + table((*head, "net by all rows, bps"), rows) + "\n"
+    )
+
+
+def _less(one: Mapping[str, Any], trip: float) -> tuple[str, str]:
+    if one["came"] is None:
+        return number(None), number(None)
+    net = one["came"] - trip
+    return number(net, 1), number(one["rows"] * net, 2)
 
 
 def _whole(horizon: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -20,13 +20,23 @@ from evidence.daily_data import read_daily, read_members, read_sectors
 from features.regime import classify_regimes
 from market.horizons import find_horizon
 from models.dataset import Dataset
+from models.session_moments import CLIP
+from signals.scale import LEAST, PRIOR_DEVIATION
 
 NAME = "real_daily"
 TITLE = "Real daily bars"
 NEEDS_REAL_BARS = True
 LOOKS = Path(__file__).parent / "daily_looks.json"
 ENSEMBLE = "ensemble"
+UNSCALED = " before it is scaled"
 OURS, GROUP = "ours", "group"
+OUTCOMES = ("outcome", "outcome_next")
+CHANGED = (
+    "the groups' expected returns are scaled by what past ones were worth, and their meta-learner "
+    "sees outcomes clipped to 4 volatilities; engines are those of look 2, and nothing was chosen "
+    "by this look"
+)
+"""What is new in the configuration since the last look; it is noted when a new one is counted."""
 
 CONFIG: dict[str, Any] = {
     "first_session": "2010-01-01",
@@ -53,6 +63,9 @@ CONFIG: dict[str, Any] = {
     },
     # The product's groups, by horizon: each family by its own parameters, on every session.
     "groups": {h: list(find_horizon(h).families) for h in ("1d", "7d", "14d", "1M")},
+    # How the groups' ensembles are made, as far as their own constants say.
+    "return_scale": {"prior_deviation": PRIOR_DEVIATION, "least": LEAST},
+    "outcome_clip": CLIP,
     "retrain_sessions": 252,
     "last_weight": 1.0,
     "band_bps": 6.0,
@@ -74,17 +87,17 @@ def measure(run: Any) -> dict[str, Any]:
     daily = daily.filter(pl.col("session") <= last)
     members = read_members(run.bars, daily)
     regimes = classify_regimes(daily)
-    ours = _our_forecasts(run, daily, members, sectors, regimes)
+    ours, unscaled = _our_forecasts(run, daily, members, sectors, regimes)
     peers = daily_peers.forecasts(run, daily, members, CONFIG)
-    look = count_look(CONFIG, LOOKS, today=dt.datetime.now(dt.UTC).date())
+    look = count_look(CONFIG, LOOKS, today=dt.datetime.now(dt.UTC).date(), changed=CHANGED)
     first = dt.date.fromisoformat(CONFIG["first_session"])
     tested = members.filter(pl.col("session") >= first)
     by_session = regimes.select("session", "regime")
-    result: dict[str, Any] = {"look": look, "horizons": {}}
+    result: dict[str, Any] = {"look": look, "looks": read_looks(LOOKS), "horizons": {}}
     for name in daily_models.horizons():
         run.progress(f"judging {name}")
         result["horizons"][name] = _judged(
-            name, ours[name], peers.get(name, {}), daily, tested, by_session
+            name, ours[name], unscaled[name], peers.get(name, {}), daily, tested, by_session
         )
     return result
 
@@ -95,19 +108,24 @@ def _our_forecasts(
     members: pl.DataFrame,
     sectors: pl.DataFrame,
     regimes: pl.DataFrame,
-) -> dict[str, dict[str, pl.DataFrame]]:
-    """Return by horizon every forecast of ours; what a killed run left is taken up again."""
+) -> tuple[dict[str, dict[str, pl.DataFrame]], dict[str, pl.DataFrame]]:
+    """Return by horizon every forecast of ours, and the group's ensemble before it is scaled.
+
+    What a killed run left is taken up again.
+    """
     wanted = _files(run.folder)
     if not all(p.exists() for p in wanted.values()):
         _walk(run, daily, members, sectors, wanted)
     made: dict[str, dict[str, pl.DataFrame]] = {}
+    unscaled: dict[str, pl.DataFrame] = {}
     for horizon, families in CONFIG["families"].items():
         recipe = {f: pl.read_parquet(wanted[OURS, horizon, f]) for f in families}
         mean = daily_models.mean_of_scores([recipe[f] for f in CONFIG["ensemble"]])
         group = {f: pl.read_parquet(wanted[GROUP, horizon, f]) for f in CONFIG["groups"][horizon]}
         grouped = daily_groups.forecasts(group, horizon, daily, regimes)
         made[horizon] = {**recipe, ENSEMBLE: mean, **grouped}
-    return made
+        unscaled[horizon] = daily_groups.unscaled(group, horizon, daily, regimes)
+    return made, unscaled
 
 
 def _files(folder: Path) -> dict[tuple[str, str, str], Path]:
@@ -157,6 +175,7 @@ def _made(
 def _judged(
     name: str,
     ours: Mapping[str, pl.DataFrame],
+    unscaled: pl.DataFrame,
     peers: Mapping[str, pl.DataFrame],
     daily: pl.DataFrame,
     tested: pl.DataFrame,
@@ -166,18 +185,16 @@ def _judged(
     baselines = {**daily_judge.simple_baselines(daily, steps), **peers}
     everything = {**ours, **baselines}
     frame = daily_judge.common_rows(everything, daily_judge.outcomes(daily, steps), tested)
+    group = daily_groups.engine_of(name, ENSEMBLE)
+    sizes = _sizes(frame, unscaled, name, group, [*ours])
     result: dict[str, Any] = {
         "rows": frame.height,
         "sessions": frame["session"].n_unique(),
         "ours": list(ours),
         "baselines": list(baselines),
-        "slopes": {
-            model: daily_judge.slope(frame, model, "outcome", steps=steps, seed=CONFIG["seed"])
-            for model in ours
-            if model.startswith(f"{find_horizon(name).group}.")
-        },
+        **sizes,
     }
-    for outcome in ("outcome", "outcome_next"):
+    for outcome in OUTCOMES:
         wait = int(outcome == "outcome_next")
         result[outcome] = {
             "models": daily_judge.judge(
@@ -192,7 +209,7 @@ def _judged(
                     seed=CONFIG["seed"],
                     outcome=outcome,
                 )
-                for judged in (ENSEMBLE, daily_groups.engine_of(name, ENSEMBLE))
+                for judged in (ENSEMBLE, group)
             },
             "portfolios": {
                 m: daily_judge.portfolio(
@@ -204,6 +221,33 @@ def _judged(
     return result
 
 
+def _sizes(
+    frame: pl.DataFrame, unscaled: pl.DataFrame, name: str, group: str, ours: list[str]
+) -> dict[str, Any]:
+    """Return how large expected returns are, and what came where they are above costs.
+
+    The ensemble before it is scaled orders symbols as the ensemble does: no more is judged of it.
+    """
+    steps, seed, before = daily_models.steps_of(name), CONFIG["seed"], f"{group}{UNSCALED}"
+    both = daily_judge.with_forecast(frame, before, unscaled)
+    engines = [m for m in ours if m.startswith(f"{find_horizon(name).group}.")]
+    return {
+        "slopes": {
+            model: daily_judge.slope(both, model, "outcome", steps=steps, seed=seed)
+            for model in (*engines, before)
+        },
+        "beyond_costs": {
+            outcome: {
+                model: daily_judge.beyond_costs(
+                    both, model, outcome, least_bps=2.0 * CONFIG["cost_bps"], steps=steps, seed=seed
+                )
+                for model in (before, group)
+            }
+            for outcome in OUTCOMES
+        },
+    }
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return what a configuration is known by among the looks.
 
@@ -213,12 +257,19 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def count_look(config: Mapping[str, Any], path: Path, *, today: dt.date) -> dict[str, Any]:
-    """Return which look at the out-of-sample years this is, and note a new one.
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """Return the looks that were counted, the first one first."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def count_look(
+    config: Mapping[str, Any], path: Path, *, today: dt.date, changed: str
+) -> dict[str, Any]:
+    """Return which look at the out-of-sample years this is, and note a new one and what changed.
 
     The file is written before anything is judged: a look that fails half way is a look.
     """
-    looks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    looks = read_looks(path)
     digest = config_hash(config)
     for look in looks:
         if look["config"] == digest:
@@ -229,6 +280,7 @@ def count_look(config: Mapping[str, Any], path: Path, *, today: dt.date) -> dict
         "config": digest,
         "period": f"{config['first_session']} to {config['last_session']}",
         "what": "every horizon, model, year and regime of the table",
+        "changed": changed,
     }
     looks.append(look)
     path.write_text(json.dumps(looks, indent=2) + "\n", encoding="utf-8")

@@ -243,14 +243,14 @@ def test_no_column_is_learned_twice_over():
 def test_the_same_configuration_is_no_new_look_and_another_is(tmp_path):
     path, day = tmp_path / "looks.json", dt.date(2024, 7, 2)
     config = dict(real_daily.CONFIG)
-    first = real_daily.count_look(config, path, today=day)
-    again = real_daily.count_look(config, path, today=day + dt.timedelta(days=3))
+    first = real_daily.count_look(config, path, today=day, changed="x")
+    again = real_daily.count_look(config, path, today=day + dt.timedelta(days=3), changed="x")
     assert (first["look"], again["look"], again["looks"]) == (1, 1, 1)
     assert again["date"] == "2024-07-02"
-    other = real_daily.count_look({**config, "seed": 2}, path, today=day)
+    other = real_daily.count_look({**config, "seed": 2}, path, today=day, changed="x")
     assert (other["look"], other["looks"]) == (2, 2)
-    assert real_daily.count_look(config, path, today=day)["look"] == 1
-    assert real_daily.count_look({**config, "peers": {}}, path, today=day)["look"] == 1
+    assert real_daily.count_look(config, path, today=day, changed="x")["look"] == 1
+    assert real_daily.count_look({**config, "peers": {}}, path, today=day, changed="x")["look"] == 1
 
 
 def group_predictions(daily, horizon, engine, seed):
@@ -291,3 +291,63 @@ def test_a_group_is_blended_as_the_product_does(daily, horizon, group):
 def test_the_groups_that_are_judged_are_those_of_the_horizons_table():
     for horizon, families in real_daily.CONFIG["groups"].items():
         assert tuple(families) == find_horizon(horizon).families
+
+
+def test_the_ensemble_before_it_is_scaled_differs_by_one_number_a_month():
+    daily = generate(SyntheticSpec(symbols=8, sessions=300, minute_sessions=0)).daily
+    large = pl.col("expected_return_bps") * 50
+    made = {
+        f: group_predictions(daily, "1d", f, k).with_columns(large)
+        for k, f in enumerate(find_horizon("1d").families)
+    }
+    regimes = classify_regimes(daily)
+    scaled = daily_groups.forecasts(made, "1d", daily, regimes)["daily.ensemble"]
+    both = daily_groups.unscaled(made, "1d", daily, regimes).join(
+        scaled, on=["symbol", "session"], suffix="_scaled"
+    )
+    assert both.height == daily.height
+    by_month = (
+        both.with_columns((pl.col("forecast_scaled") / pl.col("forecast")).alias("scale"))
+        .group_by(pl.col("session").dt.truncate("1mo"))
+        .agg(pl.col("scale").min().alias("low"), pl.col("scale").max().alias("high"))
+        .sort("session")
+    )
+    np.testing.assert_allclose(by_month["low"], by_month["high"])
+    # Of the first months nothing is known; later large forecasts of noise are worth little.
+    assert by_month["low"][0] == pytest.approx(1.0)
+    assert by_month["low"][-1] < 0.5
+
+
+def test_what_came_beyond_costs_is_that_of_a_slow_loop(daily):
+    frame = judged_frame(daily, 1, ("noise",))
+    made = daily_judge.beyond_costs(frame, "noise", "outcome", least_bps=1.2, steps=1, seed=0)
+    mean = dict(frame.group_by("session").agg(pl.col("outcome").mean()).iter_rows())
+    said, came = [], []
+    for row in frame.iter_rows(named=True):
+        if abs(row["noise"]) > 1.2:
+            said.append(abs(row["noise"]))
+            came.append(np.sign(row["noise"]) * (row["outcome"] - mean[row["session"]]) * 1e4)
+    assert made["rows"] == pytest.approx(len(said) / frame.height)
+    assert made["said"] == pytest.approx(np.mean(said))
+    assert made["came"] == pytest.approx(np.mean(came))
+    assert made["low"] < made["came"] < made["high"]
+    none = daily_judge.beyond_costs(frame, "noise", "outcome", least_bps=1e6, steps=1, seed=0)
+    assert (none["rows"], none["said"], none["came"]) == (0.0, None, None)
+
+
+def test_a_forecast_that_lacks_rows_is_not_judged(daily):
+    frame = judged_frame(daily, 1)
+    with pytest.raises(AssertionError, match="b lacks 1 rows"):
+        daily_judge.with_forecast(frame, "b", frame.select("symbol", "session", forecast="a")[1:])
+
+
+def test_a_new_look_says_what_is_new(tmp_path):
+    path, day = tmp_path / "looks.json", dt.date(2024, 7, 2)
+    real_daily.count_look(real_daily.CONFIG, path, today=day, changed="the first")
+    other = {**real_daily.CONFIG, "return_scale": {"prior_deviation": 9.0, "least": 0.0}}
+    assert real_daily.count_look(other, path, today=day, changed="a scale")["changed"] == "a scale"
+    assert (
+        real_daily.count_look(real_daily.CONFIG, path, today=day, changed="again")["changed"]
+        == "the first"
+    )
+    assert [one["changed"] for one in real_daily.read_looks(path)] == ["the first", "a scale"]
