@@ -27,7 +27,6 @@ from market.ledger_tables import (
     signals,
 )
 from market.ledger_tables import reports as reports_table
-from pipelines.assets import orders as order_assets
 from pipelines.assets.orders import trade_newest
 from pipelines.launch import Launcher, prepare_dagster_home
 from pipelines.report_data import next_run_at, read_report
@@ -271,13 +270,7 @@ class TestFailedOrders:
             launcher.scheduled_run(run, TODAY)
 
     @pytest.mark.parametrize("run", [Run.PREMARKET, Run.EOD], ids=lambda run: run.value)
-    def test_the_report_is_made_all_the_same_and_after_them(
-        self, broken: Installation, run: Run, monkeypatch: pytest.MonkeyPatch
-    ):
-        def unheard(*_: Any) -> None:
-            raise BrokerError("no broker for the fills")
-
-        monkeypatch.setattr(order_assets, "sync_orders", unheard)
+    def test_the_report_is_made_all_the_same_and_after_them(self, broken: Installation, run: Run):
         with pytest.raises(BrokerError, match="broker"):
             self.launch(broken, run)
         text = (broken.home / "reports" / str(TODAY) / f"{run.value}.md").read_text()
