@@ -1,7 +1,8 @@
 """The journal held against the account: orders, fills and positions.
 
 What nobody can explain is drift, and drift halts trading: a wrong idea of what one owns turns every
-order into a guess. What somebody else bought or ordered is foreign: it is named and left alone.
+order into a guess. What somebody else bought or ordered is foreign: it is named and left alone, and
+so is cash that no fill of ours explains (deposits, fees, dividends, trades of others).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from execution.adjustments import (
     read_adjustments,
     settle_fraction,
 )
-from execution.broker import Account, Broker, Order, Position
+from execution.broker import Account, Broker, Order, Position, Side
 from execution.dispatch import SyncReport, sync_orders
 from execution.holdings import own_quantities
 from execution.intents import ORDER_ID_PREFIX
@@ -31,12 +32,14 @@ from execution.journal import JournalState, journalled_ids, move_order, pending_
 from execution.state import append_audit
 from market.errors import ExecutionError
 from market.ledger import Ledger
-from market.ledger_tables import audit_log, reconciliations
+from market.ledger_tables import audit_log, fills, reconciliations
 
 LOOK_BACK = dt.timedelta(days=7)
 """How far back the broker is asked for orders that bear our mark and that no journal knows."""
 
 _TRIES = 3
+# Average prices of fills are rounded to a ten-thousandth of a cent.
+_CASH_TOLERANCE_USD = Decimal(1)
 _ACCEPTED = "accepted as foreign"
 _ZERO, _ONE = Decimal(0), Decimal(1)
 
@@ -49,11 +52,12 @@ class FindingKind(StrEnum):
     ORDER_UNJOURNALLED = "order_not_in_journal"
     FOREIGN_POSITION = "foreign_position"
     FOREIGN_ORDER = "foreign_order"
+    FOREIGN_CASH = "foreign_cash"
 
     @property
     def is_drift(self) -> bool:
         """Whether it says that the journal is wrong, and not only that we are not alone."""
-        return self not in (FindingKind.FOREIGN_POSITION, FindingKind.FOREIGN_ORDER)
+        return not self.value.startswith("foreign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +132,15 @@ def reconcile(
     if actions is not None:
         own = _settled(ledger, own, held, now)
     known = journalled_ids(ledger) | accepted_orders(ledger)
+    flow = own_cash_flow(ledger)
     findings = [
         *_positions(own, held, tolerance_shares),
         *_missing(ledger, sync),
         *_unknown(broker.open_orders(), broker.orders_since(now - LOOK_BACK), known),
+        *_cash(ledger, broker.name, account, flow),
     ]
     made = Reconciliation(now, account, tuple(positions), tuple(findings), sync)
-    _keep(ledger, broker.name, made, own)
+    _keep(ledger, broker.name, made, own, flow)
     return made
 
 
@@ -279,7 +285,36 @@ def _unknown(working: Sequence[Order], recent: Sequence[Order], known: set[str])
     return list(found.values())
 
 
-def _keep(ledger: Ledger, broker: str, made: Reconciliation, own: Mapping[str, Decimal]) -> None:
+def own_cash_flow(ledger: Ledger) -> Decimal:
+    """Return what Isobar's own fills brought in less what they cost, USD, fees apart."""
+    rows = ledger.rows(sa.select(fills.c.side, fills.c.quantity, fills.c.price_usd))
+    return sum(
+        (r["quantity"] * r["price_usd"] * (1 if r["side"] == Side.SELL else -1) for r in rows),
+        _ZERO,
+    )
+
+
+def _cash(ledger: Ledger, broker: str, account: Account, flow: Decimal) -> list[Finding]:
+    """Return what cash moved by since the last time that no fill of ours explains."""
+    query = sa.select(reconciliations).where(reconciliations.c.broker == broker)
+    rows = ledger.rows(query.order_by(reconciliations.c.seq.desc()).limit(1))
+    if not rows:
+        return []
+    before = rows[0]
+    other = account.cash_usd - before["cash_usd"] - (flow - before["own_cash_flow_usd"])
+    if abs(other) < _CASH_TOLERANCE_USD:
+        return []
+    detail = f"{other:+.2f} USD since {before['at'].isoformat()}"
+    return [Finding(FindingKind.FOREIGN_CASH, "cash", detail)]
+
+
+def _keep(
+    ledger: Ledger,
+    broker: str,
+    made: Reconciliation,
+    own: Mapping[str, Decimal],
+    flow: Decimal,
+) -> None:
     positions = [
         {
             "symbol": p.symbol,
@@ -300,6 +335,7 @@ def _keep(ledger: Ledger, broker: str, made: Reconciliation, own: Mapping[str, D
             "clean": made.is_clean,
             "equity_usd": made.account.equity_usd,
             "cash_usd": made.account.cash_usd,
+            "own_cash_flow_usd": flow,
             "findings": [asdict(f) for f in made.findings],
             "positions": positions,
         }

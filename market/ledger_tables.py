@@ -383,6 +383,7 @@ reconciliations = sa.Table(
     sa.Column("clean", sa.Boolean(), nullable=False),
     _decimal("equity_usd"),
     _decimal("cash_usd"),
+    _decimal("own_cash_flow_usd"),
     _json("findings"),
     _json("positions"),
 )

@@ -208,6 +208,19 @@ def test_splits_are_applied_once_in_the_order_of_their_days(tmp_path_factory, ra
         assert own_quantities(ledger) == {"A": expected}
 
 
+def test_cash_that_no_fill_explains_is_named_once(ledger, broker, tmp_path):
+    publish(ledger, tmp_path, content("B"), as_of=AS_OF + dt.timedelta(minutes=1))
+    report = run(ledger, broker)
+    assert broker.holdings["B"] > 0
+    assert report.reconciliation.findings == ()
+    broker.cash += Decimal(250)
+    found = reconcile(ledger, broker, LATER)
+    assert kinds(found) == [(FindingKind.FOREIGN_CASH, "cash")]
+    assert "+250.00 USD" in found.findings[0].detail
+    assert found.is_clean
+    assert reconcile(ledger, broker, LATER).findings == ()
+
+
 def test_the_peak_is_the_highest_equity_that_was_reconciled(ledger, broker):
     assert peak_equity(ledger, "memory") == 100_000
     broker.prices["A"] = Decimal(200)

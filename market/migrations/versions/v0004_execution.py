@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("clean", sa.Boolean(), nullable=False),
         sa.Column("equity_usd", _DECIMAL, nullable=False),
         sa.Column("cash_usd", _DECIMAL, nullable=False),
+        sa.Column("own_cash_flow_usd", _DECIMAL, nullable=False),
         sa.Column("findings", sa.Text(), nullable=False),
         sa.Column("positions", sa.Text(), nullable=False),
     )
