@@ -80,7 +80,8 @@ def _last_prices(lake: Lake, daily: pl.DataFrame, now: dt.datetime) -> dict[str,
     columns = [Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE]
     parts: list[pl.DataFrame] = []
     if lake.exists("bars_1m"):
-        first = calendar.offset_session(calendar.latest_session(now), -_RECENT)
+        # The session that runs and the last one closed: older ones end with their daily bars.
+        first = calendar.latest_session(now)
         parts.append(lake.read_bars("bars_1m", start=first, as_of=now).select(columns))
     # Of two bars that end together the daily one has the official close.
     parts.append(daily.select(columns))
