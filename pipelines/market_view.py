@@ -66,7 +66,7 @@ def newest_prices(lake: Lake) -> dict[str, LastPrice]:
     if not lake.exists("bars_1d"):
         return {}
     latest = max(lake.sessions("bars_1d"))
-    now = calendar.session_close(latest) + dt.timedelta(days=1)
+    now = calendar.session_close(latest) + dt.timedelta(hours=12)
     return _last_prices(lake, _daily(lake, calendar.offset_session(latest, -_RECENT), now), now)
 
 
