@@ -165,6 +165,7 @@ class TestReconcile:
         assert {(f["kind"], f["key"]) for f in done.document["findings"]} == {
             ("position_drift", "D"),
             ("foreign_position", "A"),
+            ("foreign_cash", "cash"),
         }
 
 
