@@ -56,9 +56,6 @@ SMALL: dict[str, dict[str, float]] = {
     "xgboost": {"trees": 75, "eta": 0.06},
     "lightgbm": {"trees": 75, "learning_rate": 0.06},
 }
-MINUTE_SESSIONS = 108
-"""Sessions of 1-minute bars: as many as two cores get through in six minutes."""
-
 _MARKER = "made-by-isobar-demo"
 
 
@@ -133,7 +130,7 @@ def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
     began = dt.datetime.now(dt.UTC)
     home = _fresh_home()
     progress("synthetic market", 0, 1)
-    spec = SyntheticSpec(seed=seed, minute_sessions=MINUTE_SESSIONS)
+    spec = SyntheticSpec(seed=seed)
     market = generate(spec)
     progress("synthetic market", 1, 1)
     today = market.daily["session"].max()
