@@ -20,6 +20,7 @@ from execution.trade import (
     attend,
     newest_batch,
     trade,
+    watch,
 )
 from market.errors import BrokerError
 from market.horizons import Run
@@ -157,17 +158,19 @@ def _machine_time() -> dt.datetime:
 
 
 def attend_account(stores: Stores, *, now: dt.datetime) -> Reconciliation:
-    """Reconcile with the configured broker, carry plans on, and stop where need be."""
+    """Reconcile with the configured broker, carry plans on, and stop where need be.
+
+    A live account that `isobar doctor` does not find well is reconciled, and nothing is sent.
+    """
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
+    market, rules = read_market(stores, now), trade_rules(settings)
     with stores.ledger as ledger, _telling(stores, ledger, now):
-        return attend(
-            ledger,
-            stores.broker,
-            market=read_market(stores, now),
-            rules=trade_rules(settings),
-            now=now,
-        )
+        if settings.trading.mode == "live":
+            found = watch(ledger, stores.broker, market=market, rules=rules, now=now)
+            if not all(check.ok for check in check_trading(stores, ledger)):
+                return found
+        return attend(ledger, stores.broker, market=market, rules=rules, now=now)
 
 
 @contextmanager

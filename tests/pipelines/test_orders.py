@@ -16,7 +16,7 @@ from pipelines.assets import orders
 from pipelines.assets.orders import attend_account, check_trading, trade_newest
 from pipelines.resources import Stores
 from pipelines.settings import TradingSettings
-from tests.execution.memory_broker import NOW, MemoryBroker
+from tests.execution.memory_broker import NOW, Crash, MemoryBroker
 from tests.execution.scenes import content, publish
 from tests.pipelines.test_trading_sensors import stores_at
 
@@ -87,6 +87,32 @@ def test_a_halted_account_does_not_but_is_looked_after(live: Stores, broker: Mem
         halt(ledger, "a storm", NOW)
     refused(live, broker, "trading is halted")
     assert attend_account(live, now=NOW).is_clean
+
+
+def test_what_was_not_sent_yet_waits_until_the_account_is_well(
+    live: Stores, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+):
+    attend_account(live, now=NOW)
+    stop_before_sending(broker)
+    with pytest.raises(Crash):
+        trade_newest(live, now=NOW, dry_run=False)
+    broker.on_step = lambda _step: None
+    monkeypatch.setattr(orders, "_machine_time", lambda: NOW + dt.timedelta(minutes=6))
+    assert attend_account(live, now=NOW).is_clean
+    assert broker.placed == []
+    monkeypatch.setattr(orders, "_machine_time", lambda: NOW)
+    attend_account(live, now=NOW)
+    assert len(broker.placed) == 1
+
+
+def stop_before_sending(broker: MemoryBroker) -> None:
+    """The process ends when the plan is journalled and its first order is about to leave."""
+
+    def die(step: str) -> None:
+        if step == "before submit":
+            raise Crash
+
+    broker.on_step = die
 
 
 def test_a_blocked_account_does_not(live: Stores, broker: MemoryBroker):
