@@ -73,15 +73,22 @@ def audit_signals(as_json: JsonFlag = False) -> None:
     with stores.ledger as ledger:
         findings = verify_chain(ledger, stores.head_file)
         rows = ledger.read("SELECT count(*) AS n FROM signals").item()
+    show_audit(
+        findings, {"signals": rows}, f"{rows:,} signals are as they were published.", as_json
+    )
+
+
+def show_audit(findings: list[str], counted: dict[str, int], all_well: str, as_json: bool) -> None:
+    """Show what an audit found, the first of it in a terminal; exit with 1 if there is any."""
     if as_json:
-        output.print_json({"clean": not findings, "signals": rows, "findings": findings})
+        output.print_json({"clean": not findings, **counted, "findings": findings})
     else:
         for finding in findings[:_SHOWN]:
             output.out.print(f"[bold red]broken[/] {finding}", soft_wrap=True, highlight=False)
         if len(findings) > _SHOWN:
             output.out.print(f"... and {len(findings) - _SHOWN:,} more: use --json")
         if not findings:
-            output.out.print(f"[bold green]{rows:,} signals are as they were published.[/]")
+            output.out.print(f"[bold green]{all_well}[/]")
     if findings:
         raise typer.Exit(1)
 

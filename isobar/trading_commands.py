@@ -25,6 +25,7 @@ from execution.trade import TradeReport, assert_may_trade
 from isobar import output
 from isobar.arguments import JsonFlag
 from isobar.feature_commands import audit_app
+from isobar.ledger_commands import show_audit
 from market.ledger import Ledger
 from pipelines.assets.orders import attend_account, describe_trade, trade_newest
 from pipelines.launch import Launcher
@@ -322,14 +323,4 @@ def audit_orders(as_json: JsonFlag = False) -> None:
     with stores.ledger as ledger:
         findings = verify_orders(ledger, stores.audit_head_file)
         rows = ledger.read("SELECT count(*) AS n FROM audit_log").item()
-    if as_json:
-        output.print_json({"clean": not findings, "rows": rows, "findings": findings})
-    else:
-        for finding in findings[:_SHOWN]:
-            output.out.print(f"[bold red]broken[/] {finding}", soft_wrap=True, highlight=False)
-        if len(findings) > _SHOWN:
-            output.out.print(f"... and {len(findings) - _SHOWN:,} more: use --json")
-        if not findings:
-            output.out.print(f"[bold green]{rows:,} rows of the audit log hold.[/]")
-    if findings:
-        raise typer.Exit(1)
+    show_audit(findings, {"rows": rows}, f"{rows:,} rows of the audit log hold.", as_json)
