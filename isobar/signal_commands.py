@@ -144,25 +144,35 @@ def _show(rows: pl.DataFrame, after: str, form: _Form) -> None:
 
 
 @contextlib.contextmanager
-def _ends_on_interrupt() -> Iterator[Callable[[], None]]:
-    """Give a function that raises where Ctrl-C was pressed, and remember that it was.
+def ends_on_interrupt() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Give a function that waits, and that Ctrl-C ends.
 
-    An interrupt that strikes inside a finalizer is swallowed there; it is raised again at the
-    next wait.
+    Pressed while something is read or written, it ends the next wait: an interrupt in the
+    middle of a query would leave a connection that can be neither used nor given back. Pressed
+    again, it ends at once.
     """
-    pressed: list[int] = []
+    pressed = waiting = False
 
-    def remember(number: int, _frame: object) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    def refuse() -> None:
-        if pressed:
+    def remember(_number: int, _frame: object) -> None:
+        nonlocal pressed
+        again, pressed = pressed, True
+        if waiting or again:
             raise KeyboardInterrupt
+
+    def wait_with(wait: Callable[[], None]) -> None:
+        nonlocal waiting
+        waiting = True
+        try:
+            # Asked after ``waiting`` is set: whatever is pressed from here on raises by itself.
+            if pressed:
+                raise KeyboardInterrupt
+            wait()
+        finally:
+            waiting = False
 
     before = signal.signal(signal.SIGINT, remember)
     try:
-        yield refuse
+        yield wait_with
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -174,18 +184,14 @@ def _follow(
     # Ctrl-C is how this ends: nothing went wrong.
     with (
         contextlib.suppress(KeyboardInterrupt),
-        _ends_on_interrupt() as refuse_to_wait,
+        ends_on_interrupt() as wait_with,
         workspace.ledger as ledger,
         listening(ledger, CHANNEL, poll_seconds=every) as wait,
     ):
         cursor = after or newest_cursor(ledger)
         output.log.print(f"Following after {cursor}; Ctrl-C ends it.", soft_wrap=True)
 
-        def wait_unless_ended() -> None:
-            refuse_to_wait()
-            wait()
-
-        for delivery in follow(ledger, cursor, wait_unless_ended, **wanted):
+        for delivery in follow(ledger, cursor, lambda: wait_with(wait), **wanted):
             for batch, rows in _by_batch(delivery):
                 write(batch, rows)
                 # A whole batch at a time: nobody downstream sees half of one for long.

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from isobar.signal_commands import ends_on_interrupt
 from isobar.workspace import Workspace
 from market.hash_chain import GENESIS_HASH
 from market.ledger import Ledger, open_ledger
@@ -152,6 +153,18 @@ def test_following_prints_each_batch_once_and_ends_on_ctrl_c(place: Place, ledge
     assert _line(again)["hash"] == missed.head_hash
     again.kill()
     again.communicate(timeout=_PATIENCE_SECONDS)
+
+
+def test_ctrl_c_breaks_off_a_wait_but_no_query():
+    with ends_on_interrupt() as wait_with, pytest.raises(KeyboardInterrupt):
+        wait_with(lambda: signal.raise_signal(signal.SIGINT))
+    with ends_on_interrupt() as wait_with:
+        # As if a query were under way: it is finished, and its connection is whole.
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            wait_with(lambda: pytest.fail("waited on"))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("form", [["--csv"], ["--json"], []], ids=["csv", "json", "table"])
