@@ -218,11 +218,11 @@ def short_of_bars(bars: pl.DataFrame, features: Sequence[Feature], start: dt.dat
 
 
 def session_to_keep(bars: pl.DataFrame, features: Sequence[Feature]) -> dt.date | None:
-    """Return the newest session as of whose end a checkpoint serves the sessions after ``bars``.
+    """Return the newest session as of whose end a checkpoint serves the last one and later ones.
 
-    Each symbol of the last session must have a lookback of bars after it, as far as it has so
-    many. The last session, which may not be over, is never kept; ``None`` where there are no
-    others.
+    Each symbol of the last session must have a lookback of bars between the two, as far as it has
+    so many: the last session may not be over, and is then computed once more. ``None`` where no
+    session is early enough.
     """
     before = max(1, longest_lookback(features) - 1)
     last = bars[Bar.SESSION].max()
@@ -230,7 +230,7 @@ def session_to_keep(bars: pl.DataFrame, features: Sequence[Feature]) -> dt.date 
     alive = bars.filter(pl.col(Bar.SESSION) == last).select(Bar.SYMBOL).unique()
     # Of each symbol the session of the bar that is the lookback-th from the end.
     reached = (
-        bars.join(alive, on=Bar.SYMBOL, how="semi")
+        old.join(alive, on=Bar.SYMBOL, how="semi")
         .select(Bar.SYMBOL, Bar.SESSION)
         .filter(pl.len().over(Bar.SYMBOL) >= before)
         .sort(Bar.SYMBOL, Bar.SESSION)

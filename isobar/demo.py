@@ -52,7 +52,7 @@ SMALL: dict[str, dict[str, float]] = {
     "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 3, "rows_per_epoch": 10_000},
     "gradient_boosting": {"max_iter": 50, "learning_rate": 0.06},
     "policy": {"steps": 8_192},
-    "random_forest": {"n_estimators": 60},
+    "random_forest": {"n_estimators": 40},
     "xgboost": {"trees": 75, "eta": 0.06},
     "lightgbm": {"trees": 75, "learning_rate": 0.06},
 }

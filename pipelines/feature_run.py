@@ -229,18 +229,20 @@ class FeatureRun:
         return made.filter(pl.col(Bar.SESSION) >= run[0])
 
     def _in_parts(self, features: list[Feature], run: Sequence[dt.date]) -> Iterator[pl.DataFrame]:
-        every = sorted(self.inputs)
-        begin, checkpoint = run[0], None
-        if any(f.memory.is_recursive for f in features):
-            checkpoint = self._latest_before(run[0])
-            begin = run[0] if checkpoint else every[0]
-        days = [s for s in every if begin <= s <= run[-1]]
+        recursive = [f for f in features if f.memory.is_recursive]
+        checkpoint = self._latest_before(run[0]) if recursive else None
         size = self._sessions_at_once(len(features))
+        if recursive and checkpoint is None:
+            # Nothing but their state is wanted of what comes before.
+            before = [s for s in sorted(self.inputs) if s < run[0]]
+            for k in range(0, len(before), size):
+                days = before[k : k + size]
+                _, checkpoint = self._step(recursive, days, checkpoint, serving=features)
+        days = [s for s in sorted(self.inputs) if run[0] <= s <= run[-1]]
         for k in range(0, len(days), size):
             made, checkpoint = self._step(features, days[k : k + size], checkpoint)
-            wanted = made.filter(pl.col(Bar.SESSION) >= run[0])
-            if wanted.height:
-                yield wanted
+            if made.height:
+                yield made
         names = {f.name for f in features}
         kept = {f.name for f in self.features if f.memory.is_recursive and f.resumable}
         if checkpoint is not None and checkpoint.bars and names >= kept:
@@ -257,9 +259,13 @@ class FeatureRun:
         return max(1, _CELLS_AT_ONCE // (symbols * per_session * columns))
 
     def _step(
-        self, features: list[Feature], days: Sequence[dt.date], checkpoint: Checkpoint | None
+        self,
+        features: list[Feature],
+        days: Sequence[dt.date],
+        checkpoint: Checkpoint | None,
+        serving: list[Feature] | None = None,
     ) -> tuple[pl.DataFrame, Checkpoint | None]:
-        """Compute one part; return it with the checkpoint for the next one."""
+        """Compute one part; return it with the checkpoint for the next one, of ``serving``."""
         recursive = any(f.memory.is_recursive for f in features)
         every = sorted(self.inputs)
         anchor = every.index(days[0])
@@ -275,7 +281,7 @@ class FeatureRun:
                 bars,
                 features,
                 start=days[0],
-                keep=self._session_to_keep(bars, features, checkpoint),
+                keep=self._session_to_keep(bars, serving or features, checkpoint),
                 checkpoint=checkpoint,
                 whole=whole,
                 side=self._side(features, days),

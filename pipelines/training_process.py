@@ -75,6 +75,9 @@ def train_apart(
             [sys.executable, "-m", "pipelines.training_process", str(writer)],
             stdin=subprocess.PIPE,
             pass_fds=(writer,),
+            # Idle threads of the tree libraries spin otherwise: a machine that does anything
+            # else meanwhile trains ten times slower.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         )
     except BaseException:
         os.close(reader)

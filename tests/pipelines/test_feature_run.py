@@ -120,10 +120,24 @@ def test_a_scheduled_run_reads_no_further_back_than_it_must(
 
     monkeypatch.setattr(feature_run, "read_adjusted", watched)
     FeatureRun(lake, D1, FEATURES).refresh(DAYS[-1:])
+    # The same session once more, as after midday when it is over.
+    revised = whole.with_columns(
+        pl.when(pl.col(Bar.SESSION) == DAYS[-1])
+        .then(pl.col(Bar.CLOSE) * 1.002)
+        .otherwise(Bar.CLOSE)
+        .alias(Bar.CLOSE)
+    )
+    policy, later = RefetchPolicy(day_after=False, every_weeks=1), NOW + dt.timedelta(days=8)
+    ingest(lake, FrameSource(revised), D1, DAYS[-1:], calm, now=later, policy=policy)
+    done = FeatureRun(lake, D1, FEATURES).refresh(DAYS[-1:])
+    assert done.sessions == 1
     # A lookback before the checkpoint, and one between it and the new session.
     longest = max(f.lookback for f in FEATURES)
-    assert len(starts) == 1
-    assert DAYS[-(2 * longest + 10)] <= starts[0] <= DAYS[-(2 * longest - 1)]
+    assert len(starts) == 2
+    for start in starts:
+        assert start is not None
+        assert DAYS[-(2 * longest + 10)] <= start <= DAYS[-(2 * longest - 1)]
+    assert_equal_within_one_ulp(stored(lake), computed(lake))
 
 
 def test_a_changed_feature_recomputes_itself_alone(lake: Lake) -> None:
