@@ -1,19 +1,29 @@
 """How much each engine counts in each regime.
 
-The estimator is credibility weighting (Bühlmann, 1967), twice: an engine's skill in a regime is
-drawn toward its skill in all regimes, and the weights are drawn toward equal, both by how little
-evidence there is. Only outcomes that had arrived by ``as_of`` count, so with no evidence the
-weights are equal.
+Engines are presumed alike, ten to one, until their outcomes say otherwise. What they differ by is
+weighed as a Bayesian model average of two views (Hoeting, Madigan, Raftery and Volinsky 1999,
+Statistical Science 14): that they are alike, and that their skills scatter, each a random effect
+drawn toward the mean of all by how little evidence there is (Bühlmann 1967, ASTIN Bulletin 4).
+The probability of the second view follows from how far the skills lie apart, measured by their
+own noise. It is worked out twice: for skill in all regimes, and for what a regime adds to it.
+Only outcomes that had arrived by ``as_of`` count, so with no evidence the weights are equal.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
+import warnings
+from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+from scipy.special import expit
 
+from market.calendar import NEW_YORK
 from market.horizons import find_horizon
 from market.regimes import RegimeLabel
 from market.schema import UTC_MICROSECONDS
@@ -24,11 +34,17 @@ from models.session_moments import session_moments
 from signals.scale import return_scale, scale_returns
 from signals.schema import ENSEMBLE_ENGINE
 
-POOLING_SESSIONS = 60.0
-"""Sessions of evidence in a regime that count as much as all other regimes together."""
+REGIME_SESSIONS = 30.0
+"""Sessions in a regime at which what it adds counts as much as skill in all regimes."""
 
-EQUALITY_SESSIONS = 120.0
-"""Sessions of evidence at which skill counts as much as the presumption of equality."""
+EQUALITY_SESSIONS = 60.0
+"""Sessions of evidence at which an engine's skill counts as much as that of all engines."""
+
+ODDS_AGAINST_DIFFERENCES = 10.0
+"""How much likelier than not engines are alike, before anything is known of them."""
+
+
+_SESSIONS_A_DAY = 252 / 365.25
 
 
 class Weight(StrEnum):
@@ -40,6 +56,17 @@ class Weight(StrEnum):
     SKILL = "skill"
     SESSIONS = "sessions"
 
+
+WEIGHT_SCHEMA = pl.Schema(
+    {
+        Weight.ENGINE: pl.String(),
+        Weight.REGIME: pl.String(),
+        Weight.WEIGHT: pl.Float64(),
+        Weight.SKILL: pl.Float64(),
+        Weight.SESSIONS: pl.Int64(),
+    }
+)
+"""What :func:`regime_weights` returns."""
 
 SKILL_SCHEMA = pl.Schema(
     {
@@ -116,45 +143,135 @@ def regime_weights(
     Returns
     -------
     pl.DataFrame
-        ``engine``, ``regime``, ``weight`` (adds up to one in each regime), ``skill`` (the shrunk
-        rank IC) and ``sessions`` of evidence.
+        ``engine``, ``regime``, ``weight`` (adds up to one in each regime, in proportion to the
+        skill where that is positive), ``skill`` (the rank IC that is expected of it) and
+        ``sessions`` of evidence.
     """
-    seen = skill.filter((pl.col("known_at") <= as_of) & pl.col(Weight.ENGINE).is_in(engines))
-    pooled = seen.group_by(Weight.ENGINE).agg(
-        pl.col("rank_ic").mean().alias("pooled"), pl.len().cast(pl.Float64).alias("total")
-    )
-    local = (
-        seen.join(regimes.select("session", Weight.REGIME), on="session")
-        .group_by(Weight.ENGINE, Weight.REGIME)
-        .agg(pl.col("rank_ic").mean().alias("local"), pl.len().cast(pl.Float64).alias("n"))
-    )
-    every = pl.DataFrame({Weight.ENGINE: sorted(engines)}).join(
-        pl.DataFrame({Weight.REGIME: [r.value for r in RegimeLabel]}), how="cross"
-    )
-    n, total = pl.col("n"), pl.col("total")
-    drawn = (n * pl.col("local") + POOLING_SESSIONS * pl.col("pooled")) / (n + POOLING_SESSIONS)
-    table = (
-        every.join(pooled, on=Weight.ENGINE, how="left")
-        .join(local, on=[Weight.ENGINE, Weight.REGIME], how="left")
-        .with_columns(
-            pl.col("n", "total", "local", "pooled").fill_null(0.0),
-        )
-        .with_columns(drawn.alias(Weight.SKILL))
-    )
-    useful = pl.col(Weight.SKILL).clip(lower_bound=0.0)
-    equal = 1.0 / len(engines)
-    share = useful / useful.sum().over(Weight.REGIME)
-    trust = total.min().over(Weight.REGIME) / (total.min().over(Weight.REGIME) + EQUALITY_SESSIONS)
-    weight = pl.when(useful.sum().over(Weight.REGIME) > 0.0).then(
-        trust * share + (1.0 - trust) * equal
-    )
-    return table.select(
-        Weight.ENGINE,
-        Weight.REGIME,
-        weight.otherwise(equal).alias(Weight.WEIGHT),
-        Weight.SKILL,
-        n.cast(pl.Int64).alias(Weight.SESSIONS),
+    names = sorted(engines)
+    seen = skill.filter((pl.col("known_at") <= as_of) & pl.col(Weight.ENGINE).is_in(names))
+    labelled = seen.join(regimes.select("session", Weight.REGIME), on="session", how="left")
+    observed = _observed(labelled, names)
+    words = [r.value for r in RegimeLabel]
+    expected = _expected_skill(observed, [observed.regimes == w for w in words])
+    useful = np.clip(expected, 0.0, None)
+    total = useful.sum(axis=1, keepdims=True)
+    shares = np.divide(useful, total, out=np.full_like(useful, 1.0 / len(names)), where=total > 0.0)
+    there = ~np.isnan(observed.rank_ic)
+    return pl.DataFrame(
+        [
+            {
+                Weight.ENGINE: engine,
+                Weight.REGIME: word,
+                Weight.WEIGHT: float(shares[r, e]),
+                Weight.SKILL: float(expected[r, e]),
+                Weight.SESSIONS: int(there[observed.regimes == word, e].sum()),
+            }
+            for r, word in enumerate(words)
+            for e, engine in enumerate(names)
+        ],
+        schema=WEIGHT_SCHEMA,
     ).sort(Weight.REGIME, Weight.ENGINE)
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Rank ICs, (sessions, engines), NaN where an engine has none; the regime of each session.
+
+    ``overlap`` is how many sessions in a row have outcomes in common: so many count as one.
+    """
+
+    rank_ic: npt.NDArray[np.float64]
+    regimes: npt.NDArray[np.str_]
+    overlap: float
+
+
+def _observed(labelled: pl.DataFrame, engines: list[str]) -> _Observed:
+    sessions = labelled["session"].unique().sort()
+    table = np.full((len(sessions), len(engines)), np.nan)
+    columns = [engines.index(e) for e in labelled[Weight.ENGINE]]
+    rows = sessions.search_sorted(labelled["session"]).to_numpy()
+    table[rows, columns] = labelled["rank_ic"].to_numpy()
+    regimes = np.full(len(sessions), "", dtype="U16")
+    regimes[rows] = labelled[Weight.REGIME].fill_null("").to_numpy()
+    waited = (
+        pl.col("known_at").dt.convert_time_zone(str(NEW_YORK)).dt.date() - pl.col("session")
+    ).dt.total_days()
+    days = labelled.select(waited.median()).item()
+    return _Observed(table, regimes, max(1.0, round((days or 0.0) * _SESSIONS_A_DAY)))
+
+
+def _expected_skill(
+    observed: _Observed, regimes: list[npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.float64]:
+    """Return the rank IC that is expected of each engine, (regimes, engines)."""
+    sessions, engines = observed.rank_ic.shape
+    if not sessions:
+        return np.zeros((len(regimes), engines))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        # What engines have in common on a session, its luck above all, says nothing of them.
+        apart = observed.rank_ic - np.nanmean(observed.rank_ic, axis=1, keepdims=True)
+        level = np.nanmean(observed.rank_ic)
+    counts, lead = _means(apart)
+    noise = _noise(apart, lead)
+    count = counts / observed.overlap
+    added, local_counts = np.zeros((2, len(regimes), engines))
+    for r, within in enumerate(regimes):
+        counted, mean = _means(apart[within])
+        added[r] = np.where(counted > 0, mean - lead, 0.0)
+        local_counts[r] = counted / observed.overlap
+    # The regimes' means are bound to add up to the whole, which takes one of them away.
+    free = 1.0 - np.divide(local_counts, count, out=np.ones_like(local_counts), where=count > 0.0)
+    differ = _probability(lead, count, EQUALITY_SESSIONS, noise, np.ones(engines))
+    differ_by_regime = _probability(added, local_counts, REGIME_SESSIONS, noise, free)
+    return (
+        level
+        + differ * count / (count + EQUALITY_SESSIONS) * lead
+        + differ_by_regime * local_counts / (local_counts + REGIME_SESSIONS) * added
+    )
+
+
+def _means(apart: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return of each engine the number of its sessions, and the mean (zero where none)."""
+    counts = (~np.isnan(apart)).sum(axis=0).astype(np.float64)
+    return counts, np.nansum(apart, axis=0) / np.maximum(counts, 1.0)
+
+
+def _noise(apart: npt.NDArray[np.float64], lead: npt.NDArray[np.float64]) -> float:
+    """Return the variance of an engine's rank IC on one session, beyond what all share."""
+    engines = apart.shape[1]
+    freedom = float((~np.isnan(apart)).sum()) - engines
+    if engines < 2 or freedom <= 0:
+        return math.nan
+    return float(np.nansum((apart - lead) ** 2)) / freedom * engines / (engines - 1)
+
+
+def _probability(
+    means: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.float64],
+    prior_sessions: float,
+    noise: float,
+    free: npt.NDArray[np.float64],
+) -> float:
+    """Return how likely it is that skills differ, after means over so many sessions.
+
+    Either all true means are zero, or they scatter with the variance of a mean over
+    ``prior_sessions``; ``free`` is the part of each mean that the others do not determine.
+    """
+    if math.isnan(noise):
+        return 0.0
+    engines = means.shape[-1]
+    gain = counts / prior_sessions
+    squares = float((counts * means**2 * gain / (1.0 + gain)).sum())
+    if noise <= 0.0:
+        return float(squares > 0.0)
+    freedom = free * (engines - 1) / engines
+    log_odds = (
+        squares / noise / 2.0
+        - float((freedom * np.log1p(gain)).sum()) / 2.0
+        - math.log(ODDS_AGAINST_DIFFERENCES)
+    )
+    return float(expit(log_odds))
 
 
 def attach_regime(predictions: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:

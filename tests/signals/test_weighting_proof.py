@@ -1,5 +1,5 @@
 """What weighting by regime is worth: it beats equal weights where engines differ by regime, and
-costs nearly nothing where they do not.
+costs nothing where they do not.
 
 No seed is chosen: 0 to 11. Each seed is a market of its own, so that intervals are over markets.
 """
@@ -134,8 +134,9 @@ def test_it_beats_equal_weights_where_one_engine_is_better() -> None:
     assert mean > 0.0
 
 
-def test_where_engines_do_not_differ_it_does_no_harm_beyond_noise() -> None:
-    """What is lost by weighing engines that are alike is below what one could ever measure."""
+def test_where_engines_do_not_differ_it_does_no_harm() -> None:
+    """Its cost does not show in twelve markets, and is a tenth of what one market could show."""
     for skills in (ALIKE, NO_SKILL):
-        _, low, _, _ = advantage(skills)
-        assert low > -0.5 * NOISE, skills
+        mean, low, high, _ = advantage(skills)
+        assert low <= 0.0 <= high, skills
+        assert abs(mean) < 0.1 * NOISE, skills
