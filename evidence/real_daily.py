@@ -22,6 +22,7 @@ from market.horizons import find_horizon
 from models.dataset import Dataset
 from models.session_moments import CLIP
 from signals.scale import LEAST, PRIOR_DEVIATION
+from signals.weighting import EQUALITY_SESSIONS, ODDS_AGAINST_DIFFERENCES, REGIME_SESSIONS
 
 NAME = "real_daily"
 TITLE = "Real daily bars"
@@ -32,9 +33,8 @@ UNSCALED = " before it is scaled"
 OURS, GROUP = "ours", "group"
 OUTCOMES = ("outcome", "outcome_next")
 CHANGED = (
-    "the groups' expected returns are scaled by what past ones were worth, and their meta-learner "
-    "sees outcomes clipped to 4 volatilities; engines are those of look 2, and nothing was chosen "
-    "by this look"
+    "engines of the groups are presumed alike until their outcomes say otherwise, and outcomes "
+    "that overlap count once; engines are those of look 2, and nothing was chosen by this look"
 )
 """What is new in the configuration since the last look; it is noted when a new one is counted."""
 
@@ -64,6 +64,11 @@ CONFIG: dict[str, Any] = {
     # The product's groups, by horizon: each family by its own parameters, on every session.
     "groups": {h: list(find_horizon(h).families) for h in ("1d", "7d", "14d", "1M")},
     # How the groups' ensembles are made, as far as their own constants say.
+    "weights": {
+        "regime_sessions": REGIME_SESSIONS,
+        "equality_sessions": EQUALITY_SESSIONS,
+        "odds_against_differences": ODDS_AGAINST_DIFFERENCES,
+    },
     "return_scale": {"prior_deviation": PRIOR_DEVIATION, "least": LEAST},
     "outcome_clip": CLIP,
     "retrain_sessions": 252,
