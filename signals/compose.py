@@ -74,10 +74,17 @@ def compose_signals(
             remedy="ingest their bars first",
         )
     shapes = levels or {}
+    of_all = {
+        SignalColumn.VALID_UNTIL: horizon.end_of(as_of),
+        SignalColumn.HORIZON: horizon.name,
+        SignalColumn.REGIME: regime,
+        SignalColumn.DATA_HASH: data_hash,
+        SignalColumn.CONFIG_HASH: config_hash,
+    }
     rows = [
-        _row(p, horizon, regime, band_bps, as_of, contributions)
+        _row(p, horizon, regime, band_bps, contributions)
         | _levels(p, horizon, prices[p[Prediction.SYMBOL]], band_bps, shapes)
-        | {SignalColumn.DATA_HASH: data_hash, SignalColumn.CONFIG_HASH: config_hash}
+        | of_all
         for p in predictions.sort(Prediction.SYMBOL, Prediction.ENGINE).to_dicts()
     ]
     return pl.DataFrame(rows, schema=CONTENT_SCHEMA).select(
@@ -90,7 +97,6 @@ def _row(
     horizon: Horizon,
     regime: str,
     band_bps: float,
-    as_of: dt.datetime,
     contributions: Mapping[tuple[str, str], Sequence[Contribution]],
 ) -> dict[str, Any]:
     expected = float(p[Prediction.EXPECTED_RETURN_BPS])
@@ -102,14 +108,11 @@ def _row(
         Direction.NEUTRAL: p[Prediction.P_NEUTRAL],
     }[direction]
     return {
-        SignalColumn.VALID_UNTIL: horizon.end_of(as_of),
         SignalColumn.SYMBOL: p[Prediction.SYMBOL],
         SignalColumn.ENGINE: p[Prediction.ENGINE],
         SignalColumn.DIRECTION: direction.value,
         SignalColumn.CONFIDENCE: float(confidence),
-        SignalColumn.HORIZON: horizon.name,
         SignalColumn.EXPECTED_RETURN_BPS: expected,
-        SignalColumn.REGIME: regime,
         SignalColumn.EXPLAIN: _explain(direction, expected, band_bps, horizon, regime, reasons),
         SignalColumn.FEATURES: list(reasons),
         SignalColumn.MODEL_VERSION: p[Prediction.MODEL_VERSION],

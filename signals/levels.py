@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from market.errors import SignalError
 from market.horizons import Horizon
@@ -123,7 +123,7 @@ class Residuals:
                 remedy="choose odds in this range",
             )
         if self.is_normal:
-            return float(norm.ppf(probability))
+            return float(ndtri(probability))
         return float(np.interp(probability, PROBABILITIES, self.quantiles))
 
     def to_json(self) -> str:
