@@ -16,12 +16,11 @@ from execution.journal import (
     JournalledPlan,
     JournalState,
     exits_of,
-    insert_exit,
-    move_order,
     pending_orders,
     read_order,
     read_plan,
 )
+from execution.journal_entries import insert_exit, move_order
 from execution.state import TradingState, append_audit, current_state
 from execution.targets import TargetReason
 from market.errors import BrokerError, BrokerRefusal, ExecutionError

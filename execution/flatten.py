@@ -15,12 +15,8 @@ from execution.broker import Broker, Clock, OrderType, Side, TimeInForce
 from execution.dispatch import adopt_order, send_plan, sync_orders
 from execution.holdings import own_quantities
 from execution.intents import OrderIntent, client_order_id
-from execution.journal import (
-    JournalledOrder,
-    append_orders,
-    pending_orders,
-    read_plan,
-)
+from execution.journal import JournalledOrder, pending_orders, read_plan
+from execution.journal_entries import append_orders
 from execution.order_timing import time_in_force_at
 from execution.state import TradingState, current_state
 from execution.targets import TargetReason

@@ -24,10 +24,10 @@ from execution.journal import (
     journalled_ids,
     pending_orders,
     read_plan,
-    record_plan,
     sent_since,
     unfinished_plans,
 )
+from execution.journal_entries import record_plan
 from execution.model_ages import models_known_at
 from execution.plan import plan_orders
 from execution.reconcile import Reconciliation, peak_equity, reconcile
