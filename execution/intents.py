@@ -14,6 +14,10 @@ from market.errors import ExecutionError
 from market.hash_chain import canonical_json
 
 ORDER_ID_PREFIX = "iso-"
+CLOSING_ATTEMPT = 900
+"""Attempts from here on are no batch's: the exits at a session's close."""
+FLATTEN_ATTEMPT = 1_000
+"""Attempts from here on are closings by hand, so that no plan's order has the same identity."""
 BASIS_POINTS = Decimal(10_000)
 
 
@@ -124,6 +128,11 @@ class OrderIntent:
     def has_exits(self) -> bool:
         """Whether target or stop are left with the broker."""
         return self.take_profit_usd is not None or self.stop_loss_usd is not None
+
+    @property
+    def outlives_plan(self) -> bool:
+        """Whether it only stands beside its plan in the journal, and has an end of its own."""
+        return self.attempt >= CLOSING_ATTEMPT
 
     @property
     def signed_quantity(self) -> Decimal:

@@ -21,6 +21,7 @@ from execution.intents import OrderIntent
 from execution.risk import Denial
 from execution.targets import TargetReason
 from market.errors import ExecutionError
+from market.hash_chain import from_utc_text
 from market.ledger import Ledger
 from market.ledger_tables import audit_log, fills, orders, plans
 
@@ -61,6 +62,9 @@ class JournalState(StrEnum):
         """Whether the order was sent, or may have been, and is not final."""
         return not self.is_final and self is not JournalState.INTENDED
 
+
+CLOSING_RECORDED = "closing recorded"
+"""The event in the audit log that holds the exits of a session's close."""
 
 _FINAL = frozenset(
     {
@@ -138,6 +142,40 @@ def read_plan(ledger: Ledger, plan_id: str) -> JournalledPlan:
         broker=row["broker"],
         orders=tuple(_order(r) for r in ledger.rows(query)),
         skipped=tuple(row["skipped"]),
+    )
+
+
+def newest_plan(connection: sa.Connection) -> tuple[str, str] | None:
+    """Return the newest plan and its batch, if any plan was ever made."""
+    query = sa.select(plans.c.plan_id, plans.c.batch_id).order_by(plans.c.created_at.desc())
+    found = connection.execute(query.limit(1)).first()
+    return None if found is None else (found[0], found[1])
+
+
+def find_closing(ledger: Ledger, batch_id: str) -> JournalledPlan | None:
+    """Return the exits of a session's close (``close-<session>``) as they stand, if planned.
+
+    They stand beside the newest plan of a batch of signals, whose ``plan_id`` they carry; what
+    was planned is a row of the audit log.
+    """
+    c = audit_log.c
+    query = sa.select(c.at, c.detail).where(
+        c.subject == "plan", c.key == batch_id, c.event == CLOSING_RECORDED
+    )
+    rows = ledger.rows(query)
+    if not rows:
+        return None
+    at, detail = rows[0]["at"], rows[0]["detail"]
+    query = sa.select(orders).where(orders.c.client_order_id.in_(detail["orders"]))
+    return JournalledPlan(
+        plan_id=detail["plan_id"],
+        batch_id=batch_id,
+        as_of=from_utc_text(detail["as_of"]),
+        created_at=at,
+        expires_at=from_utc_text(detail["expires_at"]),
+        broker=detail["broker"],
+        orders=tuple(_order(r) for r in ledger.rows(query.order_by(orders.c.place))),
+        skipped=tuple(detail["skipped"]),
     )
 
 

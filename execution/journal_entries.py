@@ -14,13 +14,21 @@ import sqlalchemy as sa
 from execution.broker import Order, OrderType, TimeInForce
 from execution.denials import DenialCode
 from execution.intents import OrderIntent, Plan
-from execution.journal import JournalledPlan, JournalState, position_in, read_plan
+from execution.journal import (
+    CLOSING_RECORDED,
+    JournalledPlan,
+    JournalState,
+    find_closing,
+    newest_plan,
+    position_in,
+    read_plan,
+)
 from execution.risk import Verdict
 from execution.state import append_audit
 from execution.targets import TargetReason, Targets
 from market.errors import ExecutionError
 from market.ledger import Ledger
-from market.ledger_tables import orders, plans
+from market.ledger_tables import audit_log, orders, plans
 
 
 def record_plan(
@@ -64,16 +72,81 @@ def record_plan(
         query = sa.select(plans.c.plan_id).where(plans.c.batch_id == plan.batch_id)
         earlier = connection.scalar(query)
         if earlier is None:
-            if based_on is not None and based_on != position_in(connection):
-                raise ExecutionError(
-                    "the journal moved while the plan was made",
-                    got=plan.plan_id,
-                    allowed="a plan made on the newest journal",
-                    remedy="plan again; nothing was recorded",
-                )
+            _refuse_moved(connection, plan, based_on)
             _lapse_unsent(connection, plan.plan_id, now)
             _insert_plan(connection, plan, verdicts, targets, broker, now)
     return read_plan(ledger, plan.plan_id if earlier is None else earlier)
+
+
+def record_closing(
+    ledger: Ledger,
+    plan: Plan,
+    verdicts: Sequence[Verdict],
+    targets: Targets,
+    *,
+    broker: str,
+    now: dt.datetime,
+    based_on: int | None = None,
+) -> JournalledPlan | None:
+    """Commit the exits of a session's close, beside the newest plan; they are planned once.
+
+    Parameters
+    ----------
+    ledger, plan, verdicts, targets, broker, now, based_on
+        See :func:`record_plan`.
+
+    Returns
+    -------
+    JournalledPlan or None
+        What :func:`execution.journal.find_closing` returns. ``None``, and nothing written, where
+        no plan was ever made: then nothing is held.
+
+    Raises
+    ------
+    ExecutionError
+        When the journal moved while planning; nothing is written.
+    """
+    with ledger.transaction() as connection:
+        c = audit_log.c
+        query = sa.select(c.seq).where(
+            c.subject == "plan", c.key == plan.batch_id, c.event == CLOSING_RECORDED
+        )
+        beside = newest_plan(connection)
+        if beside is None:
+            return None
+        if connection.scalar(query) is None:
+            _refuse_moved(connection, plan, based_on)
+            _lapse_unsent(connection, plan.plan_id, now)
+            query = sa.select(sa.func.count()).where(orders.c.plan_id == beside[0])
+            first = connection.scalar(query) or 0
+            ids = _insert_orders(connection, verdicts, beside[0], first, now)
+            append_audit(
+                connection,
+                at=now,
+                subject="plan",
+                key=plan.batch_id,
+                event=CLOSING_RECORDED,
+                detail={
+                    "plan_id": beside[0],
+                    "as_of": plan.as_of,
+                    "expires_at": plan.expires_at,
+                    "broker": broker,
+                    "orders": ids,
+                    "decisions": [asdict(d) for d in targets.decisions],
+                    "skipped": [asdict(s) for s in plan.skipped],
+                },
+            )
+    return find_closing(ledger, plan.batch_id)
+
+
+def _refuse_moved(connection: sa.Connection, plan: Plan, based_on: int | None) -> None:
+    if based_on is not None and based_on != position_in(connection):
+        raise ExecutionError(
+            "the journal moved while the plan was made",
+            got=plan.plan_id,
+            allowed="a plan made on the newest journal",
+            remedy="plan again; nothing was recorded",
+        )
 
 
 def append_orders(
@@ -214,13 +287,26 @@ def _insert_plan(
         event="recorded",
         detail={"batch_id": plan.batch_id, "orders": len(verdicts)},
     )
-    for place, verdict in enumerate(verdicts):
+    _insert_orders(connection, verdicts, plan.plan_id, 0, now)
+
+
+def _insert_orders(
+    connection: sa.Connection,
+    verdicts: Sequence[Verdict],
+    plan_id: str,
+    first: int,
+    now: dt.datetime,
+) -> list[str]:
+    """Journal orders and verdicts from a place on; return the ids of those with a row."""
+    ids: list[str] = []
+    for place, verdict in enumerate(verdicts, start=first):
         intent = verdict.intent
         state = JournalState.INTENDED if verdict.accepted else JournalState.DENIED
         denials = [asdict(d) for d in verdict.denials]
         # A duplicate has no row of its own: its identity is taken. The audit log tells of it.
         if all(d.code is not DenialCode.DUPLICATE for d in verdict.denials):
-            _insert_order(connection, intent, plan.plan_id, place, state, denials, now)
+            _insert_order(connection, intent, plan_id, place, state, denials, now)
+            ids.append(intent.client_order_id)
         append_audit(
             connection,
             at=now,
@@ -229,6 +315,7 @@ def _insert_plan(
             event=state.value,
             detail={"intent": asdict(intent), "denials": denials},
         )
+    return ids
 
 
 def _insert_order(

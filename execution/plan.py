@@ -36,7 +36,7 @@ from execution.intents import (
     SkipReason,
     client_order_id,
 )
-from execution.order_timing import feasible, style_of
+from execution.order_timing import closing_style, feasible, style_of
 from execution.targets import TargetDecision, TargetReason, Targets
 from market.hash_chain import canonical_json
 
@@ -52,6 +52,8 @@ def plan_orders(
     rules: PlanRules,
     batch_id: str,
     own_order_ids: AbstractSet[str] = frozenset(),
+    *,
+    for_close: bool = False,
 ) -> Plan:
     """Return the orders that lead from what Isobar owns to its targets.
 
@@ -71,6 +73,9 @@ def plan_orders(
     batch_id : str
     own_order_ids : Set of str
         Ids in Isobar's journal; an open order with another id is foreign.
+    for_close : bool, default False
+        Whether the orders are exits for the closing auction
+        (:func:`execution.closing.closing_targets`), which take market orders.
 
     Returns
     -------
@@ -97,7 +102,7 @@ def plan_orders(
         if isinstance(change, Skipped):
             skipped.append(change)
         else:
-            intents.extend(_legs(decision, scene, change, clock, rules, batch_id))
+            intents.extend(_legs(decision, scene, change, clock, rules, batch_id, for_close))
     intents.sort(key=lambda i: (i.leg, i.side is Side.BUY, i.symbol))
     intents, late = feasible(intents, clock, rules)
     skipped.extend(late)
@@ -208,12 +213,15 @@ def _legs(
     clock: Clock,
     rules: PlanRules,
     batch_id: str,
+    for_close: bool,
 ) -> list[OrderIntent]:
     side = Side.BUY if change > 0 else Side.SELL
     crosses = scene.expected * change < 0 and abs(change) > abs(scene.expected)
     closing = _whole(abs(scene.expected)) if crosses else Decimal(0)
     quantities = [closing, abs(change) - closing] if closing else [abs(change)]
     style = style_of(side, scene.price, clock, rules)
+    if for_close:
+        style = closing_style(abs(change), clock)
     cancels = tuple(sorted(o.client_order_id for o in scene.exits))
     legs: list[OrderIntent] = []
     for leg, quantity in enumerate(quantities, start=1):

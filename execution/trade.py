@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 
 import sqlalchemy as sa
 
 from execution.adjustments import CorporateActions
 from execution.broker import Account, Broker, Clock
+from execution.closing import assert_closing_time, closing_batch, closing_targets
 from execution.day_trading import count_day_trades
 from execution.dispatch import send_plan
 from execution.guard import GuardRules, causes_to_stop, stop_trading
 from execution.holdings import day_fills, held_positions, level_exits, own_quantities
-from execution.intents import LastPrice, Plan, PlanRules
+from execution.intents import CLOSING_ATTEMPT, LastPrice, Plan, PlanRules
 from execution.journal import (
     JournalledPlan,
     as_broker_order,
+    find_closing,
     find_plan,
     journal_position,
     journalled_ids,
     pending_orders,
-    read_plan,
     sent_since,
     unfinished_plans,
 )
-from execution.journal_entries import record_plan
+from execution.journal_entries import record_closing, record_plan
 from execution.model_ages import models_known_at
 from execution.plan import plan_orders
 from execution.reconcile import Reconciliation, peak_equity, reconcile
@@ -118,6 +120,19 @@ class _Decision:
     based_on: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a run trades: signals, or the exits of a session's close."""
+
+    closes: bool
+    find: Callable[[Ledger, str], JournalledPlan | None]
+    record: Callable[..., JournalledPlan | None]
+
+
+_SIGNALS = _Kind(False, find_plan, record_plan)
+_CLOSING = _Kind(True, find_closing, record_closing)
+
+
 def trade(
     ledger: Ledger,
     broker: Broker,
@@ -159,20 +174,81 @@ def trade(
     batch = newest_batch(ledger)
     if batch is None:
         return TradeReport(None, dry_run)
+    return _carry_out(ledger, broker, batch, market, rules, now, dry_run, _SIGNALS)
+
+
+def trade_close(
+    ledger: Ledger,
+    broker: Broker,
+    *,
+    session: dt.date,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+    dry_run: bool = False,
+) -> TradeReport:
+    """Close for a session's end what its horizons do not hold overnight; once, like a batch.
+
+    Parameters
+    ----------
+    session : date
+        The one that is about to close, by the broker's clock.
+    ledger, broker, market, rules, now, dry_run
+        See :func:`trade`.
+
+    Returns
+    -------
+    TradeReport
+        Of the batch ``close-<session>``: exits alone, for the closing auction.
+
+    Raises
+    ------
+    BrokerError, LedgerError
+        See :func:`trade`.
+    ExecutionError
+        When this session is not about to close and its exits were not planned before.
+    """
+    if not dry_run:
+        watch(ledger, broker, market=market, rules=rules, now=now)
+    batch = closing_batch(session, now)
+    if find_closing(ledger, batch.batch_id) is None:
+        assert_closing_time(session, broker.clock())
+    return _carry_out(ledger, broker, batch, market, rules, now, dry_run, _CLOSING)
+
+
+def _carry_out(
+    ledger: Ledger,
+    broker: Broker,
+    batch: BatchStatus,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+    dry_run: bool,
+    kind: _Kind,
+) -> TradeReport:
     report = TradeReport(batch.batch_id, dry_run)
-    journalled = None if dry_run else find_plan(ledger, batch.batch_id)
+    journalled = None if dry_run else kind.find(ledger, batch.batch_id)
     if journalled is None:
-        made = _decide(ledger, broker, batch, market, rules, now)
+        made = _decide(ledger, broker, batch, market, rules, now, kind)
         report = replace(report, targets=made.targets, plan=made.plan, verdicts=made.verdicts)
         if dry_run:
             return report
-        journalled = _record(ledger, broker, made, now)
-    send_plan(ledger, broker, journalled.plan_id, now)
+        journalled = kind.record(
+            ledger,
+            made.plan,
+            made.verdicts,
+            made.targets,
+            broker=broker.name,
+            now=now,
+            based_on=made.based_on,
+        )
+    if journalled is not None:
+        send_plan(ledger, broker, journalled.plan_id, now)
     found = watch(ledger, broker, market=market, rules=rules, now=now)
     return replace(
         report,
         resumed=report.plan is None,
-        journalled=read_plan(ledger, journalled.plan_id),
+        journalled=kind.find(ledger, batch.batch_id),
         reconciliation=found,
     )
 
@@ -185,17 +261,9 @@ def attend(
     rules: TradeRules,
     now: dt.datetime,
 ) -> Reconciliation:
-    """Look after what is under way between runs: fills, second legs, unclear orders.
+    """Carry journalled plans on between runs, and :func:`watch`; makes no plan.
 
-    Parameters
-    ----------
-    ledger, broker, market, rules, now
-        See :func:`trade`.
-
-    Returns
-    -------
-    Reconciliation
-        After everything that could be sent was. No plan is made here.
+    Parameters and errors are those of :func:`trade`.
     """
     found = watch(ledger, broker, market=market, rules=rules, now=now)
     unfinished = unfinished_plans(ledger, broker.name)
@@ -214,7 +282,7 @@ def watch(
     rules: TradeRules,
     now: dt.datetime,
 ) -> Reconciliation:
-    """Reconcile, and stop trading where something calls for it: at start, after runs, between.
+    """Reconcile, and stop trading where what is found calls for it; sends nothing.
 
     Parameters
     ----------
@@ -224,7 +292,7 @@ def watch(
     Returns
     -------
     Reconciliation
-        What was found. The trading state may be another one afterwards.
+        The trading state may be another one afterwards.
     """
     clock = broker.clock()
     found = reconcile(ledger, broker, now, actions=market.actions)
@@ -313,6 +381,7 @@ def _decide(
     market: MarketView,
     rules: TradeRules,
     now: dt.datetime,
+    kind: _Kind,
 ) -> _Decision:
     # The journal's position comes first: whatever moves after it makes record_plan refuse.
     based_on = journal_position(ledger)
@@ -325,7 +394,12 @@ def _decide(
     known = journalled_ids(ledger)
     foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
     open_orders = [as_broker_order(o) for o in pending_orders(ledger)] + foreign
-    targets = compute_targets(
+    decide = compute_targets
+    plan_rules = rules.plan
+    if kind.closes:
+        decide = partial(closing_targets, closes_at=clock.next_close)
+        plan_rules = replace(plan_rules, attempt=CLOSING_ATTEMPT)
+    targets = decide(
         decode_signals(ledger.read(query)),
         held_positions(ledger),
         {symbol: last.price_usd for symbol, last in market.prices.items()},
@@ -345,9 +419,10 @@ def _decide(
         market.prices,
         assets,
         clock,
-        rules.plan,
+        plan_rules,
         batch.batch_id,
         known,
+        for_close=kind.closes,
     )
     context = RiskContext(
         now=now,
@@ -371,18 +446,6 @@ def _decide(
         limits=rules.limits,
     )
     return _Decision(targets, plan, tuple(check_plan(plan.intents, context)), based_on)
-
-
-def _record(ledger: Ledger, broker: Broker, made: _Decision, now: dt.datetime) -> JournalledPlan:
-    return record_plan(
-        ledger,
-        made.plan,
-        made.verdicts,
-        made.targets,
-        broker=broker.name,
-        now=now,
-        based_on=made.based_on,
-    )
 
 
 def _checked(clock: Clock, now: dt.datetime) -> Clock | None:
