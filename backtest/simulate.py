@@ -373,6 +373,9 @@ class _Loop:
 
     def _sorted_out(self, plan: Plan, context: RiskContext) -> list[OrderIntent]:
         self.skips.update(s.reason.value for s in plan.skipped if s.reason not in _UNEVENTFUL)
+        self.denials.extend(
+            (context.now, r.symbol, None, None, r.code.value, r.detail) for r in plan.refused
+        )
         accepted: list[OrderIntent] = []
         for verdict in check_plan(plan.intents, context):
             intent = verdict.intent

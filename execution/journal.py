@@ -7,7 +7,7 @@ one plan: asking again returns the journalled one.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from execution.broker import Order, OrderStatus, OrderType, Side, TimeInForce
 from execution.denials import DenialCode
-from execution.intents import OrderIntent
+from execution.intents import OrderIntent, Refused
 from execution.risk import Denial
 from execution.targets import TargetReason
 from market.errors import ExecutionError
@@ -105,6 +105,7 @@ class JournalledPlan:
     broker: str
     orders: tuple[JournalledOrder, ...]
     skipped: tuple[dict[str, str], ...]
+    refused: tuple[Refused, ...]
 
 
 def journal_position(ledger: Ledger) -> int:
@@ -141,7 +142,8 @@ def read_plan(ledger: Ledger, plan_id: str) -> JournalledPlan:
         expires_at=row["expires_at"],
         broker=row["broker"],
         orders=tuple(_order(r) for r in ledger.rows(query)),
-        skipped=tuple(row["skipped"]),
+        skipped=tuple(s for s in row["skipped"] if "code" not in s),
+        refused=_refused(row["skipped"]),
     )
 
 
@@ -175,7 +177,8 @@ def find_closing(ledger: Ledger, batch_id: str) -> JournalledPlan | None:
         expires_at=from_utc_text(detail["expires_at"]),
         broker=detail["broker"],
         orders=tuple(_order(r) for r in ledger.rows(query.order_by(orders.c.place))),
-        skipped=tuple(detail["skipped"]),
+        skipped=tuple(s for s in detail["skipped"] if "code" not in s),
+        refused=_refused(detail["skipped"]),
     )
 
 
@@ -269,6 +272,14 @@ def filled_intents(ledger: Ledger) -> list[tuple[OrderIntent, dt.datetime]]:
 def position_in(connection: sa.Connection) -> int:
     """Return what :func:`journal_position` does, inside a transaction."""
     return connection.scalar(sa.select(sa.func.max(audit_log.c.seq))) or 0
+
+
+def _refused(rows: Sequence[Mapping[str, str]]) -> tuple[Refused, ...]:
+    return tuple(
+        Refused(r["symbol"], DenialCode(r["code"]), r.get("detail", ""))
+        for r in rows
+        if "code" in r
+    )
 
 
 def _order(row: dict[str, Any]) -> JournalledOrder:

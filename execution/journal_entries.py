@@ -133,7 +133,7 @@ def record_closing(
                     "broker": broker,
                     "orders": ids,
                     "decisions": [asdict(d) for d in targets.decisions],
-                    "skipped": [asdict(s) for s in plan.skipped],
+                    "skipped": _without_order(connection, plan, now),
                 },
             )
     return find_closing(ledger, plan.batch_id)
@@ -276,7 +276,7 @@ def _insert_plan(
         "expires_at": plan.expires_at,
         "broker": broker,
         "decisions": [asdict(d) for d in targets.decisions],
-        "skipped": [asdict(s) for s in plan.skipped],
+        "skipped": _without_order(connection, plan, now),
     }
     connection.execute(plans.insert(), row)
     append_audit(
@@ -288,6 +288,20 @@ def _insert_plan(
         detail={"batch_id": plan.batch_id, "orders": len(verdicts)},
     )
     _insert_orders(connection, verdicts, plan.plan_id, 0, now)
+
+
+def _without_order(connection: sa.Connection, plan: Plan, now: dt.datetime) -> list[dict[str, Any]]:
+    """Log what was refused, and return it with what was skipped, as a plan keeps them."""
+    for one in plan.refused:
+        append_audit(
+            connection,
+            at=now,
+            subject="denial",
+            key=one.symbol,
+            event=one.code.value,
+            detail={"batch_id": plan.batch_id, "detail": one.detail},
+        )
+    return [asdict(s) for s in (*plan.skipped, *plan.refused)]
 
 
 def _insert_orders(

@@ -27,11 +27,13 @@ from execution.broker import (
     Side,
     TimeInForce,
 )
+from execution.denials import DenialCode
 from execution.intents import (
     LastPrice,
     OrderIntent,
     Plan,
     PlanRules,
+    Refused,
     Skipped,
     SkipReason,
     client_order_id,
@@ -87,6 +89,7 @@ def plan_orders(
     held = {p.symbol: p.quantity for p in positions}
     intents: list[OrderIntent] = []
     skipped: list[Skipped] = []
+    refused: list[Refused] = []
     for decision in targets.decisions:
         symbol = decision.symbol
         scene = _Scene(
@@ -98,8 +101,11 @@ def plan_orders(
             # Fractions only to close what is held in fractions, and only in the session.
             fractions=clock.is_open and symbol in assets and assets[symbol].fractionable,
         )
-        change = _change(decision, scene, targets.equity_usd, rules)
-        if isinstance(change, Skipped):
+        refusal = _refusal(decision, scene.price)
+        change = refusal or _change(decision, scene, targets.equity_usd, rules)
+        if isinstance(change, Refused):
+            refused.append(change)
+        elif isinstance(change, Skipped):
             skipped.append(change)
         else:
             intents.extend(_legs(decision, scene, change, clock, rules, batch_id, for_close))
@@ -107,7 +113,15 @@ def plan_orders(
     intents, late = feasible(intents, clock, rules)
     skipped.extend(late)
     plan_id = hashlib.sha256(canonical_json(["plan", batch_id, rules.attempt])).hexdigest()[:32]
-    return Plan(plan_id, batch_id, targets.as_of, clock.next_close, tuple(intents), tuple(skipped))
+    return Plan(
+        plan_id,
+        batch_id,
+        targets.as_of,
+        clock.next_close,
+        tuple(intents),
+        tuple(skipped),
+        tuple(refused),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +162,27 @@ def _remaining(order: Order) -> Decimal:
     return left if order.side is Side.BUY else -left
 
 
+_BAD_SIGNAL = {TargetReason.BAD_SIGNAL, TargetReason.KEPT_BAD_SIGNAL}
+_NO_DATA = {TargetReason.NO_DATA, TargetReason.KEPT_NO_DATA}
+
+
+def _refusal(decision: TargetDecision, price: LastPrice | None) -> Refused | None:
+    """Say what of the signals or the price cannot be acted on, if anything is to be done."""
+    symbol = decision.symbol
+    if decision.reason in _BAD_SIGNAL:
+        return Refused(symbol, DenialCode.BAD_SIGNAL, ", ".join(decision.signal_ids))
+    wanted = decision.weight != 0 and decision.keep_quantity is None
+    if decision.reason not in _NO_DATA and not wanted:
+        return None
+    if price is None:
+        return Refused(symbol, DenialCode.MISSING_DATA, "last price")
+    if not (price.price_usd.is_finite() and price.price_usd > 0):
+        return Refused(symbol, DenialCode.BAD_PRICE, f"{price.price_usd} USD")
+    if decision.reason in _NO_DATA:
+        return Refused(symbol, DenialCode.MISSING_DATA, "volatility")
+    return None
+
+
 def _change(
     decision: TargetDecision, scene: _Scene, equity: float, rules: PlanRules
 ) -> Decimal | Skipped:
@@ -155,16 +190,10 @@ def _change(
     symbol = decision.symbol
     if decision.keep_quantity is not None:
         return Skipped(symbol, SkipReason.KEPT, decision.reason.value)
-    if decision.reason is TargetReason.NO_DATA:
-        return Skipped(symbol, SkipReason.NO_DATA)
-    if decision.reason is TargetReason.BAD_SIGNAL:
-        return Skipped(symbol, SkipReason.BAD_SIGNAL)
     if any(o.status is OrderStatus.UNKNOWN for o in scene.own_orders):
         return Skipped(symbol, SkipReason.UNRESOLVED_ORDER)
     target = Decimal(0)
-    if decision.weight != 0:
-        if scene.price is None or scene.price.price_usd <= 0:
-            return Skipped(symbol, SkipReason.NO_PRICE)
+    if decision.weight != 0 and scene.price is not None:  # refused where it is absent
         amount = Decimal(str(decision.weight)) * Decimal(str(equity))
         target = _whole(amount / scene.price.price_usd)
     change = target - scene.expected

@@ -14,10 +14,11 @@ from execution.adjustments import CorporateActions
 from execution.broker import Account, Broker, Clock
 from execution.closing import assert_closing_time, closing_batch, closing_targets
 from execution.day_trading import count_day_trades
+from execution.denials import DenialCode
 from execution.dispatch import send_plan
 from execution.guard import GuardRules, causes_to_stop, stop_trading
 from execution.holdings import day_fills, held_positions, level_exits, own_quantities
-from execution.intents import CLOSING_ATTEMPT, LastPrice, Plan, PlanRules
+from execution.intents import CLOSING_ATTEMPT, LastPrice, Plan, PlanRules, Refused
 from execution.journal import (
     JournalledPlan,
     as_broker_order,
@@ -110,6 +111,20 @@ class TradeReport:
     verdicts: tuple[Verdict, ...] = ()
     journalled: JournalledPlan | None = None
     reconciliation: Reconciliation | None = None
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """What was denied before there was an order, as planned or as journalled."""
+        made = self.plan or self.journalled
+        return made.refused if made else ()
+
+    @property
+    def denials(self) -> list[DenialCode]:
+        """Every denial of the plan, of orders and of what was refused, each by its code."""
+        # A plan that was carried on has its denials in the journal.
+        judged = self.verdicts or (self.journalled.orders if self.journalled else ())
+        of_orders = [d.code for one in judged for d in one.denials]
+        return of_orders + [one.code for one in self.refused]
 
 
 @dataclass(frozen=True, slots=True)

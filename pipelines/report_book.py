@@ -200,7 +200,8 @@ def read_plan(ledger: Ledger, as_of: dt.datetime, known_by: dt.datetime) -> Last
         created_at=row["created_at"],
         broker=row["broker"],
         orders=found,
-        skipped=dict(Counter(s["reason"] for s in row["skipped"])),
+        skipped=dict(Counter(s["reason"] for s in row["skipped"] if "reason" in s)),
+        refused=dict(Counter(s["code"] for s in row["skipped"] if "code" in s)),
     )
 
 

@@ -254,9 +254,7 @@ def describe_account(found: Reconciliation) -> dict[str, object]:
 
 def describe_trade(report: TradeReport) -> dict[str, object]:
     """Return what a person wants to see of a trading run."""
-    # A plan that was carried on has its denials in the journal.
-    judged = report.verdicts or (report.journalled.orders if report.journalled else ())
-    denied = Counter(d.code.value for v in judged for d in v.denials)
+    denied = Counter(code.value for code in report.denials)
     states = Counter(o.state.value for o in report.journalled.orders) if report.journalled else {}
     left_out = report.plan.skipped if report.plan else ()
     return {
@@ -281,6 +279,10 @@ def describe_trade(report: TradeReport) -> dict[str, object]:
                 for v in report.verdicts
                 for i in (v.intent,)
             ],
+        ),
+        "refused": _table(
+            ("symbol", "denied", "detail"),
+            [(r.symbol, r.code.value, r.detail) for r in report.refused],
         ),
         "left out": _table(
             ("symbol", "why", "detail"),

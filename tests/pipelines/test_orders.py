@@ -21,6 +21,7 @@ from pipelines.assets.orders import (
     attend_account,
     check_trading,
     close_session,
+    describe_trade,
     trade_newest,
 )
 from pipelines.definitions import build_definitions
@@ -214,6 +215,21 @@ def test_a_live_close_passes_the_same_gate(
     monkeypatch.setattr(orders, "_machine_time", lambda: DUE)
     close_session(live, NOW.date(), now=DUE, dry_run=False)
     assert broker.holdings["A"] == 0
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_refused_before_there_is_an_order_is_shown_as_denied(
+    tmp_path: Path, broker: MemoryBroker, dry_run: bool
+):
+    broker.is_paper = True
+    stores = stores_at(tmp_path, broker)  # nothing says how volatile A is
+    with stores.ledger as ledger:
+        publish(ledger, tmp_path, content("A"))
+    for _ in range(2):
+        shown = describe_trade(trade_newest(stores, now=NOW, dry_run=dry_run))
+        assert shown["denied"] == {"missing_data": 1}
+        assert "| A | missing_data | volatility |" in str(shown["refused"])
+    assert broker.placed == []
 
 
 def test_paper_asks_less(tmp_path: Path, broker: MemoryBroker):
