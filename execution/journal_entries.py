@@ -31,6 +31,17 @@ from market.ledger import Ledger
 from market.ledger_tables import audit_log, orders, plans
 
 
+# Made once: to build a statement and its cache key anew takes longer than to run it.
+_MOVE = (
+    sa.update(orders)
+    .where(
+        orders.c.client_order_id == sa.bindparam("key"), orders.c.state == sa.bindparam("before")
+    )
+    .values(state=sa.bindparam("after"), updated_at=sa.bindparam("at"))
+)
+_INSERT_ORDER = orders.insert()
+
+
 def record_plan(
     ledger: Ledger,
     plan: Plan,
@@ -181,12 +192,8 @@ def move_order(
     detail: dict[str, Any],
 ) -> bool:
     """Change an order's state if it still is ``before``, and log it; say whether it was."""
-    statement = (
-        sa.update(orders)
-        .where(orders.c.client_order_id == order_id, orders.c.state == before.value)
-        .values(state=after.value, updated_at=now)
-    )
-    if connection.execute(statement).rowcount != 1:
+    change = {"key": order_id, "before": before.value, "after": after.value, "at": now}
+    if connection.execute(_MOVE, change).rowcount != 1:
         return False
     append_audit(
         connection,
@@ -356,7 +363,7 @@ def _insert_order(
         "parent_id": parent_id,
         "broker_order_id": broker_order_id,
     }
-    connection.execute(orders.insert(), fields)
+    connection.execute(_INSERT_ORDER, fields)
 
 
 def _plain(intent: OrderIntent) -> dict[str, Any]:
