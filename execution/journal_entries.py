@@ -30,7 +30,6 @@ from market.errors import ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import audit_log, orders, plans
 
-
 # Made once: to build a statement and its cache key anew takes longer than to run it.
 _MOVE = (
     sa.update(orders)
