@@ -295,6 +295,29 @@ def test_the_account_sensor_carries_exits_on_also_beside_a_plan_that_ended(tmp_p
         assert set(own_quantities(ledger)) == {"B"}
 
 
+def test_what_earlier_plans_did_not_send_has_lapsed(tmp_path):
+    """Or it would open, after the exits were planned, what stays overnight."""
+    with invested(tmp_path) as (ledger, broker):
+        broker.prices |= {"D": Decimal(10), "E": Decimal(10)}
+        at, inside = NOW + MINUTE, {"horizon": "1h", "valid_until": CLOSE}
+        rows = content("D", **inside), content("E", **inside)
+        publish(ledger, tmp_path, *rows, as_of=at, scheduled_for=at, ts_emit=at)
+
+        def die(step):
+            if step == "before submit":
+                raise Crash
+
+        broker.on_step = die
+        with pytest.raises(Crash):
+            market = market_of(broker, at)
+            trade(ledger, broker, market=market, rules=RULES, now=at + MINUTE)
+        broker.on_step = lambda _step: None
+        close(ledger, broker)
+        found = ledger.rows("select state from orders where symbol = 'E'")
+        assert [r["state"] for r in found] == [JournalState.LAPSED]
+        assert "E" not in broker.holdings
+
+
 def test_a_journal_that_moved_is_planned_on_anew(tmp_path):
     with invested(tmp_path) as (ledger, broker):
         report = close(ledger, broker, dry_run=True)
