@@ -308,8 +308,8 @@ def test_what_earlier_plans_did_not_send_has_lapsed(tmp_path):
                 raise Crash
 
         broker.on_step = die
+        market = market_of(broker, at)
         with pytest.raises(Crash):
-            market = market_of(broker, at)
             trade(ledger, broker, market=market, rules=RULES, now=at + MINUTE)
         broker.on_step = lambda _step: None
         close(ledger, broker)
