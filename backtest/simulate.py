@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,13 +42,13 @@ from backtest.simulation import (
 )
 from backtest.tape import Moment, Tape, make_tape, mark_table, premarket_of
 from execution.broker import Asset, Clock
-from execution.closing import closing_targets
+from execution.closing import target_rule
 from execution.day_trading import DayTrading
 from execution.intents import LastPrice, OrderIntent, Plan, PlanRules, SkipReason
 from execution.plan import plan_orders
 from execution.risk import BatchStatus, DenialCode, RiskContext, RiskLimits, check_plan
 from execution.state import TradingState
-from execution.targets import TargetRules, compute_targets
+from execution.targets import TargetRules
 from market import calendar
 from market.costs import CostModel
 from market.errors import BacktestError
@@ -322,10 +321,7 @@ class _Loop:
         if balances.equity_usd <= 0:
             return []  # a dividend on short positions took the last of it
         own = dict(account.quantities)
-        decide = compute_targets
-        if closes_at is not None:
-            decide = partial(closing_targets, closes_at=closes_at)
-        targets = decide(
+        targets = target_rule(closes_at)(
             self.signals,
             [account.held[s] for s in sorted(account.held)],
             {s: p.price_usd for s, p in prices.items()},

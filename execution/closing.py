@@ -7,7 +7,8 @@ decided now, on what is held, by the exit rule of the horizon that opened it. Al
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import polars as pl
 
@@ -89,6 +90,11 @@ def closing_targets(
 
     made = [decide(holdings[d.symbol], d) for d in found.decisions if d.symbol in holdings]
     return Targets(as_of, found.equity_usd, tuple(made))
+
+
+def target_rule(closes_at: dt.datetime | None) -> Callable[..., Targets]:
+    """Return what decides targets: signals and exits, or the exits of a session's close alone."""
+    return compute_targets if closes_at is None else partial(closing_targets, closes_at=closes_at)
 
 
 def closing_batch(session: dt.date, now: dt.datetime) -> BatchStatus:

@@ -101,27 +101,19 @@ def plan_orders(
             # Fractions only to close what is held in fractions, and only in the session.
             fractions=clock.is_open and symbol in assets and assets[symbol].fractionable,
         )
-        refusal = _refusal(decision, scene.price)
-        change = refusal or _change(decision, scene, targets.equity_usd, rules)
-        if isinstance(change, Refused):
-            refused.append(change)
-        elif isinstance(change, Skipped):
+        if (refusal := _refusal(decision, scene.price)) is not None:
+            refused.append(refusal)
+            continue
+        change = _change(decision, scene, targets.equity_usd, rules)
+        if isinstance(change, Skipped):
             skipped.append(change)
         else:
             intents.extend(_legs(decision, scene, change, clock, rules, batch_id, for_close))
     intents.sort(key=lambda i: (i.leg, i.side is Side.BUY, i.symbol))
     intents, late = feasible(intents, clock, rules)
-    skipped.extend(late)
     plan_id = hashlib.sha256(canonical_json(["plan", batch_id, rules.attempt])).hexdigest()[:32]
-    return Plan(
-        plan_id,
-        batch_id,
-        targets.as_of,
-        clock.next_close,
-        tuple(intents),
-        tuple(skipped),
-        tuple(refused),
-    )
+    left_out = tuple(skipped + late), tuple(refused)
+    return Plan(plan_id, batch_id, targets.as_of, clock.next_close, tuple(intents), *left_out)
 
 
 @dataclass(frozen=True, slots=True)

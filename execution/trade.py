@@ -6,13 +6,12 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import partial
 
 import sqlalchemy as sa
 
 from execution.adjustments import CorporateActions
-from execution.broker import Account, Broker, Clock
-from execution.closing import assert_closing_time, closing_batch, closing_targets
+from execution.broker import Account, Broker, Clock, Order
+from execution.closing import assert_closing_time, closing_batch, target_rule
 from execution.day_trading import count_day_trades
 from execution.denials import DenialCode
 from execution.dispatch import send_plan
@@ -37,7 +36,7 @@ from execution.reconcile import Reconciliation, peak_equity, reconcile
 from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
 from execution.risk_context import CLOCK_TOLERANCE
 from execution.state import current_state
-from execution.targets import TargetRules, Targets, compute_targets
+from execution.targets import TargetRules, Targets
 from market.errors import ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import parity_checks, signal_batches, signals_current
@@ -407,14 +406,8 @@ def _decide(
     own = own_quantities(ledger)
     account, clock, positions = broker.account(), broker.clock(), broker.positions()
     known = journalled_ids(ledger)
-    foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
-    open_orders = [as_broker_order(o) for o in pending_orders(ledger)] + foreign
-    decide = compute_targets
-    plan_rules = rules.plan
-    if kind.closes:
-        decide = partial(closing_targets, closes_at=clock.next_close)
-        plan_rules = replace(plan_rules, attempt=CLOSING_ATTEMPT)
-    targets = decide(
+    open_orders = _open_orders(ledger, broker, known)
+    targets = target_rule(clock.next_close if kind.closes else None)(
         decode_signals(ledger.read(query)),
         held_positions(ledger),
         {symbol: last.price_usd for symbol, last in market.prices.items()},
@@ -434,7 +427,7 @@ def _decide(
         market.prices,
         assets,
         clock,
-        plan_rules,
+        replace(rules.plan, attempt=CLOSING_ATTEMPT) if kind.closes else rules.plan,
         batch.batch_id,
         known,
         for_close=kind.closes,
@@ -461,6 +454,12 @@ def _decide(
         limits=rules.limits,
     )
     return _Decision(targets, plan, tuple(check_plan(plan.intents, context)), based_on)
+
+
+def _open_orders(ledger: Ledger, broker: Broker, known: set[str]) -> list[Order]:
+    """Return what may still fill: ours as the journal knows it, and what is foreign."""
+    foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
+    return [as_broker_order(o) for o in pending_orders(ledger)] + foreign
 
 
 def _checked(clock: Clock, now: dt.datetime) -> Clock | None:
