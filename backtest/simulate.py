@@ -4,10 +4,9 @@ One code path: signals are composed, targets computed, orders planned and checke
 that live trading calls. Only what the outside world would do is simulated here: accepted
 orders fill at the open of the next bar, splits and dividends arrive on their ex-date.
 
-Two things are stated rules rather than live behaviour. Horizons of one hour and less are closed at
-the last close of the session: the live planner decides these exits (every signal has expired
-by then) from what was known when the last bar began, and the closing auction fills them, for which
-no scheduled run sends orders yet. And levels of signals and positions follow a split on its
+Two things are stated rules rather than live behaviour. The exits at a session's close are decided
+when its last bar begins and fill at its close, as the closing auction does, also where bars are so
+short that live orders would miss it. And levels of signals and positions follow a split on its
 ex-date.
 """
 
@@ -43,12 +42,13 @@ from backtest.simulation import (
 )
 from backtest.tape import Moment, Tape, make_tape, mark_table, premarket_of
 from execution.broker import Asset, Clock
+from execution.closing import target_rule
 from execution.day_trading import DayTrading
 from execution.intents import LastPrice, OrderIntent, Plan, PlanRules, SkipReason
 from execution.plan import plan_orders
 from execution.risk import BatchStatus, DenialCode, RiskContext, RiskLimits, check_plan
 from execution.state import TradingState
-from execution.targets import TargetRules, compute_targets
+from execution.targets import TargetRules
 from market import calendar
 from market.costs import CostModel
 from market.errors import BacktestError
@@ -224,14 +224,14 @@ class _Loop:
         self._fill(accepted, moment.decided_at, bar, opens, start)
 
     def _at_close(self, bar: int) -> None:
-        """Close what horizons that stay inside a session still hold, in the closing auction."""
+        """Plan the exits of the session's close, and fill them in the closing auction."""
         if self.setting.horizon.exit_rule is not ExitRule.AT_CLOSE or not self.account.quantities:
             return
         now, closed = self.tape.starts[bar], self.tape.ends[bar]
         self._learn(now)
         batch_id = f"simulated-{self.setting.horizon.name}-{closed.isoformat()}-close"
         clock = clock_at(now, True, self.tape.sessions[bar])
-        accepted = self._decide(now, clock, batch_id, bar, exits_as_of=closed)
+        accepted = self._decide(now, clock, batch_id, bar, closes_at=closed)
         self._fill(accepted, now, bar, self.tape.closes[bar], closed)
 
     def _is_last_of_session(self, bar: int) -> bool:
@@ -313,7 +313,7 @@ class _Loop:
         clock: Clock,
         batch_id: str,
         bar: int,
-        exits_as_of: dt.datetime | None = None,
+        closes_at: dt.datetime | None = None,
     ) -> list[OrderIntent]:
         """Ask the live functions; return the orders that passed every check."""
         prices, account = self._prices(bar), self.account
@@ -321,14 +321,14 @@ class _Loop:
         if balances.equity_usd <= 0:
             return []  # a dividend on short positions took the last of it
         own = dict(account.quantities)
-        targets = compute_targets(
+        targets = target_rule(closes_at)(
             self.signals,
             [account.held[s] for s in sorted(account.held)],
             {s: p.price_usd for s, p in prices.items()},
             self.volatilities,
             balances.equity_usd,
             self.setting.rules,
-            exits_as_of or now,
+            now,
             account.exits,
         )
         plan = plan_orders(
@@ -341,6 +341,7 @@ class _Loop:
             clock,
             self.setting.plan_rules,
             batch_id,
+            for_close=closes_at is not None,
         )
         context = RiskContext(
             now=now,
@@ -368,6 +369,9 @@ class _Loop:
 
     def _sorted_out(self, plan: Plan, context: RiskContext) -> list[OrderIntent]:
         self.skips.update(s.reason.value for s in plan.skipped if s.reason not in _UNEVENTFUL)
+        self.denials.extend(
+            (context.now, r.symbol, None, None, r.code.value, r.detail) for r in plan.refused
+        )
         accepted: list[OrderIntent] = []
         for verdict in check_plan(plan.intents, context):
             intent = verdict.intent

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from execution.broker import OrderRequest
-from execution.journal import JournalState, move_order, record_plan
+from execution.journal import JournalState
+from execution.journal_entries import move_order, record_plan
 from execution.plan import plan_orders
 from execution.risk import RiskLimits, check_plan
 from execution.targets import TargetRules, compute_targets

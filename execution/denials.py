@@ -9,6 +9,8 @@ class DenialCode(StrEnum):
     """Why a risk check denied an order."""
 
     MISSING_DATA = "missing_data"
+    BAD_SIGNAL = "bad_signal"
+    BAD_PRICE = "bad_price"
     BATCH_INCOMPLETE = "batch_incomplete"
     BATCH_LATE = "batch_late"
     BATCH_STALE = "batch_stale"
@@ -48,6 +50,9 @@ class DenialCode(StrEnum):
 
 DENIALS: dict[DenialCode, str] = {
     DenialCode.MISSING_DATA: "A check lacks what it needs to decide; the detail names it.",
+    DenialCode.BAD_SIGNAL: "A number of the symbol's signals cannot be what it says it is: a "
+    "confidence outside 0 to 1, a level that is no positive number.",
+    DenialCode.BAD_PRICE: "The last price is not a positive number.",
     DenialCode.BATCH_INCOMPLETE: "The batch of signals is not marked whole.",
     DenialCode.BATCH_LATE: "The batch was published past its run's limit.",
     DenialCode.BATCH_STALE: "The batch knows too little of the present: its `as_of` is too old, "
@@ -98,7 +103,9 @@ def denial_table() -> str:
     lines = [
         "# Why an order is denied",
         "",
-        "A denial is a row of the ledger (`orders.denials`), not an error: the run goes on.",
+        "A denial is a row of the ledger, not an error: the run goes on. Of an order it stands in",
+        "`orders.denials`. A symbol that is refused before there is an order, and of which what is",
+        "held stays, has a row of `audit_log` (subject `denial`) and stands in `plans.skipped`.",
         "A check that lacks its data denies. Made by `execution.denials.denial_table`.",
         "",
         "| code | meaning |",

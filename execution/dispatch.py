@@ -9,19 +9,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from execution.broker import Broker, Order
+from execution.broker import Broker, Order, TimeInForce
 from execution.holdings import own_quantities
 from execution.journal import (
     JournalledOrder,
     JournalledPlan,
     JournalState,
     exits_of,
-    insert_exit,
-    move_order,
     pending_orders,
     read_order,
     read_plan,
 )
+from execution.journal_entries import insert_exit, move_order
+from execution.order_timing import CLS_LEAD
 from execution.state import TradingState, append_audit, current_state
 from execution.targets import TargetReason
 from market.errors import BrokerError, BrokerRefusal, ExecutionError
@@ -117,8 +117,9 @@ def sync_orders(ledger: Ledger, broker: Broker, now: dt.datetime) -> SyncReport:
             written += adopt_order(ledger, found, now)
             continue
         unknown.append(order_id)
-        if order.state.is_unresolved and now >= plans_of[order.plan_id].expires_at:
-            _move(ledger, order, JournalState.LAPSED, now, "unknown at the broker at plan's end")
+        why = _lapsed_because(plans_of[order.plan_id], order, now)
+        if order.state.is_unresolved and why:
+            _move(ledger, order, JournalState.LAPSED, now, f"unknown at the broker, and {why}")
     return SyncReport(len(pending), written, tuple(unknown))
 
 
@@ -225,14 +226,15 @@ def _still_closes(ledger: Ledger, order: JournalledOrder, now: dt.datetime) -> b
 
 
 def _lapsed_because(plan: JournalledPlan, order: JournalledOrder, now: dt.datetime) -> str | None:
-    if order.intent.reason is TargetReason.FLATTEN:
-        return None
-    if now >= plan.expires_at:
+    intent, valid_until = order.intent, order.intent.valid_until
+    if not intent.outlives_plan and now >= plan.expires_at:
         return f"the plan ended at {plan.expires_at.isoformat()}"
-    valid_until = order.intent.valid_until
-    if valid_until is not None and now >= valid_until:
-        return f"the signal was valid until {valid_until.isoformat()}"
-    return None
+    if valid_until is None:
+        return None
+    if intent.outlives_plan and intent.time_in_force is TimeInForce.CLS:
+        last = valid_until - CLS_LEAD
+        return f"the auction took orders until {last.isoformat()}" if now >= last else None
+    return f"its time ended at {valid_until.isoformat()}" if now >= valid_until else None
 
 
 def _leg_before(

@@ -14,22 +14,15 @@ import sqlalchemy as sa
 from execution.broker import Broker, Clock, OrderType, Side, TimeInForce
 from execution.dispatch import adopt_order, send_plan, sync_orders
 from execution.holdings import own_quantities
-from execution.intents import OrderIntent, client_order_id
-from execution.journal import (
-    JournalledOrder,
-    append_orders,
-    pending_orders,
-    read_plan,
-)
+from execution.intents import FLATTEN_ATTEMPT, OrderIntent, client_order_id
+from execution.journal import JournalledOrder, newest_plan, pending_orders, read_plan
+from execution.journal_entries import append_orders
 from execution.order_timing import time_in_force_at
 from execution.state import TradingState, current_state
 from execution.targets import TargetReason
 from market.errors import BrokerError, ExecutionError
 from market.ledger import Ledger
-from market.ledger_tables import orders, plans
-
-FLATTEN_ATTEMPT = 1_000
-"""Attempts from here on are closings by hand, so that no plan's order has the same identity."""
+from market.ledger_tables import orders
 
 
 def flatten(ledger: Ledger, broker: Broker, now: dt.datetime) -> list[JournalledOrder]:
@@ -66,7 +59,8 @@ def flatten(ledger: Ledger, broker: Broker, now: dt.datetime) -> list[Journalled
     _cancel_all(ledger, broker, now)
     own = own_quantities(ledger)
     busy = {o.intent.symbol for o in pending_orders(ledger)}
-    newest = _newest_plan(ledger)
+    with ledger.snapshot() as connection:
+        newest = newest_plan(connection)
     if newest is None:
         return []
     plan_id, batch_id = newest
@@ -95,12 +89,6 @@ def _cancel_all(ledger: Ledger, broker: Broker, now: dt.datetime) -> None:
         found = broker.find_order(order.intent.client_order_id)
         if found is not None:
             adopt_order(ledger, found, now)
-
-
-def _newest_plan(ledger: Ledger) -> tuple[str, str] | None:
-    query = sa.select(plans.c.plan_id, plans.c.batch_id).order_by(plans.c.created_at.desc())
-    rows = ledger.rows(query.limit(1))
-    return (rows[0]["plan_id"], rows[0]["batch_id"]) if rows else None
 
 
 def _flattening(ledger: Ledger, symbol: str | None = None) -> list[JournalledOrder]:

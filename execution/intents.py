@@ -9,11 +9,16 @@ from decimal import Decimal
 from enum import StrEnum
 
 from execution.broker import OrderRequest, OrderType, Side, TimeInForce
+from execution.denials import DenialCode
 from execution.targets import TargetReason
 from market.errors import ExecutionError
 from market.hash_chain import canonical_json
 
 ORDER_ID_PREFIX = "iso-"
+CLOSING_ATTEMPT = 900
+"""Attempts from here on are no batch's: the exits at a session's close."""
+FLATTEN_ATTEMPT = 1_000
+"""Attempts from here on are closings by hand, so that no plan's order has the same identity."""
 BASIS_POINTS = Decimal(10_000)
 
 
@@ -24,15 +29,12 @@ class SkipReason(StrEnum):
     KEPT = "kept"
     BELOW_MIN_NOTIONAL = "below_min_notional"
     BELOW_ONE_SHARE = "below_one_share"
-    NO_PRICE = "no_price"
     FOREIGN_POSITION = "foreign_position"
     FOREIGN_ORDER = "foreign_order"
     OWN_MISSING_AT_BROKER = "own_missing_at_broker"
     UNRESOLVED_ORDER = "unresolved_order"
     OPPOSING_ORDER = "opposing_order"
     TOO_LATE_TO_SEND = "too_late_to_send"
-    NO_DATA = "no_price_or_volatility"
-    BAD_SIGNAL = "signal_is_no_signal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,11 @@ class OrderIntent:
         return self.take_profit_usd is not None or self.stop_loss_usd is not None
 
     @property
+    def outlives_plan(self) -> bool:
+        """Whether it only stands beside its plan in the journal, and has an end of its own."""
+        return self.attempt >= CLOSING_ATTEMPT
+
+    @property
     def signed_quantity(self) -> Decimal:
         """Return the change of position, negative for a sale."""
         return self.quantity if self.side is Side.BUY else -self.quantity
@@ -156,8 +163,20 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A symbol whose signals or price cannot be acted on: denied before there is an order."""
+
+    symbol: str
+    code: DenialCode
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything one batch leads to. After ``expires_at`` what was not sent is not sent."""
+    """Everything one batch leads to. After ``expires_at`` what was not sent is not sent.
+
+    Every symbol with a target is in one of ``intents``, ``skipped`` and ``refused``.
+    """
 
     plan_id: str
     batch_id: str
@@ -165,6 +184,7 @@ class Plan:
     expires_at: dt.datetime
     intents: tuple[OrderIntent, ...]
     skipped: tuple[Skipped, ...]
+    refused: tuple[Refused, ...] = ()
 
 
 def client_order_id(batch_id: str, symbol: str, side: Side, leg: int, attempt: int) -> str:

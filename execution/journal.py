@@ -1,14 +1,14 @@
 """The order journal: what Isobar wanted, was denied, sent and got, in the ledger.
 
-An intent is committed here before any request leaves. A batch has one plan: asking again
-returns the journalled one. Every change of an order's state is a row of the audit log.
+An intent is committed (:mod:`execution.journal_entries`) before any request leaves. A batch has
+one plan: asking again returns the journalled one.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from execution.broker import Order, OrderStatus, OrderType, Side, TimeInForce
 from execution.denials import DenialCode
-from execution.intents import OrderIntent, Plan
-from execution.risk import Denial, Verdict
-from execution.state import append_audit
-from execution.targets import TargetReason, Targets
+from execution.intents import OrderIntent, Refused
+from execution.risk import Denial
+from execution.targets import TargetReason
 from market.errors import ExecutionError
+from market.hash_chain import from_utc_text
 from market.ledger import Ledger
 from market.ledger_tables import audit_log, fills, orders, plans
 
@@ -63,6 +63,9 @@ class JournalState(StrEnum):
         return not self.is_final and self is not JournalState.INTENDED
 
 
+CLOSING_RECORDED = "closing recorded"
+"""The event in the audit log that holds the exits of a session's close."""
+
 _FINAL = frozenset(
     {
         JournalState.DENIED,
@@ -102,65 +105,13 @@ class JournalledPlan:
     broker: str
     orders: tuple[JournalledOrder, ...]
     skipped: tuple[dict[str, str], ...]
-
-
-def record_plan(
-    ledger: Ledger,
-    plan: Plan,
-    verdicts: Sequence[Verdict],
-    targets: Targets,
-    *,
-    broker: str,
-    now: dt.datetime,
-    based_on: int | None = None,
-) -> JournalledPlan:
-    """Commit a plan before anything of it is sent; the first plan of a batch is its only one.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        The journal.
-    plan, verdicts, targets
-        What was decided, accepted and denied.
-    broker : str
-        Name of the broker it is for.
-    now : datetime
-        When.
-    based_on : int, optional
-        :func:`journal_position` from before planning. When the journal has moved since, the plan
-        may count orders or fills wrongly, and is refused.
-
-    Returns
-    -------
-    JournalledPlan
-        The one in the journal, which is an earlier one if this batch already had a plan. What
-        earlier plans did not send has lapsed.
-
-    Raises
-    ------
-    ExecutionError
-        When the journal moved while planning; nothing is written.
-    """
-    with ledger.transaction() as connection:
-        query = sa.select(plans.c.plan_id).where(plans.c.batch_id == plan.batch_id)
-        earlier = connection.scalar(query)
-        if earlier is None:
-            if based_on is not None and based_on != _position(connection):
-                raise ExecutionError(
-                    "the journal moved while the plan was made",
-                    got=plan.plan_id,
-                    allowed="a plan made on the newest journal",
-                    remedy="plan again; nothing was recorded",
-                )
-            _lapse_unsent(connection, plan.plan_id, now)
-            _insert_plan(connection, plan, verdicts, targets, broker, now)
-    return read_plan(ledger, plan.plan_id if earlier is None else earlier)
+    refused: tuple[Refused, ...]
 
 
 def journal_position(ledger: Ledger) -> int:
     """Return a number that grows with every change of the journal or the trading state."""
     with ledger.engine.connect() as connection:
-        return _position(connection)
+        return position_in(connection)
 
 
 def find_plan(ledger: Ledger, batch_id: str) -> JournalledPlan | None:
@@ -191,7 +142,43 @@ def read_plan(ledger: Ledger, plan_id: str) -> JournalledPlan:
         expires_at=row["expires_at"],
         broker=row["broker"],
         orders=tuple(_order(r) for r in ledger.rows(query)),
-        skipped=tuple(row["skipped"]),
+        skipped=tuple(s for s in row["skipped"] if "code" not in s),
+        refused=_refused(row["skipped"]),
+    )
+
+
+def newest_plan(connection: sa.Connection) -> tuple[str, str] | None:
+    """Return the newest plan and its batch, if any plan was ever made."""
+    query = sa.select(plans.c.plan_id, plans.c.batch_id).order_by(plans.c.created_at.desc())
+    found = connection.execute(query.limit(1)).first()
+    return None if found is None else (found[0], found[1])
+
+
+def find_closing(ledger: Ledger, batch_id: str) -> JournalledPlan | None:
+    """Return the exits of a session's close (``close-<session>``) as they stand, if planned.
+
+    They stand beside the newest plan of a batch of signals, whose ``plan_id`` they carry; what
+    was planned is a row of the audit log.
+    """
+    c = audit_log.c
+    query = sa.select(c.at, c.detail).where(
+        c.subject == "plan", c.key == batch_id, c.event == CLOSING_RECORDED
+    )
+    rows = ledger.rows(query)
+    if not rows:
+        return None
+    at, detail = rows[0]["at"], rows[0]["detail"]
+    query = sa.select(orders).where(orders.c.client_order_id.in_(detail["orders"]))
+    return JournalledPlan(
+        plan_id=detail["plan_id"],
+        batch_id=batch_id,
+        as_of=from_utc_text(detail["as_of"]),
+        created_at=at,
+        expires_at=from_utc_text(detail["expires_at"]),
+        broker=detail["broker"],
+        orders=tuple(_order(r) for r in ledger.rows(query.order_by(orders.c.place))),
+        skipped=tuple(s for s in detail["skipped"] if "code" not in s),
+        refused=_refused(detail["skipped"]),
     )
 
 
@@ -282,195 +269,17 @@ def filled_intents(ledger: Ledger) -> list[tuple[OrderIntent, dt.datetime]]:
     return [(_order(r).intent, r["as_of"]) for r in ledger.rows(query)]
 
 
-def _position(connection: sa.Connection) -> int:
+def position_in(connection: sa.Connection) -> int:
+    """Return what :func:`journal_position` does, inside a transaction."""
     return connection.scalar(sa.select(sa.func.max(audit_log.c.seq))) or 0
 
 
-def append_orders(
-    ledger: Ledger, plan_id: str, intents: Sequence[OrderIntent], now: dt.datetime
-) -> None:
-    """Commit orders that were not part of a plan beside it; one that is there already stays."""
-    if not intents:
-        return
-    with ledger.transaction() as connection:
-        query = sa.select(orders.c.client_order_id).where(orders.c.plan_id == plan_id)
-        there = set(connection.scalars(query))
-        for place, intent in enumerate(intents, start=len(there)):
-            if intent.client_order_id in there:
-                continue
-            _insert_order(connection, intent, plan_id, place, JournalState.INTENDED, [], now)
-            append_audit(
-                connection,
-                at=now,
-                subject="order",
-                key=intent.client_order_id,
-                event=JournalState.INTENDED.value,
-                detail={"intent": asdict(intent), "denials": []},
-            )
-
-
-def _lapse_unsent(connection: sa.Connection, plan_id: str, now: dt.datetime) -> None:
-    unsent = sa.select(orders.c.client_order_id).where(
-        orders.c.state == JournalState.INTENDED.value,
-        orders.c.reason != TargetReason.FLATTEN.value,
+def _refused(rows: Sequence[Mapping[str, str]]) -> tuple[Refused, ...]:
+    return tuple(
+        Refused(r["symbol"], DenialCode(r["code"]), r.get("detail", ""))
+        for r in rows
+        if "code" in r
     )
-    for (order_id,) in connection.execute(unsent).all():
-        move_order(
-            connection,
-            order_id,
-            JournalState.INTENDED,
-            JournalState.LAPSED,
-            now,
-            {"why": f"superseded by plan {plan_id}"},
-        )
-
-
-def move_order(
-    connection: sa.Connection,
-    order_id: str,
-    before: JournalState,
-    after: JournalState,
-    now: dt.datetime,
-    detail: dict[str, Any],
-) -> bool:
-    """Change an order's state if it still is ``before``, and log it; say whether it was."""
-    statement = (
-        sa.update(orders)
-        .where(orders.c.client_order_id == order_id, orders.c.state == before.value)
-        .values(state=after.value, updated_at=now)
-    )
-    if connection.execute(statement).rowcount != 1:
-        return False
-    append_audit(
-        connection,
-        at=now,
-        subject="order",
-        key=order_id,
-        event=f"{before.value} -> {after.value}",
-        detail=detail,
-    )
-    return True
-
-
-def _insert_plan(
-    connection: sa.Connection,
-    plan: Plan,
-    verdicts: Sequence[Verdict],
-    targets: Targets,
-    broker: str,
-    now: dt.datetime,
-) -> None:
-    row = {
-        "plan_id": plan.plan_id,
-        "batch_id": plan.batch_id,
-        "as_of": plan.as_of,
-        "created_at": now,
-        "expires_at": plan.expires_at,
-        "broker": broker,
-        "decisions": [asdict(d) for d in targets.decisions],
-        "skipped": [asdict(s) for s in plan.skipped],
-    }
-    connection.execute(plans.insert(), row)
-    append_audit(
-        connection,
-        at=now,
-        subject="plan",
-        key=plan.plan_id,
-        event="recorded",
-        detail={"batch_id": plan.batch_id, "orders": len(verdicts)},
-    )
-    for place, verdict in enumerate(verdicts):
-        intent = verdict.intent
-        state = JournalState.INTENDED if verdict.accepted else JournalState.DENIED
-        denials = [asdict(d) for d in verdict.denials]
-        # A duplicate has no row of its own: its identity is taken. The audit log tells of it.
-        if all(d.code is not DenialCode.DUPLICATE for d in verdict.denials):
-            _insert_order(connection, intent, plan.plan_id, place, state, denials, now)
-        append_audit(
-            connection,
-            at=now,
-            subject="order",
-            key=intent.client_order_id,
-            event=state.value,
-            detail={"intent": asdict(intent), "denials": denials},
-        )
-
-
-def insert_exit(
-    connection: sa.Connection, parent: Mapping[str, Any], leg: Order, now: dt.datetime
-) -> bool:
-    """Journal a target or stop that the broker made beside an order of ours; once.
-
-    Returns
-    -------
-    bool
-        Whether it was new.
-    """
-    query = sa.select(orders.c.client_order_id).where(
-        orders.c.client_order_id == leg.client_order_id
-    )
-    if connection.scalar(query) is not None:
-        return False
-    is_target = leg.order_type is OrderType.LIMIT
-    intent = OrderIntent(
-        client_order_id=leg.client_order_id,
-        symbol=leg.symbol,
-        side=leg.side,
-        quantity=leg.quantity,
-        order_type=leg.order_type or OrderType.STOP,
-        time_in_force=TimeInForce(parent["time_in_force"]),
-        leg=parent["leg"],
-        attempt=parent["attempt"],
-        reason=TargetReason.EXIT_TARGET if is_target else TargetReason.EXIT_STOP,
-        limit_price_usd=leg.limit_price_usd,
-        horizon=parent["horizon"],
-        stop_price_usd=leg.stop_price_usd,
-    )
-    _insert_order(
-        connection, intent, parent["plan_id"], parent["place"], JournalState.ACCEPTED, [], now,
-        parent_id=parent["client_order_id"], broker_order_id=leg.broker_order_id,
-    )  # fmt: skip
-    append_audit(
-        connection,
-        at=now,
-        subject="order",
-        key=leg.client_order_id,
-        event=JournalState.ACCEPTED.value,
-        detail={"exit_of": parent["client_order_id"], "intent": asdict(intent)},
-    )
-    return True
-
-
-def _insert_order(
-    connection: sa.Connection,
-    intent: OrderIntent,
-    plan_id: str,
-    place: int,
-    state: JournalState,
-    denials: list[dict[str, Any]],
-    now: dt.datetime,
-    *,
-    parent_id: str | None = None,
-    broker_order_id: str | None = None,
-) -> None:
-    fields = {
-        **_plain(intent),
-        "cancels": list(intent.cancels),
-        "plan_id": plan_id,
-        "place": place,
-        "denials": denials,
-        "state": state.value,
-        "filled_quantity": Decimal(0),
-        "updated_at": now,
-        "parent_id": parent_id,
-        "broker_order_id": broker_order_id,
-    }
-    connection.execute(orders.insert(), fields)
-
-
-def _plain(intent: OrderIntent) -> dict[str, Any]:
-    # Drivers other than SQLite's store an enumeration by its name.
-    return {k: v.value if isinstance(v, StrEnum) else v for k, v in asdict(intent).items()}
 
 
 def _order(row: dict[str, Any]) -> JournalledOrder:

@@ -15,7 +15,8 @@ from market.ticks import to_tick
 
 _OPG_REFUSED_FROM = dt.time(9, 28)
 _OPG_REFUSED_UNTIL = dt.time(19, 0)
-_CLS_LEAD = dt.timedelta(minutes=10)
+CLS_LEAD = dt.timedelta(minutes=10)
+"""How long before the close the broker refuses orders for its auction."""
 _OPG_LEAD = dt.timedelta(minutes=2)
 _EXTENDED = (dt.time(4, 0), dt.time(20, 0))
 # Account, clock, positions, assets and listings that go with a plan.
@@ -29,6 +30,15 @@ class Style:
     time_in_force: TimeInForce
     limit: Decimal | None
     extended_hours: bool
+
+
+def closing_style(quantity: Decimal, clock: Clock) -> Style:
+    """Return how an exit at the close is sent: it must fill, so it has no limit.
+
+    In the auction, or at once where that no longer takes orders; fractions trade only at once.
+    """
+    whole = quantity == quantity.to_integral_value()
+    return Style(time_in_force_at(clock, for_close=whole), None, extended_hours=False)
 
 
 def style_of(side: Side, price: LastPrice | None, clock: Clock, rules: PlanRules) -> Style:
@@ -78,7 +88,7 @@ def _cutoff(intent: OrderIntent, clock: Clock) -> dt.datetime:
     if intent.time_in_force is TimeInForce.OPG:
         return clock.next_open - _OPG_LEAD
     if intent.time_in_force is TimeInForce.CLS:
-        return clock.next_close - _CLS_LEAD
+        return clock.next_close - CLS_LEAD
     return clock.next_close
 
 
@@ -110,7 +120,7 @@ def time_in_force_at(clock: Clock, *, for_close: bool = False) -> TimeInForce:
             got=clock.now.isoformat(),
             remedy="fix the broker adapter",
         )
-    if for_close and clock.is_open and clock.now < clock.next_close - _CLS_LEAD:
+    if for_close and clock.is_open and clock.now < clock.next_close - CLS_LEAD:
         return TimeInForce.CLS
     local = clock.now.astimezone(NEW_YORK).time()
     if clock.is_open or _OPG_REFUSED_FROM <= local < _OPG_REFUSED_UNTIL:

@@ -27,16 +27,18 @@ from execution.broker import (
     Side,
     TimeInForce,
 )
+from execution.denials import DenialCode
 from execution.intents import (
     LastPrice,
     OrderIntent,
     Plan,
     PlanRules,
+    Refused,
     Skipped,
     SkipReason,
     client_order_id,
 )
-from execution.order_timing import feasible, style_of
+from execution.order_timing import closing_style, feasible, style_of
 from execution.targets import TargetDecision, TargetReason, Targets
 from market.hash_chain import canonical_json
 
@@ -52,6 +54,8 @@ def plan_orders(
     rules: PlanRules,
     batch_id: str,
     own_order_ids: AbstractSet[str] = frozenset(),
+    *,
+    for_close: bool = False,
 ) -> Plan:
     """Return the orders that lead from what Isobar owns to its targets.
 
@@ -71,6 +75,9 @@ def plan_orders(
     batch_id : str
     own_order_ids : Set of str
         Ids in Isobar's journal; an open order with another id is foreign.
+    for_close : bool, default False
+        Whether the orders are exits for the closing auction
+        (:func:`execution.closing.closing_targets`), which take market orders.
 
     Returns
     -------
@@ -82,6 +89,7 @@ def plan_orders(
     held = {p.symbol: p.quantity for p in positions}
     intents: list[OrderIntent] = []
     skipped: list[Skipped] = []
+    refused: list[Refused] = []
     for decision in targets.decisions:
         symbol = decision.symbol
         scene = _Scene(
@@ -93,16 +101,19 @@ def plan_orders(
             # Fractions only to close what is held in fractions, and only in the session.
             fractions=clock.is_open and symbol in assets and assets[symbol].fractionable,
         )
+        if (refusal := _refusal(decision, scene.price)) is not None:
+            refused.append(refusal)
+            continue
         change = _change(decision, scene, targets.equity_usd, rules)
         if isinstance(change, Skipped):
             skipped.append(change)
         else:
-            intents.extend(_legs(decision, scene, change, clock, rules, batch_id))
+            intents.extend(_legs(decision, scene, change, clock, rules, batch_id, for_close))
     intents.sort(key=lambda i: (i.leg, i.side is Side.BUY, i.symbol))
     intents, late = feasible(intents, clock, rules)
-    skipped.extend(late)
     plan_id = hashlib.sha256(canonical_json(["plan", batch_id, rules.attempt])).hexdigest()[:32]
-    return Plan(plan_id, batch_id, targets.as_of, clock.next_close, tuple(intents), tuple(skipped))
+    left_out = tuple(skipped + late), tuple(refused)
+    return Plan(plan_id, batch_id, targets.as_of, clock.next_close, tuple(intents), *left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,27 @@ def _remaining(order: Order) -> Decimal:
     return left if order.side is Side.BUY else -left
 
 
+_BAD_SIGNAL = {TargetReason.BAD_SIGNAL, TargetReason.KEPT_BAD_SIGNAL}
+_NO_DATA = {TargetReason.NO_DATA, TargetReason.KEPT_NO_DATA}
+
+
+def _refusal(decision: TargetDecision, price: LastPrice | None) -> Refused | None:
+    """Say what of the signals or the price cannot be acted on, if anything is to be done."""
+    symbol = decision.symbol
+    if decision.reason in _BAD_SIGNAL:
+        return Refused(symbol, DenialCode.BAD_SIGNAL, ", ".join(decision.signal_ids))
+    wanted = decision.weight != 0 and decision.keep_quantity is None
+    if decision.reason not in _NO_DATA and not wanted:
+        return None
+    if price is None:
+        return Refused(symbol, DenialCode.MISSING_DATA, "last price")
+    if not (price.price_usd.is_finite() and price.price_usd > 0):
+        return Refused(symbol, DenialCode.BAD_PRICE, f"{price.price_usd} USD")
+    if decision.reason in _NO_DATA:
+        return Refused(symbol, DenialCode.MISSING_DATA, "volatility")
+    return None
+
+
 def _change(
     decision: TargetDecision, scene: _Scene, equity: float, rules: PlanRules
 ) -> Decimal | Skipped:
@@ -150,16 +182,10 @@ def _change(
     symbol = decision.symbol
     if decision.keep_quantity is not None:
         return Skipped(symbol, SkipReason.KEPT, decision.reason.value)
-    if decision.reason is TargetReason.NO_DATA:
-        return Skipped(symbol, SkipReason.NO_DATA)
-    if decision.reason is TargetReason.BAD_SIGNAL:
-        return Skipped(symbol, SkipReason.BAD_SIGNAL)
     if any(o.status is OrderStatus.UNKNOWN for o in scene.own_orders):
         return Skipped(symbol, SkipReason.UNRESOLVED_ORDER)
     target = Decimal(0)
-    if decision.weight != 0:
-        if scene.price is None or scene.price.price_usd <= 0:
-            return Skipped(symbol, SkipReason.NO_PRICE)
+    if decision.weight != 0 and scene.price is not None:  # refused where it is absent
         amount = Decimal(str(decision.weight)) * Decimal(str(equity))
         target = _whole(amount / scene.price.price_usd)
     change = target - scene.expected
@@ -208,12 +234,15 @@ def _legs(
     clock: Clock,
     rules: PlanRules,
     batch_id: str,
+    for_close: bool,
 ) -> list[OrderIntent]:
     side = Side.BUY if change > 0 else Side.SELL
     crosses = scene.expected * change < 0 and abs(change) > abs(scene.expected)
     closing = _whole(abs(scene.expected)) if crosses else Decimal(0)
     quantities = [closing, abs(change) - closing] if closing else [abs(change)]
     style = style_of(side, scene.price, clock, rules)
+    if for_close:
+        style = closing_style(abs(change), clock)
     cancels = tuple(sorted(o.client_order_id for o in scene.exits))
     legs: list[OrderIntent] = []
     for leg, quantity in enumerate(quantities, start=1):

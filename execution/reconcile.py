@@ -28,7 +28,8 @@ from execution.broker import Account, Broker, Order, Position, Side
 from execution.dispatch import SyncReport, sync_orders
 from execution.holdings import own_quantities
 from execution.intents import ORDER_ID_PREFIX
-from execution.journal import JournalState, journalled_ids, move_order, pending_orders
+from execution.journal import JournalState, journalled_ids, pending_orders
+from execution.journal_entries import move_order
 from execution.state import append_audit
 from market.errors import ExecutionError
 from market.ledger import Ledger

@@ -23,6 +23,9 @@ class TradingState(StrEnum):
     HALTED = "halted"
 
 
+# Made once: to build a statement and its cache key anew takes longer than to run it.
+_NEWEST_ROW = sa.select(audit_log.c.seq, audit_log.c.hash).order_by(audit_log.c.seq.desc()).limit(1)
+_APPEND_ROW = audit_log.insert()
 _SEVERITY = {TradingState.ACTIVE: 0, TradingState.REDUCING: 1, TradingState.HALTED: 2}
 
 
@@ -85,8 +88,7 @@ def append_audit(
     detail: Mapping[str, object],
 ) -> None:
     """Append one hash-chained row to the audit log, inside the caller's transaction."""
-    c = audit_log.c
-    last = connection.execute(sa.select(c.seq, c.hash).order_by(c.seq.desc()).limit(1)).first()
+    last = connection.execute(_NEWEST_ROW).first()
     seq, prev_hash = (0, GENESIS_HASH) if last is None else (last[0], last[1])
     row: dict[str, Any] = {
         "seq": seq + 1,
@@ -97,7 +99,7 @@ def append_audit(
         "detail": dict(detail),
     }
     row["hash"] = chain_hash(prev_hash, row)
-    connection.execute(audit_log.insert(), {**row, "prev_hash": prev_hash})
+    connection.execute(_APPEND_ROW, {**row, "prev_hash": prev_hash})
 
 
 def verify_audit(ledger: Ledger) -> list[str]:

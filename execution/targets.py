@@ -326,17 +326,7 @@ def _decide_held(
     exit_reason = _level_exit(held, price)
     if exit_reason is not None:
         return TargetDecision(held.symbol, 0.0, exit_reason, horizon=held.opened_by_horizon)
-    present = 0.0 if price is None else float(held.quantity) * price / equity
-    kept = TargetDecision(
-        held.symbol,
-        present,
-        TargetReason.KEPT,
-        keep_quantity=held.quantity,
-        horizon=held.opened_by_horizon,
-        valid_until=held.valid_until,
-        target_price=held.target_price,
-        stop_price=held.stop_price,
-    )
+    kept = keep(held, price, equity)
     if view is not None and view.reason in _UNUSABLE:
         return replace(kept, reason=_UNUSABLE[view.reason], signal_ids=view.signal_ids)
     expired = held.valid_until is not None and held.valid_until <= as_of
@@ -354,7 +344,22 @@ def _decide_held(
         return view
     # The opening horizon is still in force but has no fresh row: other horizons may add to the
     # position, and close it by pointing the other way, but their silence does not shrink it.
-    return view if abs(view.weight) > abs(present) else kept
+    return view if abs(view.weight) > abs(kept.weight) else kept
+
+
+def keep(held: HeldPosition, price: Number | None, equity_usd: float) -> TargetDecision:
+    """Return the decision that leaves a position exactly as it is."""
+    known = _positive(price)
+    return TargetDecision(
+        held.symbol,
+        0.0 if known is None else float(held.quantity) * known / equity_usd,
+        TargetReason.KEPT,
+        keep_quantity=held.quantity,
+        horizon=held.opened_by_horizon,
+        valid_until=held.valid_until,
+        target_price=held.target_price,
+        stop_price=held.stop_price,
+    )
 
 
 def _level_exit(held: HeldPosition, price: float | None) -> TargetReason | None:

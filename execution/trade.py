@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import sqlalchemy as sa
 
 from execution.adjustments import CorporateActions
-from execution.broker import Account, Broker, Clock
+from execution.broker import Account, Broker, Clock, Order
+from execution.closing import assert_closing_time, closing_batch, target_rule
 from execution.day_trading import count_day_trades
+from execution.denials import DenialCode
 from execution.dispatch import send_plan
 from execution.guard import GuardRules, causes_to_stop, stop_trading
 from execution.holdings import day_fills, held_positions, level_exits, own_quantities
-from execution.intents import LastPrice, Plan, PlanRules
+from execution.intents import CLOSING_ATTEMPT, LastPrice, Plan, PlanRules, Refused
 from execution.journal import (
     JournalledPlan,
     as_broker_order,
+    find_closing,
     find_plan,
     journal_position,
     journalled_ids,
     pending_orders,
-    read_plan,
-    record_plan,
     sent_since,
     unfinished_plans,
 )
+from execution.journal_entries import record_closing, record_plan
 from execution.model_ages import models_known_at
 from execution.plan import plan_orders
 from execution.reconcile import Reconciliation, peak_equity, reconcile
 from execution.risk import BatchStatus, RiskContext, RiskLimits, Verdict, check_plan
 from execution.risk_context import CLOCK_TOLERANCE
 from execution.state import current_state
-from execution.targets import TargetRules, Targets, compute_targets
+from execution.targets import TargetRules, Targets
 from market.errors import ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import parity_checks, signal_batches, signals_current
@@ -109,6 +111,20 @@ class TradeReport:
     journalled: JournalledPlan | None = None
     reconciliation: Reconciliation | None = None
 
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """What was denied before there was an order, as planned or as journalled."""
+        made = self.plan or self.journalled
+        return made.refused if made else ()
+
+    @property
+    def denials(self) -> list[DenialCode]:
+        """Every denial of the plan, of orders and of what was refused, each by its code."""
+        # A plan that was carried on has its denials in the journal.
+        judged = self.verdicts or (self.journalled.orders if self.journalled else ())
+        of_orders = [d.code for one in judged for d in one.denials]
+        return of_orders + [one.code for one in self.refused]
+
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
@@ -116,6 +132,19 @@ class _Decision:
     plan: Plan
     verdicts: tuple[Verdict, ...]
     based_on: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a run trades: signals, or the exits of a session's close."""
+
+    closes: bool
+    find: Callable[[Ledger, str], JournalledPlan | None]
+    record: Callable[..., JournalledPlan | None]
+
+
+_SIGNALS = _Kind(False, find_plan, record_plan)
+_CLOSING = _Kind(True, find_closing, record_closing)
 
 
 def trade(
@@ -159,20 +188,81 @@ def trade(
     batch = newest_batch(ledger)
     if batch is None:
         return TradeReport(None, dry_run)
+    return _carry_out(ledger, broker, batch, market, rules, now, dry_run, _SIGNALS)
+
+
+def trade_close(
+    ledger: Ledger,
+    broker: Broker,
+    *,
+    session: dt.date,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+    dry_run: bool = False,
+) -> TradeReport:
+    """Close for a session's end what its horizons do not hold overnight; once, like a batch.
+
+    Parameters
+    ----------
+    session : date
+        The one that is about to close, by the broker's clock.
+    ledger, broker, market, rules, now, dry_run
+        See :func:`trade`.
+
+    Returns
+    -------
+    TradeReport
+        Of the batch ``close-<session>``: exits alone, for the closing auction.
+
+    Raises
+    ------
+    BrokerError, LedgerError
+        See :func:`trade`.
+    ExecutionError
+        When this session is not about to close and its exits were not planned before.
+    """
+    if not dry_run:
+        watch(ledger, broker, market=market, rules=rules, now=now)
+    batch = closing_batch(session, now)
+    if find_closing(ledger, batch.batch_id) is None:
+        assert_closing_time(session, broker.clock())
+    return _carry_out(ledger, broker, batch, market, rules, now, dry_run, _CLOSING)
+
+
+def _carry_out(
+    ledger: Ledger,
+    broker: Broker,
+    batch: BatchStatus,
+    market: MarketView,
+    rules: TradeRules,
+    now: dt.datetime,
+    dry_run: bool,
+    kind: _Kind,
+) -> TradeReport:
     report = TradeReport(batch.batch_id, dry_run)
-    journalled = None if dry_run else find_plan(ledger, batch.batch_id)
+    journalled = None if dry_run else kind.find(ledger, batch.batch_id)
     if journalled is None:
-        made = _decide(ledger, broker, batch, market, rules, now)
+        made = _decide(ledger, broker, batch, market, rules, now, kind)
         report = replace(report, targets=made.targets, plan=made.plan, verdicts=made.verdicts)
         if dry_run:
             return report
-        journalled = _record(ledger, broker, made, now)
-    send_plan(ledger, broker, journalled.plan_id, now)
+        journalled = kind.record(
+            ledger,
+            made.plan,
+            made.verdicts,
+            made.targets,
+            broker=broker.name,
+            now=now,
+            based_on=made.based_on,
+        )
+    if journalled is not None:
+        send_plan(ledger, broker, journalled.plan_id, now)
     found = watch(ledger, broker, market=market, rules=rules, now=now)
     return replace(
         report,
         resumed=report.plan is None,
-        journalled=read_plan(ledger, journalled.plan_id),
+        journalled=kind.find(ledger, batch.batch_id),
         reconciliation=found,
     )
 
@@ -185,17 +275,9 @@ def attend(
     rules: TradeRules,
     now: dt.datetime,
 ) -> Reconciliation:
-    """Look after what is under way between runs: fills, second legs, unclear orders.
+    """Carry journalled plans on between runs, and :func:`watch`; makes no plan.
 
-    Parameters
-    ----------
-    ledger, broker, market, rules, now
-        See :func:`trade`.
-
-    Returns
-    -------
-    Reconciliation
-        After everything that could be sent was. No plan is made here.
+    Parameters and errors are those of :func:`trade`.
     """
     found = watch(ledger, broker, market=market, rules=rules, now=now)
     unfinished = unfinished_plans(ledger, broker.name)
@@ -214,7 +296,7 @@ def watch(
     rules: TradeRules,
     now: dt.datetime,
 ) -> Reconciliation:
-    """Reconcile, and stop trading where something calls for it: at start, after runs, between.
+    """Reconcile, and stop trading where what is found calls for it; sends nothing.
 
     Parameters
     ----------
@@ -224,7 +306,7 @@ def watch(
     Returns
     -------
     Reconciliation
-        What was found. The trading state may be another one afterwards.
+        The trading state may be another one afterwards.
     """
     clock = broker.clock()
     found = reconcile(ledger, broker, now, actions=market.actions)
@@ -313,6 +395,7 @@ def _decide(
     market: MarketView,
     rules: TradeRules,
     now: dt.datetime,
+    kind: _Kind,
 ) -> _Decision:
     # The journal's position comes first: whatever moves after it makes record_plan refuse.
     based_on = journal_position(ledger)
@@ -323,9 +406,8 @@ def _decide(
     own = own_quantities(ledger)
     account, clock, positions = broker.account(), broker.clock(), broker.positions()
     known = journalled_ids(ledger)
-    foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
-    open_orders = [as_broker_order(o) for o in pending_orders(ledger)] + foreign
-    targets = compute_targets(
+    open_orders = _open_orders(ledger, broker, known)
+    targets = target_rule(clock.next_close if kind.closes else None)(
         decode_signals(ledger.read(query)),
         held_positions(ledger),
         {symbol: last.price_usd for symbol, last in market.prices.items()},
@@ -345,9 +427,10 @@ def _decide(
         market.prices,
         assets,
         clock,
-        rules.plan,
+        replace(rules.plan, attempt=CLOSING_ATTEMPT) if kind.closes else rules.plan,
         batch.batch_id,
         known,
+        for_close=kind.closes,
     )
     context = RiskContext(
         now=now,
@@ -373,16 +456,10 @@ def _decide(
     return _Decision(targets, plan, tuple(check_plan(plan.intents, context)), based_on)
 
 
-def _record(ledger: Ledger, broker: Broker, made: _Decision, now: dt.datetime) -> JournalledPlan:
-    return record_plan(
-        ledger,
-        made.plan,
-        made.verdicts,
-        made.targets,
-        broker=broker.name,
-        now=now,
-        based_on=made.based_on,
-    )
+def _open_orders(ledger: Ledger, broker: Broker, known: set[str]) -> list[Order]:
+    """Return what may still fill: ours as the journal knows it, and what is foreign."""
+    foreign = [o for o in broker.open_orders() if o.client_order_id not in known]
+    return [as_broker_order(o) for o in pending_orders(ledger)] + foreign
 
 
 def _checked(clock: Clock, now: dt.datetime) -> Clock | None:

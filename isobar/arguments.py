@@ -10,7 +10,7 @@ import typer
 
 from market import calendar
 from market.errors import IsobarError, UsageError
-from market.horizons import Horizon, Run, find_horizon, scheduled_for
+from market.horizons import PUBLISHING_RUNS, Horizon, Run, find_horizon, scheduled_for
 from market.timeframes import Timeframe, parse_timeframe
 from pipelines.settings import Settings
 
@@ -90,9 +90,8 @@ def read_timeframe(name: str) -> Timeframe:
     return usage(lambda: parse_timeframe(name))
 
 
-def read_run(name: str) -> Run:
+def read_run(name: str, runs: tuple[Run, ...] = PUBLISHING_RUNS) -> Run:
     """Return the scheduled run of this name."""
-    runs = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
     if name not in [r.value for r in runs]:
         raise UsageError(
             "unknown run",

@@ -26,6 +26,7 @@ from isobar.arguments import (
 from isobar.bootstrap import bootstrap
 from isobar.demo import run_demo
 from market.errors import UsageError
+from market.horizons import PUBLISHING_RUNS, Run
 from market.timeframes import Timeframe
 from pipelines.launch import Launcher
 from pipelines.settings import load_settings
@@ -134,12 +135,16 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Any:
 
 
 def run_command(
-    run: Annotated[str, typer.Argument(help="premarket, midday or eod")],
+    run: Annotated[str, typer.Argument(help="premarket, midday, close or eod")],
     as_of: AsOf = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Do a scheduled run now. It keeps its scheduled as_of and says when it is late."""
-    kind = read_run(run)
+    """Do a scheduled run now. It keeps its scheduled as_of and says when it is late.
+
+    premarket, midday and eod publish signals; close sends the exits of horizons that are flat
+    overnight to the closing auction, if trading is on.
+    """
+    kind = read_run(run, (*PUBLISHING_RUNS, Run.CLOSE))
     now = read_time(as_of, "--as-of")
     with output.progress_bars(quiet=as_json) as progress:
         launcher = Launcher(load_settings(), now=now, progress=progress)

@@ -35,6 +35,7 @@ from pipelines.settings import load_settings
 
 _PANEL = "Trading"
 _SHOWN = 20
+_TABLES = {"plan", "refused", "left out"}
 
 
 def register(app: typer.Typer) -> None:
@@ -70,9 +71,9 @@ def trade_command(
             for v in report.verdicts
         ]
         skipped = [dict(zip(_SKIPPED, row, strict=True)) for row in _skipped(report)]
-        tables = {"plan", "left out"}
-        shown = {k: v for k, v in described.items() if k not in tables}
-        output.print_json({**shown, "plan": verdicts, "skipped": skipped})
+        refused = [asdict(r) for r in report.refused]
+        shown = {k: v for k, v in described.items() if k not in _TABLES}
+        output.print_json({**shown, "plan": verdicts, "refused": refused, "skipped": skipped})
         return
     _show_trade(report, described)
     _say_if_stopped(launcher.stores)
@@ -88,9 +89,11 @@ def _show_trade(report: TradeReport, described: Mapping[str, object]) -> None:
         output.out.print(output.table(title, ("symbol", "side", "shares", "for", "verdict"), rows))
     else:
         output.out.print("Nothing is to be ordered.")
+    if refused := [(r.symbol, r.code.value, r.detail) for r in report.refused]:
+        output.out.print(output.table("Refused", ("symbol", "denial", "detail"), refused))
     if skipped := _skipped(report):
         output.out.print(output.table("No order", _SKIPPED, skipped))
-    kept = {k: v for k, v in described.items() if k not in {"plan", "intents", "left out"}}
+    kept = {k: v for k, v in described.items() if k not in {*_TABLES, "intents"}}
     output.print_mapping("Trade", {k: _counted(v) for k, v in kept.items()})
 
 

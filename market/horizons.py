@@ -16,10 +16,11 @@ from market.timeframes import Timeframe
 
 
 class Run(StrEnum):
-    """The scheduled runs of a trading day."""
+    """The scheduled runs of a trading day; ``CLOSE`` publishes nothing, it closes positions."""
 
     PREMARKET = "premarket"
     MIDDAY = "midday"
+    CLOSE = "close"
     EOD = "eod"
     INTRADAY = "intraday"
 
@@ -126,7 +127,8 @@ class Horizon:
 
 _INTRADAY = (Run.MIDDAY, Run.INTRADAY)
 _OPEN_RUNS = (Run.PREMARKET, Run.MIDDAY)
-_ALL_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
+PUBLISHING_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
+"""The scheduled runs that publish signals, in the order of a day."""
 _SLOW_RUNS = (Run.PREMARKET, Run.EOD)
 
 _SCALP = ("xgboost", "lstm")
@@ -146,7 +148,7 @@ HORIZONS: tuple[Horizon, ...] = (
     Horizon("1h", "hourly", Timeframe.M15, 4, _HOURLY, _INTRADAY, on_by_default=True),
     Horizon("4h", "session", Timeframe.M30, 8, _SESSION, _OPEN_RUNS, on_by_default=True),
     Horizon("10h", "session", Timeframe.M30, 20, _SESSION, _OPEN_RUNS),
-    Horizon("1d", "daily", Timeframe.D1, 1, _DAILY, _ALL_RUNS, on_by_default=True),
+    Horizon("1d", "daily", Timeframe.D1, 1, _DAILY, PUBLISHING_RUNS, on_by_default=True),
     Horizon("7d", "swing", Timeframe.D1, 5, _SWING, _SLOW_RUNS),
     Horizon("14d", "swing", Timeframe.D1, 10, _SWING, _SLOW_RUNS, on_by_default=True),
     Horizon("1M", "monthly", Timeframe.D1, 21, _MONTHLY, _SLOW_RUNS, on_by_default=True),
@@ -158,8 +160,8 @@ _BY_NAME = {h.name: h for h in HORIZONS}
 def scheduled_for(run: Run, session: dt.date) -> dt.datetime:
     """Return when a run of a session is due (UTC): its ``as_of``, however late it starts.
 
-    08:30, 12:15 and 20 minutes after the close, New York time; the intraday schedule has no
-    single time.
+    08:30, 12:15, 15 minutes before the close and 20 minutes after it, New York time; the
+    intraday schedule has no single time.
 
     Raises
     ------
@@ -174,12 +176,14 @@ def scheduled_for(run: Run, session: dt.date) -> dt.datetime:
     closed = calendar.session_close(session)
     if run is Run.EOD:
         return closed + dt.timedelta(minutes=20)
+    if run is Run.CLOSE:
+        return closed - dt.timedelta(minutes=15)
     clock = {Run.PREMARKET: dt.time(8, 30), Run.MIDDAY: dt.time(12, 15)}.get(run)
     if clock is None:
         raise MarketError(
             "this run has no scheduled time",
             got=run.value,
-            allowed="premarket, midday, eod",
+            allowed="premarket, midday, close, eod",
             remedy="name one of these",
         )
     return dt.datetime.combine(session, clock, calendar.NEW_YORK).astimezone(dt.UTC)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from market.horizons import Run
+from market.horizons import PUBLISHING_RUNS, Run
 from market.ingest import bars_table
 from market.layouts import BY_SYMBOL_TABLE
 from market.timeframes import Timeframe
@@ -18,7 +18,7 @@ from pipelines.assets.outcomes import ASSET as OUTCOMES_ASSET
 from pipelines.assets.outcomes import PROMISES_ASSET
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.reports import report_asset_name
-from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
+from pipelines.assets.signals import signals_asset_name
 from pipelines.feature_run import feature_table, used_timeframes
 from pipelines.settings import Settings
 from pipelines.signal_run import published_horizons
@@ -82,14 +82,19 @@ def build_jobs(settings: Settings) -> list[Job]:
             description="Judge features, calibration and skill of each horizon's models.",
         ),
         _job(BACKTEST_JOB, ["walk_forward_backtest"], "Backtest a horizon after costs."),
-        *(_run_job(run, settings) for run in SCHEDULED_RUNS if published_horizons(settings, run)),
+        *(_run_job(run, settings) for run in PUBLISHING_RUNS if published_horizons(settings, run)),
+        _job(
+            run_job_name(Run.CLOSE),
+            [bars_table(Timeframe.M1), orders_asset_name(Run.CLOSE)],
+            "Exits for the closing auction, at fresh prices; nothing is published.",
+        ),
         *(
             _job(
                 report_job_name(run),
                 [report_asset_name(run)],
                 f"Make the {run.value} report from what there is, whatever became of its run.",
             )
-            for run in SCHEDULED_RUNS
+            for run in PUBLISHING_RUNS
         ),
     ]
 

@@ -200,7 +200,8 @@ def read_plan(ledger: Ledger, as_of: dt.datetime, known_by: dt.datetime) -> Last
         created_at=row["created_at"],
         broker=row["broker"],
         orders=found,
-        skipped=dict(Counter(s["reason"] for s in row["skipped"])),
+        skipped=dict(Counter(s["reason"] for s in row["skipped"] if "reason" in s)),
+        refused=dict(Counter(s["code"] for s in row["skipped"] if "code" in s)),
     )
 
 
@@ -222,6 +223,8 @@ def _orders(ledger: Ledger, wanted: Any, known_by: dt.datetime) -> pl.DataFrame:
     rows = ledger.rows(query)
     moved = [r["client_order_id"] for r in rows if r["updated_at"] > known_by]
     past = _states_at(ledger, moved, known_by)
+    # What closes stands beside an earlier plan: what the log did not know yet was not there yet.
+    rows = [r for r in rows if r["updated_at"] <= known_by or r["client_order_id"] in past]
     made = [_order(r, past.get(r["client_order_id"])) for r in rows]
     return pl.DataFrame(made, schema=ORDER_SCHEMA, orient="row")
 

@@ -1,4 +1,4 @@
-"""Premarket, midday and end-of-day runs, on trading days only, New York time.
+"""Premarket, midday, closing and end-of-day runs, on trading days only, New York time.
 
 And macro data, news and identities in the evening, when the yields of the day before are out;
 drift after them; and on Saturdays, when nothing trades, the months that are settled are sorted by
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from market import calendar
-from market.horizons import Run, scheduled_for
+from market.horizons import ExitRule, Run, scheduled_for
 from pipelines.jobs import COMPACTION_JOB, DRIFT_JOB, REFERENCE_JOB, TRAINING_JOB, run_job_name
 from pipelines.settings import Settings
 from pipelines.signal_run import published_horizons
@@ -20,6 +20,7 @@ _CRONS = {
     Run.PREMARKET: ["30 8 * * 1-5"],
     Run.MIDDAY: ["15 12 * * 1-5"],
     # Half-days close at 13:00; each tick checks which of the two this session needs.
+    Run.CLOSE: ["45 12 * * 1-5", "45 15 * * 1-5"],
     Run.EOD: ["20 13 * * 1-5", "20 16 * * 1-5"],
 }
 # Yields are known at 18:00, one business day later.
@@ -60,10 +61,16 @@ RETRAINING: dict[str, RetrainingRhythm] = {
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return the schedules of what publishes or trains something; all are off until switched on."""
-    runs = [_schedule(run) for run in _CRONS if published_horizons(settings, run)]
+    runs = [_schedule(run) for run in _CRONS if _is_on(run, settings)]
     groups = dict.fromkeys(h.group for h in settings.enabled_horizons)
     trainings = [_retraining_schedule(group, settings) for group in groups]
     return [*runs, _reference_schedule(), _drift_schedule(), _compaction_schedule(), *trainings]
+
+
+def _is_on(run: Run, settings: Settings) -> bool:
+    if run is Run.CLOSE:
+        return any(h.exit_rule is ExitRule.AT_CLOSE for h in settings.enabled_horizons)
+    return bool(published_horizons(settings, run))
 
 
 def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
@@ -72,7 +79,7 @@ def request_for(run: Run, tick: dt.datetime) -> dg.RunRequest | dg.SkipReason:
     Parameters
     ----------
     run : Run
-        Premarket, midday or eod.
+        Premarket, midday, close or eod.
     tick : datetime
         Aware; the scheduled time of the tick, not the moment at which it is handled, so a late
         run keeps its scheduled ``as_of``.

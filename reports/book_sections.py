@@ -258,12 +258,14 @@ def _plan(report: Report) -> Iterator[Block]:
         )
     )
     denied = plan.orders.filter(pl.col("denials").list.len() > 0)
-    if denied.is_empty():
+    number = denied.height + sum(plan.refused.values())
+    if number == 0:
         yield Paragraph(("No order was denied.",))
     else:
         counts = Counter(code for codes in denied["denials"] for code in codes)
+        counts.update(plan.refused)
         yield Table(
-            f"Why {plural(denied.height, 'order was', 'orders were')} denied; one order can have "
+            f"Why {plural(number, 'order was', 'orders were')} denied; one order can have "
             "several reasons",
             (Column("Denial"), Column("Orders", numeric=True), Column("Meaning")),
             tuple(

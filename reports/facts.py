@@ -198,7 +198,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class LastPlan:
-    """The newest plan of orders. ``skipped``: reason to count."""
+    """The newest plan of orders. ``skipped``: reason to count; ``refused``: denial to count."""
 
     batch_id: str
     run: str
@@ -207,6 +207,7 @@ class LastPlan:
     broker: str
     orders: pl.DataFrame
     skipped: dict[str, int] = field(default_factory=dict[str, int])
+    refused: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

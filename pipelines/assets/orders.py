@@ -1,10 +1,11 @@
-"""Signals to risk-checked orders; a dry run unless trading is switched on."""
+"""Signals, and the close of a session, to risk-checked orders; a dry run unless trading is on."""
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 
 import dagster as dg
 
@@ -20,17 +21,20 @@ from execution.trade import (
     attend,
     newest_batch,
     trade,
+    trade_close,
     watch,
 )
 from market.errors import BrokerError
 from market.horizons import Run
+from market.ingest import bars_table
 from market.ledger import Ledger
+from market.timeframes import Timeframe
 from pipelines.alerts import Alert, send_alert
 from pipelines.assets.signals import signals_asset_name
 from pipelines.market_view import read_market
 from pipelines.partitions import session_partitions
 from pipelines.redaction import redact
-from pipelines.resources import Stores, moment_of
+from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
 
 GROUP = "execution"
@@ -47,7 +51,11 @@ def orders_asset_name(run: Run) -> str:
 def build_order_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Return one orders asset per run that trades, and the fills; partitioned by session."""
     partitions = session_partitions(settings)
-    return [*(_orders_asset(run, partitions) for run in TRADING_RUNS), _fills_asset(partitions)]
+    return [
+        *(_orders_asset(run, partitions) for run in TRADING_RUNS),
+        _closing_asset(partitions),
+        _fills_asset(partitions),
+    ]
 
 
 def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
@@ -65,26 +73,56 @@ def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
     def orders(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
-        enabled = stores.settings.trading.enabled
-        if not enabled and not stores.has_broker:
-            return dg.MaterializeResult(metadata={"trading": "off, and no broker to plan against"})
-        try:
-            report = trade_newest(stores, now=moment_of(context), dry_run=not enabled)
-        except BrokerError as error:
-            if enabled:
-                raise
-            # Nothing was to be sent; the plan is a courtesy that an outage may take away.
-            context.log.warning(str(error))
-            return dg.MaterializeResult(metadata={"trading": f"off, and no plan: {error}"})
-        return dg.MaterializeResult(metadata=describe_trade(report))
+        now = moment_of(context)
+        return _materialize(context, stores, lambda dry: trade_newest(stores, now=now, dry_run=dry))
 
     return orders
+
+
+def _closing_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=orders_asset_name(Run.CLOSE),
+        partitions_def=partitions,
+        deps=[bars_table(Timeframe.M1)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"alpaca"},
+        description="Exits for the closing auction, of horizons that are flat overnight. Running "
+        "it again sends nothing twice; unless trading.enabled is set it only plans.",
+    )
+    def orders(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        now, session = moment_of(context), sessions_of(context)[-1]
+        return _materialize(
+            context, stores, lambda dry: close_session(stores, session, now=now, dry_run=dry)
+        )
+
+    return orders
+
+
+def _materialize(
+    context: dg.AssetExecutionContext, stores: Stores, make: Callable[[bool], TradeReport]
+) -> dg.MaterializeResult:
+    enabled = stores.settings.trading.enabled
+    if not enabled and not stores.has_broker:
+        return dg.MaterializeResult(metadata={"trading": "off, and no broker to plan against"})
+    try:
+        report = make(not enabled)
+    except BrokerError as error:
+        if enabled:
+            raise
+        # Nothing was to be sent; the plan is a courtesy that an outage may take away.
+        context.log.warning(str(error))
+        return dg.MaterializeResult(metadata={"trading": f"off, and no plan: {error}"})
+    return dg.MaterializeResult(metadata=describe_trade(report))
 
 
 def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     @dg.asset(
         partitions_def=partitions,
-        deps=[orders_asset_name(run) for run in TRADING_RUNS],
+        deps=[orders_asset_name(run) for run in (*TRADING_RUNS, Run.CLOSE)],
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         owners=OWNERS,
@@ -109,11 +147,11 @@ def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeRep
     end of it.
     """
     if dry_run:
-        return _trade_newest(stores, now, dry_run)
+        return _trade(stores, trade, now, dry_run)
     with stores.ledger as ledger:
         batch = newest_batch(ledger)
         try:
-            report = _trade_newest(stores, now, dry_run)
+            report = _trade(stores, trade, now, dry_run)
         except Exception as error:
             if batch is not None:
                 record_failure(ledger, batch.batch_id, redact(str(error)), now)
@@ -123,13 +161,22 @@ def trade_newest(stores: Stores, *, now: dt.datetime, dry_run: bool) -> TradeRep
         return report
 
 
-def _trade_newest(stores: Stores, now: dt.datetime, dry_run: bool) -> TradeReport:
+def close_session(
+    stores: Stores, session: dt.date, *, now: dt.datetime, dry_run: bool
+) -> TradeReport:
+    """Send the exits of a session's close to the configured broker."""
+    return _trade(stores, partial(trade_close, session=session), now, dry_run)
+
+
+def _trade(
+    stores: Stores, make: Callable[..., TradeReport], now: dt.datetime, dry_run: bool
+) -> TradeReport:
     settings = stores.settings
     assert_may_trade(settings.trading.mode, stores.broker, settings.trading.allow_live)
     with stores.ledger as ledger, _telling(stores, ledger, now):
         if settings.trading.mode == "live" and not dry_run:
             assert_ready_for_live(check_trading(stores, ledger))
-        return trade(
+        return make(
             ledger,
             stores.broker,
             market=read_market(stores, now),
@@ -207,9 +254,7 @@ def describe_account(found: Reconciliation) -> dict[str, object]:
 
 def describe_trade(report: TradeReport) -> dict[str, object]:
     """Return what a person wants to see of a trading run."""
-    # A plan that was carried on has its denials in the journal.
-    judged = report.verdicts or (report.journalled.orders if report.journalled else ())
-    denied = Counter(d.code.value for v in judged for d in v.denials)
+    denied = Counter(code.value for code in report.denials)
     states = Counter(o.state.value for o in report.journalled.orders) if report.journalled else {}
     left_out = report.plan.skipped if report.plan else ()
     return {
@@ -234,6 +279,10 @@ def describe_trade(report: TradeReport) -> dict[str, object]:
                 for v in report.verdicts
                 for i in (v.intent,)
             ],
+        ),
+        "refused": _table(
+            ("symbol", "denied", "detail"),
+            [(r.symbol, r.code.value, r.detail) for r in report.refused],
         ),
         "left out": _table(
             ("symbol", "why", "detail"),

@@ -8,10 +8,11 @@ import polars as pl
 from market import calendar
 from market.actions import session_factors
 from market.bars import name_companies, symbols_of
+from market.horizons import PUBLISHING_RUNS
 from market.lake import Lake
 from market.schema import BAR_SCHEMA, Bar, Split
 from market.timeframes import regular_hours
-from pipelines.assets.signals import GROUP, OWNERS, SCHEDULED_RUNS, signals_asset_name
+from pipelines.assets.signals import GROUP, OWNERS, signals_asset_name
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.scoreboard import PROMISES_TABLE, keep_promises
@@ -33,7 +34,7 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     tables = ["bars_1d"]
     if any(h.timeframe.is_intraday for h in settings.enabled_horizons):
         tables.append("bars_1m")
-    read = [*tables, *(signals_asset_name(run) for run in SCHEDULED_RUNS)]
+    read = [*tables, *(signals_asset_name(run) for run in PUBLISHING_RUNS)]
 
     @dg.asset(
         name=ASSET,

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from market.horizons import Run
-from pipelines.assets.signals import SCHEDULED_RUNS, signals_asset_name
+from market.horizons import PUBLISHING_RUNS, Run
+from pipelines.assets.signals import signals_asset_name
 from pipelines.check_results import read_checks
 from pipelines.partitions import session_partitions
 from pipelines.report_data import read_report
@@ -32,7 +32,7 @@ def build_report_assets(
     """Return one report per scheduled run, partitioned by session, that tells of these checks."""
     partitions = session_partitions(settings)
     keys = sorted(key for check in checks for key in check.check_keys)
-    return [_report_asset(run, keys, partitions) for run in SCHEDULED_RUNS]
+    return [_report_asset(run, keys, partitions) for run in PUBLISHING_RUNS]
 
 
 def _report_asset(

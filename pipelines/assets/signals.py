@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from market.horizons import Run, scheduled_for
+from market.horizons import PUBLISHING_RUNS, Run, scheduled_for
 from pipelines.feature_run import feature_table
 from pipelines.parity import ParityCheck, check_parity
 from pipelines.partitions import session_partitions
@@ -16,7 +16,6 @@ from signals.publish import verify_chain
 GROUP = "signals"
 OWNERS = ["team:research"]
 PARITY_CHECK = "is_made_again"
-SCHEDULED_RUNS = (Run.PREMARKET, Run.MIDDAY, Run.EOD)
 
 
 def signals_asset_name(run: Run) -> str:
@@ -27,7 +26,7 @@ def signals_asset_name(run: Run) -> str:
 def build_signal_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Return one signals asset per scheduled run, partitioned by session."""
     partitions = session_partitions(settings)
-    return [_signals_asset(run, settings, partitions) for run in SCHEDULED_RUNS]
+    return [_signals_asset(run, settings, partitions) for run in PUBLISHING_RUNS]
 
 
 def _signals_asset(
@@ -101,7 +100,7 @@ def _parity_result(found: ParityCheck | None) -> dg.AssetCheckResult:
 
 def build_signal_checks() -> list[dg.AssetChecksDefinition]:
     """Return a check of the signals chain after each run."""
-    return [_chain_check(run) for run in SCHEDULED_RUNS]
+    return [_chain_check(run) for run in PUBLISHING_RUNS]
 
 
 def _chain_check(run: Run) -> dg.AssetChecksDefinition:

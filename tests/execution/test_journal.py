@@ -19,8 +19,8 @@ from execution.journal import (
     journal_position,
     pending_orders,
     read_plan,
-    record_plan,
 )
+from execution.journal_entries import record_plan
 from execution.risk import Denial, DenialCode, Verdict
 from execution.state import halt, reduce_only, resume, verify_audit
 from execution.targets import TargetReason, Targets

@@ -21,6 +21,7 @@ from execution.broker import (
     Side,
     TimeInForce,
 )
+from execution.denials import DenialCode
 from execution.intents import LastPrice, PlanRules, SkipReason, client_order_id
 from execution.order_timing import time_in_force_at
 from execution.plan import plan_orders
@@ -120,11 +121,64 @@ def test_a_fraction_is_closed_in_the_session_only():
     assert changes(plan(decision(0.0), clock=shut, **half)) == [("A", -1)]
 
 
-def test_kept_and_unpriced_symbols_get_no_order():
+def test_what_is_kept_gets_no_order():
     kept = decision(0.5, reason=TargetReason.KEPT, keep_quantity=Decimal(3))
     assert skips(plan(kept)) == [("A", SkipReason.KEPT)]
-    assert skips(plan(prices={})) == [("A", SkipReason.NO_PRICE)]
-    assert skips(plan(decision(0, reason=TargetReason.NO_DATA))) == [("A", SkipReason.NO_DATA)]
+    assert skips(plan(kept, prices={})) == [("A", SkipReason.KEPT)]
+
+
+def refused(made):
+    assert made.intents == made.skipped == ()
+    return [(r.symbol, r.code, r.detail) for r in made.refused]
+
+
+@pytest.mark.parametrize("kept", [None, Decimal(3)])
+def test_what_cannot_be_acted_on_is_denied(kept):
+    bad, none = (
+        (TargetReason.KEPT_BAD_SIGNAL, TargetReason.KEPT_NO_DATA)
+        if kept
+        else (TargetReason.BAD_SIGNAL, TargetReason.NO_DATA)
+    )
+    more = {"keep_quantity": kept}
+    spoilt = plan(decision(0, reason=bad, signal_ids=("s1",), **more))
+    assert refused(spoilt) == [("A", DenialCode.BAD_SIGNAL, "s1")]
+    unknown = plan(decision(0, reason=none, **more))
+    assert refused(unknown) == [("A", DenialCode.MISSING_DATA, "volatility")]
+    unpriced = plan(decision(0, reason=none, **more), prices={})
+    assert refused(unpriced) == [("A", DenialCode.MISSING_DATA, "last price")]
+    assert refused(plan(prices={})) == [("A", DenialCode.MISSING_DATA, "last price")]
+    for price in ("NaN", "-1", "0", "Infinity"):
+        made = plan(prices={"A": LastPrice(Decimal(price), NOW)})
+        assert refused(made) == [("A", DenialCode.BAD_PRICE, f"{price} USD")]
+
+
+DECISIONS = st.builds(
+    decision,
+    st.sampled_from([-0.2, 0.0, 0.001, 0.1]),
+    st.sampled_from("ABC"),
+    st.sampled_from(TargetReason),
+    keep_quantity=st.sampled_from([None, Decimal(3)]),
+)
+PRICES = st.dictionaries(
+    st.sampled_from("ABC"),
+    st.sampled_from(["50", "-1", "0", "NaN"]).map(lambda p: LastPrice(Decimal(p), NOW)),
+)
+
+
+@given(
+    st.lists(DECISIONS, unique_by=lambda d: d.symbol, min_size=1),
+    PRICES,
+    st.dictionaries(st.sampled_from("ABC"), st.integers(-5, 5)),
+    st.lists(st.sampled_from("ABC").map(lambda s: an_order(7, symbol=s)), max_size=2),
+)
+def test_every_symbol_ends_in_an_order_a_skip_or_a_denial(decisions, prices, own, orders):
+    account = [position(q, s) for s, q in own.items()]
+    made = plan(*decisions, account=account, own=own, orders=orders, prices=prices)
+    ends = [{i.symbol for i in made.intents}, *({x.symbol for x in xs} for xs in (
+        made.skipped, made.refused,
+    ))]  # fmt: skip
+    assert sorted(s for end in ends for s in end) == sorted(d.symbol for d in decisions)
+    assert all(i.quantity > 0 for i in made.intents)
 
 
 @pytest.mark.parametrize(

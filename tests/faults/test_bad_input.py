@@ -255,7 +255,7 @@ class TestArguments:
             ("signals --horizon 9h", ("unknown horizon", "allowed")),
             (f"{INGEST[:-2]}7m", ("unknown timeframe: got '7m'", "allowed: 1m")),
             (f"{INGEST[:-2]}5m", ("not ingested: got '5m'", "allowed: 1m, 1d")),
-            ("run noon", ("unknown run: got 'noon'", "allowed: premarket, midday, eod")),
+            ("run noon", ("unknown run: got 'noon'", "allowed: premarket, midday, eod, close")),
             ("run eod --as-of noon", ("--as-of", "got 'noon'", "ISO 8601")),
             ("signals --since noon", ("--since", "got 'noon'")),
         ],

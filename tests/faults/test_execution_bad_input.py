@@ -1,4 +1,4 @@
-"""Input that cannot be traded on: denied or left out with its code, and nothing is sent."""
+"""Input that cannot be traded on: denied with its code, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from execution import trade as trade_module
 from execution.denials import DenialCode
-from execution.intents import LastPrice, SkipReason
+from execution.intents import LastPrice
 from execution.reconcile import FindingKind
 from execution.risk import RiskLimits
-from execution.state import TradingState, current_state
+from execution.state import TradingState, current_state, verify_audit
 from execution.targets import TargetReason, TargetRules
 from execution.trade import TradeRules, trade
 from market.errors import IsobarError
@@ -23,7 +23,7 @@ from tests.execution.memory_broker import NOW, MemoryBroker
 from tests.execution.scenes import a_signal, content, market_of, publish, table
 
 LONG = {"A": 100.0, "B": 50.0}
-C, S = DenialCode, SkipReason
+C = DenialCode
 
 
 @pytest.fixture
@@ -43,7 +43,20 @@ def run(ledger, broker, rules=None, **market):
 
 
 def codes(report):
-    return {d.code for v in report.verdicts for d in v.denials}
+    return set(report.denials)
+
+
+def refused(ledger, broker, report):
+    """What was denied before there was an order: in the report, the journal and the audit log."""
+    logged = ledger.rows("SELECT key, event FROM audit_log WHERE subject = 'denial' ORDER BY seq")
+    found = [(r.symbol, r.code) for r in report.refused]
+    assert [(r["key"], C(r["event"])) for r in logged] == found
+    assert report.journalled.refused == report.plan.refused == report.refused
+    again = run(ledger, broker)
+    assert again.resumed
+    assert again.refused == report.refused
+    assert verify_audit(ledger) == []
+    return found
 
 
 @pytest.mark.parametrize(
@@ -69,7 +82,8 @@ def test_a_signal_whose_numbers_cannot_be_is_neither_published_nor_traded(
     assert spoilt.schema == SIGNAL_SCHEMA
     monkeypatch.setattr(trade_module, "decode_signals", lambda _rows: spoilt)
     report = run(ledger, broker)
-    assert [(s.symbol, s.reason) for s in report.plan.skipped] == [("A", S.BAD_SIGNAL)]
+    assert codes(report) == {C.BAD_SIGNAL}
+    assert refused(ledger, broker, report) == [("A", C.BAD_SIGNAL)]
     assert set(broker.holdings) == {"B"}
 
 
@@ -82,6 +96,8 @@ def test_a_spoilt_signal_closes_nothing(ledger, broker, tmp_path, monkeypatch):
     monkeypatch.setattr(trade_module, "decode_signals", lambda _rows: spoilt)
     report = run(ledger, broker)
     assert report.targets.decisions[0].reason is TargetReason.KEPT_BAD_SIGNAL
+    assert codes(report) == {C.BAD_SIGNAL}
+    assert refused(ledger, broker, report) == [("A", C.BAD_SIGNAL)]
     assert broker.holdings == held
 
 
@@ -99,7 +115,18 @@ def test_a_symbol_that_the_broker_does_not_know(ledger, broker, tmp_path):
 def test_a_price_that_is_none(ledger, broker, tmp_path, price):
     publish(ledger, tmp_path, content("A"))
     report = run(ledger, broker, prices={"A": LastPrice(Decimal(price), NOW)})
-    assert [(s.symbol, s.reason) for s in report.plan.skipped] == [("A", S.NO_DATA)]
+    assert codes(report) == {C.BAD_PRICE}
+    assert refused(ledger, broker, report) == [("A", C.BAD_PRICE)]
+    assert broker.placed == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"), [({"prices": {}}, "last price"), ({"volatilities": {}}, "volatility")]
+)
+def test_a_symbol_without_data(ledger, broker, tmp_path, missing, named):
+    publish(ledger, tmp_path, content("A"))
+    report = run(ledger, broker, **missing)
+    assert [(r.code, r.detail) for r in report.refused] == [(C.MISSING_DATA, named)]
     assert broker.placed == []
 
 

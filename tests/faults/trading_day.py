@@ -192,19 +192,19 @@ def live_through(
         with _ledger(day) as ledger:
             at = day.clock.now() - MINUTE
             publish(ledger, day.folder, *day.rows(number), as_of=at, scheduled_for=at, ts_emit=at)
-        _do(day, step, monkeypatch, lambda ledger, n=number: day.act(n, ledger), attempts)
+        repeat(day, step, monkeypatch, lambda ledger, n=number: day.act(n, ledger), attempts)
         for later in (2, 5):
             day.clock.advance_to(OPEN + (minutes + later) * MINUTE)
-            _do(day, step, monkeypatch, day.care, attempts)
+            repeat(day, step, monkeypatch, day.care, attempts)
     day.clock.advance_to(OPEN + 300 * MINUTE)
-    _do(day, step, monkeypatch, day.care, attempts)
+    repeat(day, step, monkeypatch, day.care, attempts)
 
 
 def _ledger(day: Day) -> contextlib.AbstractContextManager[Ledger]:
     return open_ledger(f"sqlite:///{day.folder}/ledger.db")
 
 
-def _do(
+def repeat(
     day: Day,
     step: Step,
     monkeypatch: pytest.MonkeyPatch,

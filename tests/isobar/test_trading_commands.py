@@ -12,7 +12,11 @@ import sqlalchemy as sa
 from execution.broker import OrderRequest, OrderType, Side, TimeInForce
 from execution.holdings import own_quantities
 from isobar import query_commands
+from market import calendar
+from market.horizons import Run, scheduled_for
 from market.ledger_tables import audit_log, orders
+from pipelines.launch import Launcher
+from tests.faults.trading_day import MINUTE, SESSION
 from tests.isobar.trading_desk import TradingDesk, a_desk, signal
 from tests.pipelines.installation import ALPACA_KEY, ALPACA_SECRET
 
@@ -64,6 +68,27 @@ def rows_of(text: str) -> list[list[str]]:
         for line in text.splitlines()
         if line.startswith("│")
     ]
+
+
+class TestRunClose:
+    def test_it_is_the_job_of_the_session_that_is_about_to_close(self, desk, monkeypatch):
+        asked: list[tuple[str, str]] = []
+
+        def launch(_self: Launcher, job: str, *, partition: str) -> dict[str, dict[str, object]]:
+            asked.append((job, partition))
+            return {"orders_close": {"intents": 2}}
+
+        monkeypatch.setattr(Launcher, "launch", launch)
+        due = scheduled_for(Run.CLOSE, SESSION)
+        for moment in (due, due - MINUTE):
+            assert desk.ask("run", "close", "--as-of", moment.isoformat()).status == 0
+        before = calendar.previous_session(SESSION)
+        assert asked == [("close_job", f"{SESSION}"), ("close_job", f"{before}")]
+
+    def test_what_publishes_nothing_has_no_report(self, desk):
+        done = desk.ask("report", "close")
+        assert done.status == 2
+        assert "allowed: premarket, midday, eod" in done.message
 
 
 class TestTrade:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
 from execution.failures import failure_of
 from execution.state import halt
+from market import calendar
 from market.errors import ExecutionError
+from market.horizons import Run, scheduled_for
 from market.ledger_tables import plans
 from pipelines.assets import orders
-from pipelines.assets.orders import attend_account, check_trading, trade_newest
-from pipelines.resources import Stores
+from pipelines.assets.orders import (
+    attend_account,
+    check_trading,
+    close_session,
+    describe_trade,
+    trade_newest,
+)
+from pipelines.definitions import build_definitions
+from pipelines.jobs import run_job_name
+from pipelines.resources import NOW_TAG, Stores
 from pipelines.settings import TradingSettings
 from tests.execution.memory_broker import NOW, Crash, MemoryBroker
+from tests.execution.paper_rig import bar, frame
 from tests.execution.scenes import content, publish
-from tests.pipelines.test_trading_sensors import stores_at
+from tests.pipelines.test_trading_sensors import replace_settings, stores_at
 
 LIVE = TradingSettings(enabled=True, mode="live", allow_live="PA1")
 
@@ -134,6 +147,89 @@ def test_doctor_and_live_orders_ask_the_same(live: Stores, broker: MemoryBroker)
         trade_newest(live, now=NOW, dry_run=False)
     assert [c.name for c in told] == ["reconciliation"]
     assert told[0].says in str(error.value)
+
+
+CLOSE = calendar.session_close(NOW.date())
+DUE = scheduled_for(Run.CLOSE, NOW.date())
+
+
+@pytest.fixture
+def intraday(tmp_path: Path, broker: MemoryBroker) -> Stores:
+    """On paper, minutes before the close, Isobar holds shares of A that may not stay overnight."""
+    broker.is_paper = True
+    stores = stores_at(tmp_path, broker)
+    _volatility(stores)
+    with stores.ledger as ledger:
+        publish(ledger, tmp_path, content("A", horizon="1h", valid_until=CLOSE))
+    trade_newest(stores, now=NOW, dry_run=False)
+    assert len(broker.placed) == 1
+    price = (100.0, 100.0, 100.0, 100.0)
+    stores.lake.replace("bars_1m", frame(bar("A", NOW.date(), 0, price, 374)), [NOW.date()])
+    broker.clock_now = replace(broker.clock_now, now=DUE)
+    return stores
+
+
+def closed_by_dagster(stores: Stores) -> dict[str, object]:
+    """Make the asset as its job does, but for the bars; return what it shows."""
+    name = orders.orders_asset_name(Run.CLOSE)
+    job = build_definitions(stores.settings, stores).resolve_job_def(run_job_name(Run.CLOSE))
+    done = job.execute_in_process(
+        asset_selection=[dg.AssetKey(name)],
+        partition_key=NOW.date().isoformat(),
+        tags={NOW_TAG: DUE.isoformat()},
+    )
+    return {k: v.value for k, v in done.asset_materializations_for_node(name)[0].metadata.items()}
+
+
+def test_the_close_of_a_session_sends_its_exits_once(intraday: Stores, broker: MemoryBroker):
+    assert closed_by_dagster(intraday)["orders"] == {"filled": 1}
+    assert broker.holdings["A"] == 0
+    again = closed_by_dagster(intraday)
+    assert (again["resumed"], again["orders"]) == (True, {"filled": 1})
+    assert len(broker.placed) == 2
+
+
+def test_unless_trading_is_on_the_close_is_only_planned(intraday: Stores, broker: MemoryBroker):
+    off = Stores(replace_settings(intraday, trading=TradingSettings()))
+    off.broker = broker
+    shown = closed_by_dagster(off)
+    assert (shown["dry run"], shown["intents"], shown["denied"]) == (True, 1, {})
+    assert len(broker.placed) == 1
+
+
+def test_another_session_than_the_one_that_closes_is_refused(intraday: Stores):
+    with pytest.raises(ExecutionError, match="2025-03-03 cannot be closed now"):
+        close_session(intraday, dt.date(2025, 3, 3), now=DUE, dry_run=False)
+
+
+def test_a_live_close_passes_the_same_gate(
+    intraday: Stores, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+):
+    broker.is_paper = False
+    live = Stores(replace_settings(intraday, trading=LIVE))
+    live.broker = broker
+    monkeypatch.setattr(orders, "_machine_time", lambda: DUE + dt.timedelta(minutes=6))
+    with pytest.raises(ExecutionError, match="clocks of this machine"):
+        close_session(live, NOW.date(), now=DUE, dry_run=False)
+    assert len(broker.placed) == 1
+    monkeypatch.setattr(orders, "_machine_time", lambda: DUE)
+    close_session(live, NOW.date(), now=DUE, dry_run=False)
+    assert broker.holdings["A"] == 0
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_refused_before_there_is_an_order_is_shown_as_denied(
+    tmp_path: Path, broker: MemoryBroker, dry_run: bool
+):
+    broker.is_paper = True
+    stores = stores_at(tmp_path, broker)  # nothing says how volatile A is
+    with stores.ledger as ledger:
+        publish(ledger, tmp_path, content("A"))
+    for _ in range(2):
+        shown = describe_trade(trade_newest(stores, now=NOW, dry_run=dry_run))
+        assert shown["denied"] == {"missing_data": 1}
+        assert "| A | missing_data | volatility |" in str(shown["refused"])
+    assert broker.placed == []
 
 
 def test_paper_asks_less(tmp_path: Path, broker: MemoryBroker):

@@ -27,8 +27,13 @@ from tests.pipelines.installation import TODAY, YESTERDAY, Installation
 
 HOLIDAY, HALF_DAY, DAY = dt.date(2024, 7, 4), dt.date(2024, 7, 3), dt.date(2024, 7, 2)
 WINTER, SUMMER = dt.date(2024, 3, 8), dt.date(2024, 3, 11)
-TIMES = {Run.PREMARKET: dt.time(8, 30), Run.MIDDAY: dt.time(12, 15), Run.EOD: dt.time(16, 20)}
-EARLY = dt.time(13, 20)
+TIMES = {
+    Run.PREMARKET: dt.time(8, 30),
+    Run.MIDDAY: dt.time(12, 15),
+    Run.CLOSE: dt.time(15, 45),
+    Run.EOD: dt.time(16, 20),
+}
+EARLY = {Run.CLOSE: dt.time(12, 45), Run.EOD: dt.time(13, 20)}
 
 
 def tick(day: dt.date, local: dt.time) -> dt.datetime:
@@ -54,20 +59,16 @@ def test_a_day_without_a_session_is_skipped_with_its_reason(run: Run, day: dt.da
 
 
 @pytest.mark.parametrize(
-    ("day", "local", "runs"),
-    [
-        (HALF_DAY, EARLY, True),
-        (HALF_DAY, TIMES[Run.EOD], False),
-        (DAY, EARLY, False),
-        (DAY, TIMES[Run.EOD], True),
-    ],
+    ("day", "early", "runs"),
+    [(HALF_DAY, True, True), (HALF_DAY, False, False), (DAY, True, False), (DAY, False, True)],
 )
-def test_of_the_two_evening_ticks_one_runs(day: dt.date, local: dt.time, runs: bool):
-    asked = request_for(Run.EOD, tick(day, local))
+@pytest.mark.parametrize("run", EARLY)
+def test_of_the_two_ticks_around_a_close_one_runs(run: Run, day: dt.date, early: bool, runs: bool):
+    asked = request_for(run, tick(day, (EARLY if early else TIMES)[run]))
     assert isinstance(asked, dg.RunRequest if runs else dg.SkipReason)
     if isinstance(asked, dg.SkipReason):
-        due = "13:20" if day == HALF_DAY else "16:20"
-        assert f"due at {due} New York time" in str(asked.skip_message)
+        due = (EARLY if day == HALF_DAY else TIMES)[run]
+        assert f"due at {due:%H:%M} New York time" in str(asked.skip_message)
 
 
 @pytest.mark.parametrize(("day", "hour"), [(WINTER, 13), (SUMMER, 12)])
@@ -88,7 +89,7 @@ def test_scheduled_for_refuses_what_has_no_time():
 
 def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
     schedules = {s.name: s for s in build_schedules(Settings())}
-    runs = {"premarket_schedule", "midday_schedule", "eod_schedule"}
+    runs = {"premarket_schedule", "midday_schedule", "close_schedule", "eod_schedule"}
     groups = {h.group for h in Settings().enabled_horizons}
     trainings = {f"retrain_{g}_schedule" for g in groups}
     others = {"reference_schedule", "drift_schedule", "compaction_schedule"}
@@ -98,6 +99,7 @@ def test_schedules_tick_in_new_york_and_are_off_until_switched_on():
     assert schedules["compaction_schedule"].cron_schedule == "0 6 * * 6"
     assert schedules["premarket_schedule"].cron_schedule == ["30 8 * * 1-5"]
     assert schedules["midday_schedule"].cron_schedule == ["15 12 * * 1-5"]
+    assert schedules["close_schedule"].cron_schedule == ["45 12 * * 1-5", "45 15 * * 1-5"]
     assert schedules["eod_schedule"].cron_schedule == ["20 13 * * 1-5", "20 16 * * 1-5"]
     for schedule in schedules.values():
         assert schedule.execution_timezone == "America/New_York"
@@ -108,7 +110,12 @@ def test_a_run_that_publishes_nothing_has_no_schedule():
     settings = Settings.model_validate({"models": {"horizons": ["1h"]}})
     names = [s.name for s in build_schedules(settings)]
     others = ["reference_schedule", "drift_schedule", "compaction_schedule"]
-    assert names == ["midday_schedule", *others, "retrain_hourly_schedule"]
+    assert names == ["midday_schedule", "close_schedule", *others, "retrain_hourly_schedule"]
+
+
+def test_where_every_horizon_stays_overnight_nothing_is_closed_with_the_session():
+    settings = Settings.model_validate({"models": {"horizons": ["4h", "1d"]}})
+    assert "close_schedule" not in [s.name for s in build_schedules(settings)]
 
 
 SATURDAY, LATER_SATURDAY = dt.date(2024, 7, 6), dt.date(2024, 7, 13)

@@ -241,7 +241,8 @@ def plan() -> LastPlan:
         order("ZZC", "accepted"),
         order("ZZE", "denied", denials=["gross_leverage", "order_count"]),
     )
-    return LastPlan("batch-midday", "midday", AS_OF, AS_OF, "alpaca-paper", rows, {"at_target": 3})
+    left_out = {"at_target": 3}, {"bad_signal": 2}
+    return LastPlan("batch-midday", "midday", AS_OF, AS_OF, "alpaca-paper", rows, *left_out)
 
 
 def checks() -> pl.DataFrame:

@@ -197,6 +197,7 @@ class TestContent:
     def test_denials_are_counted_with_their_meaning(self):
         text = unescaped(render_markdown(full()))
         assert "| ✕ gross leverage | 1 | Gross exposure" in text
+        assert "| ✕ bad signal | 2 | A number of" in text
         assert "| ✕ order count | 1 | The run has reached" in text
 
     def test_the_first_screen_alone_is_the_beginning(self):
