@@ -104,11 +104,31 @@ class Launcher:
             is done.
         """
         tags = {NOW_TAG: self.now.isoformat()} if self.now else {}
-        if sessions:
-            tags |= {
-                _RANGE_START: sessions[0].isoformat(),
-                _RANGE_END: sessions[-1].isoformat(),
-            }
+        ops = {name: {"config": dict(values)} for name, values in (config or {}).items()}
+        settings = {**_QUIET, "ops": ops} if ops else _QUIET
+        whole = self._definitions.resolve_job_def(job)
+        if len(sessions) < 2:
+            day = sessions[0].isoformat() if sessions else None
+            return self._execute(whole, tags, settings, partition or day)
+        # Apart: a planned check is stored once for each session of its run, every time with all of
+        # them, which is gigabytes for ten years. The checks look at what is there in any case.
+        span = {_RANGE_START: sessions[0].isoformat(), _RANGE_END: sessions[-1].isoformat()}
+        graph = whole.asset_layer.asset_graph
+        assets, checks = graph.materializable_asset_keys, graph.asset_check_keys
+        made = whole.get_subset(asset_selection=assets, asset_check_selection=set())
+        found = self._execute(made, tags | span, settings)
+        if checks:
+            judged = whole.get_subset(asset_selection=set(), asset_check_selection=checks)
+            self._execute(judged, tags, _QUIET)
+        return found
+
+    def _execute(
+        self,
+        job: dg.JobDefinition,
+        tags: Mapping[str, str],
+        run_config: Mapping[str, Any],
+        partition: str | None = None,
+    ) -> dict[str, Metadata]:
         errors: list[BaseException] = []
 
         @dg.failure_hook(name="keep_the_error")
@@ -116,21 +136,21 @@ class Launcher:
             if context.op_exception is not None:
                 errors.append(context.op_exception)
 
-        ops = {name: {"config": dict(values)} for name, values in (config or {}).items()}
-        watched = self._definitions.resolve_job_def(job).with_hooks({keep_the_error})
         # As under the daemon: what does not depend on the asset that failed is made all the same.
-        result = watched.execute_in_process(
+        result = job.with_hooks({keep_the_error}).execute_in_process(
             raise_on_error=False,
             instance=self._instance,
             partition_key=partition,
             tags=tags,
-            run_config={**_QUIET, "ops": ops} if ops else _QUIET,
+            run_config=run_config,
         )
         if not result.success:
             raise (
                 errors[0]
                 if errors
-                else IsobarError(f"job {job} failed", remedy="see its run in Dagster: isobar ui")
+                else IsobarError(
+                    f"job {job.name} failed", remedy="see its run in Dagster: isobar ui"
+                )
             )
         found: dict[str, Metadata] = {}
         for event in result.get_asset_materialization_events():
