@@ -39,11 +39,12 @@ HORIZONS = ("5m", "15m", "1h", "4h", "1d", "14d", "1M")
 
 # Features of so many of the newest sessions are enough to train on.
 NEWEST_SESSIONS = {"1m": 45, "5m": 50}
-# Trained a quarter as often as by default, and on a part of the rows of the shortest bars.
+SYMBOLS, MINUTE_SESSIONS = 24, 108
+# Trained seldom, and on a part of the rows of the shortest bars.
 TRAINING: dict[str, float] = {
-    "matrix_gb": 0.15,
-    "daily_test_sessions": 252,
-    "intraday_test_sessions": 40,
+    "matrix_gb": 0.1,
+    "daily_test_sessions": 304,
+    "intraday_test_sessions": 60,
 }
 # Budgets with which everything is trained within minutes; a real installation has the defaults.
 SMALL: dict[str, dict[str, float]] = {
@@ -130,7 +131,7 @@ def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
     began = dt.datetime.now(dt.UTC)
     home = _fresh_home()
     progress("synthetic market", 0, 1)
-    spec = SyntheticSpec(seed=seed)
+    spec = SyntheticSpec(seed=seed, symbols=SYMBOLS, minute_sessions=MINUTE_SESSIONS)
     market = generate(spec)
     progress("synthetic market", 1, 1)
     today = market.daily["session"].max()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
@@ -169,6 +170,8 @@ class PolicyForecaster:
                 "optimizer_kwargs": {"weight_decay": float(given["weight_decay"])},
             },
         )
+        # Its own logger would leave a folder behind for every training.
+        learner.set_logger(Logger(folder=None, output_formats=[]))
         return learner.learn(int(given["steps"]))
 
     def _rebuilt(self, native: Any) -> PolicyNetwork:
