@@ -1,21 +1,22 @@
 """A training in a process of its own, with a limit to its memory.
 
 What goes wrong in it, a limit crossed or a kill, ends that process alone: the step that waits for
-it says what happened, and the champions of before go on serving.
+it says what happened, and the champions of before go on serving. It is a fork of a server that has
+loaded the libraries and does nothing else: whoever trains one horizon after the other waits ten
+seconds for them once.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,17 @@ from pipelines.settings import Settings
 from pipelines.training import TrainingProgress, TrainingSummary, train_and_store
 
 _LOOK_SECONDS = 0.25
+_LOADED = (
+    "pipelines.training_process",
+    "models.families.neural",
+    "models.pictures",
+    "mlflow.pytorch",
+    "mlflow.sklearn",
+    "sklearn.ensemble",
+    "torch.export",
+    "torch._inductor.config",
+)
+"""What a training needs; whatever cannot be loaded is loaded, and fails, where it is used."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +81,29 @@ def train_apart(
     ModelError
         When the process went past its memory, was killed, or broke down.
     """
-    reader, writer = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.training_process", str(writer)],
-            stdin=subprocess.PIPE,
-            pass_fds=(writer,),
-            # Idle threads of the tree libraries spin otherwise: a machine that does anything
-            # else meanwhile trains ten times slower.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+    # Idle threads of the tree libraries spin otherwise: a machine that does anything else
+    # meanwhile trains ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["__main__", *_LOADED])
+    answers, told = server.Pipe(duplex=False)
+    with answers:
+        process = server.Process(
+            target=_train,
+            args=(request, dict(os.environ), told),
+            name=f"training {request.horizon}",
         )
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    with Connection(reader, writable=False) as answers:
+        with told:
+            process.start()
         try:
-            assert process.stdin is not None
-            # A process that died at once says so below.
-            with suppress(BrokenPipeError):
-                process.stdin.write(pickle.dumps(request))
-                process.stdin.flush()
             return _wait(process, answers, request.horizon, memory_bytes, progress)
         finally:
             process.kill()
-            process.wait()
-            with suppress(BrokenPipeError):
-                process.communicate()
+            process.join()
 
 
 def _wait(
-    process: subprocess.Popen[bytes],
+    process: BaseProcess,
     answers: Connection,
     horizon: str,
     memory_bytes: int,
@@ -108,6 +111,7 @@ def _wait(
 ) -> tuple[TrainingSummary, int]:
     peak = 0
     while True:
+        assert process.pid is not None
         held = _held_bytes(process.pid)
         peak = max(peak, held)
         if held > memory_bytes:
@@ -124,7 +128,8 @@ def _wait(
         try:
             kind, value = answers.recv()
         except EOFError:
-            raise _broken(horizon, process.wait()) from None
+            process.join()
+            raise _broken(horizon, process.exitcode or 0) from None
         if kind == "progress":
             progress(*value)
         elif kind == "done":
@@ -151,8 +156,9 @@ def _broken(horizon: str, code: int) -> ModelError:
     )
 
 
-def _main(answers: Connection) -> None:
-    request: TrainingRequest = pickle.load(sys.stdin.buffer)
+def _train(request: TrainingRequest, environment: dict[str, str], answers: Connection) -> None:
+    # The server's is that of the first training.
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _offer_to_the_kernel()
     stores = Stores(request.settings)
@@ -173,10 +179,9 @@ def _main(answers: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    # The other end is closed when the parent ends, however it ends. Not through `sys.stdin`:
-    # a thread that waits there holds a lock that the interpreter wants when it ends.
-    while os.read(0, 4096):
-        pass
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 
@@ -184,10 +189,3 @@ def _offer_to_the_kernel() -> None:
     """Let a machine that runs out of memory end the training before anything else."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-if __name__ == "__main__":
-    # The classes of this module must bear its name, not `__main__`, where they are unpickled.
-    from pipelines import training_process
-
-    training_process._main(Connection(int(sys.argv[1]), readable=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -74,13 +75,13 @@ def champions(stores: Stores) -> list[str]:
 
 
 def trainings() -> list[psutil.Process]:
-    """The training processes of this one, which may have others."""
+    """The training processes of this one."""
     found = []
-    for child in psutil.Process().children():
+    for child in multiprocessing.active_children():
         # What it told may be read after it has ended.
         with suppress(psutil.NoSuchProcess):
-            if "pipelines.training_process" in child.cmdline():
-                found.append(child)
+            if child.name.startswith("training "):
+                found.append(psutil.Process(child.pid))
     return found
 
 
