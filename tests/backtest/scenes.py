@@ -25,7 +25,9 @@ from market.timeframes import resample
 from models.forecast import PREDICTION_SCHEMA
 
 FIRST = dt.date(2024, 3, 4)
-FREE = CostModel(commission_bps=0.0, half_spread_bps=0.0, slippage_bps=0.0)
+FREE = CostModel.flat()
+# Constant costs: what hand arithmetic can follow.
+FLAT = CostModel.flat(half_spread_bps=1.0, slippage_bps=2.0)
 WIDE = RiskLimits(
     volume_share=None,
     drawdown_share=Decimal(1),
@@ -123,7 +125,7 @@ def run(predictions: pl.DataFrame, bars: pl.DataFrame, **changes: Any) -> Simula
         "regimes": pl.DataFrame(schema={"as_of": bars.schema["known_at"], "regime": pl.String}),
         "rules": HALVES,
         "limits": WIDE,
-        "costs": CostModel(),
+        "costs": FLAT,
         "band_bps": 6.0,
         "starting_cash_usd": 100_000.0,
         "splits": empty(SPLIT_SCHEMA),
