@@ -100,7 +100,11 @@ def test_in_the_bar_of_the_entry_only_the_stop_is_hit(bar, expected):
 
 
 def test_one_exit_alone_may_stand():
-    assert touch_in((100, 110, 90, 100, 1e6), Side.BUY, None, 95.0, since=0) == ("stop", 95.0, "end")
+    assert touch_in((100, 110, 90, 100, 1e6), Side.BUY, None, 95.0, since=0) == (
+        "stop",
+        95.0,
+        "end",
+    )
     assert touch_in((100, 110, 90, 100, 1e6), Side.BUY, 105.0, None, since=0) == (
         "target",
         105.0,
@@ -181,7 +185,9 @@ def test_exits_of_the_day_expire_at_its_close():
     flat = [(10.0, 10.0, 10.0, 10.0, 1e6)] * 26
     day = [CALM] * 26
     made = scenes.intraday_forecasts([("AAA", 0, 1, 60.0)], "1h")
-    bars = scenes.candles({"AAA": [day] * 2, "GRID": [flat] * 2}, scenes.find_horizon("1h").timeframe)
+    bars = scenes.candles(
+        {"AAA": [day] * 2, "GRID": [flat] * 2}, scenes.find_horizon("1h").timeframe
+    )
     simulation = scenes.run(made, bars, plan_rules=BRACKETS, costs=scenes.FREE)
     assert simulation.orders["time_in_force"][0] == "day"
     assert simulation.orders["stop_loss"][0] is not None
@@ -213,4 +219,7 @@ def test_an_entry_that_fills_in_part_leaves_no_exits():
 def test_orders_for_the_opening_auction_leave_nothing_with_the_broker():
     bars = scenes.daily_bars({"AAA": [(100, 100)] * 5})
     simulation = scenes.run(scenes.forecasts([("AAA", 0, 100.0)]), bars, plan_rules=BRACKETS)
-    assert simulation.orders.select(pl.col("take_profit", "stop_loss").null_count()).row(0) == (1, 1)
+    assert simulation.orders.select(pl.col("take_profit", "stop_loss").null_count()).row(0) == (
+        1,
+        1,
+    )
