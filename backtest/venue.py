@@ -67,4 +67,5 @@ def _is_beyond_limit(intent: OrderIntent, price: float) -> bool:
     limit = intent.limit_price_usd
     if limit is None:
         return False
-    return price > limit if intent.side is Side.BUY else price < limit
+    bound = float(limit)
+    return price > bound if intent.side is Side.BUY else price < bound
