@@ -150,17 +150,20 @@ def test_a_period_without_forecasts_opens_nothing_and_exits_go_on():
     ]
 
 
-def test_costs_of_liquidity_know_nothing_of_later_bars():
+def test_costs_know_nothing_of_later_bars_nor_of_the_session_of_the_fill():
     moment = scenes.synthetic_bars("1d")["bar_end"].unique().sort()[60]
     bars = scenes.synthetic_bars("1d")
-    later = pl.col("bar_end") > moment
+    at = pl.col("bar_end")
+    # Of the session itself only the open is known, and how much was traded limits an order.
     changed = bars.with_columns(
-        pl.when(later).then(pl.col(c) * 1.7).otherwise(c)
-        for c in ("open", "high", "low", "close", "vwap", "volume")
+        pl.when(at >= moment).then(pl.col("close") * 1.1).otherwise("close").alias("close"),
+        pl.when(at >= moment).then(pl.col("high") * 1.7).otherwise("high").alias("high"),
+        pl.when(at >= moment).then(pl.col("low") / 1.7).otherwise("low").alias("low"),
+        pl.when(at > moment).then(pl.col("volume") * 3).otherwise("volume").alias("volume"),
     )
     one = scenes.run_synthetic("1d", costs=CostModel(), bars=bars)
     two = scenes.run_synthetic("1d", costs=CostModel(), bars=changed)
     before = pl.col("bar_end") <= moment
-    assert one.orders.filter(before).height > 20
+    assert one.fills.filter(pl.col("bar_end") == moment).height > 1
     assert one.orders.filter(before).equals(two.orders.filter(before))
     assert one.orders["impact_usd"].max() > 0

@@ -169,6 +169,28 @@ def test_exits_follow_a_split_overnight():
     ]
 
 
+def test_a_stop_cut_short_before_a_reverse_split_is_replayed_to_the_cent():
+    rows = [("AAA", 0, 10, 60.0)]
+    _, stop = levels_of(four_hours([[CALM] * 13] * 2, rows=rows))
+    thin = (100.0, 100.0, stop - 0.2, 99.0, 950.0)
+    ten = (1000.0, 1000.0, 1000.0, 1000.0, 1e6)
+    simulation = four_hours(
+        [[*[CALM] * 12, thin], [ten] * 13],
+        rows=rows,
+        costs=CostModel(participation=0.1),
+        splits=scenes.splits_of(("AAA", 1, 0.1)),
+    )
+    # 95 of 500 shares are sold; 405 become 40 and a half; the rest goes at the next open.
+    assert exits_of(simulation) == [
+        ("sell", 95.0, stop, "exit_stop_touched"),
+        ("sell", 40.0, 1000.0, "exit_stop_touched"),
+    ]
+    flows = simulation.cash_flows.select("kind", "quantity", "amount_usd").rows()
+    assert flows == [("cash_in_lieu", 0.5, pytest.approx(495.0))]
+    difference = simulation.replay.equity["equity_usd"] - simulation.equity["equity_usd"][1:]
+    assert difference.abs().max() < 1e-6
+
+
 def test_another_order_of_the_symbol_takes_the_exits_away_first():
     _, stop = levels_of(four_hours([[CALM] * 13] * 2))
     crash = (stop - 1, stop - 1, stop - 1, stop - 1, 1e6)
