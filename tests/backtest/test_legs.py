@@ -172,7 +172,7 @@ def test_exits_follow_a_split_overnight():
 def test_a_stop_cut_short_before_a_reverse_split_is_replayed_to_the_cent():
     rows = [("AAA", 0, 10, 60.0)]
     _, stop = levels_of(four_hours([[CALM] * 13] * 2, rows=rows))
-    thin = (100.0, 100.0, stop - 0.2, 99.0, 950.0)
+    thin = (100.0, 100.0, stop - 0.2, 100.0, 950.0)
     ten = (1000.0, 1000.0, 1000.0, 1000.0, 1e6)
     simulation = four_hours(
         [[*[CALM] * 12, thin], [ten] * 13],
@@ -186,7 +186,7 @@ def test_a_stop_cut_short_before_a_reverse_split_is_replayed_to_the_cent():
         ("sell", 40.0, 1000.0, "exit_stop_touched"),
     ]
     flows = simulation.cash_flows.select("kind", "quantity", "amount_usd").rows()
-    assert flows == [("cash_in_lieu", 0.5, pytest.approx(495.0))]
+    assert flows == [("cash_in_lieu", 0.5, pytest.approx(500.0))]
     difference = simulation.replay.equity["equity_usd"] - simulation.equity["equity_usd"][1:]
     assert difference.abs().max() < 1e-6
 
