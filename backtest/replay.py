@@ -1,7 +1,8 @@
 """The order records of a simulation, replayed by vectorbt with shared cash.
 
 vectorbt knows no splits and no dividends. Quantities and prices are therefore given to it in
-shares of the first bar, in which a split is no event, and dividends enter afterwards as cash flows.
+shares of the first bar, in which a split is no event; dividends and borrow enter afterwards as
+cash flows.
 Nothing is sized or decided here: share quantities at fill prices with their costs, no more.
 """
 
@@ -46,8 +47,8 @@ class Replay:
     Attributes
     ----------
     equity : pl.DataFrame
-        ``bar_end``, ``equity_usd`` (with dividends) at every bar of the simulation but the first
-        row, which is the starting cash.
+        ``bar_end``, ``equity_usd`` (with dividends and borrow) at every bar of the simulation but
+        the first row, which is the starting cash.
     trades : pl.DataFrame
         ``TRADE_SCHEMA``, one row per (partial) exit, and per position still open at the end,
         valued at the last close. Times are ends of bars. Quantities and prices are in shares of the
@@ -94,7 +95,7 @@ def replay_orders(simulation: Simulation) -> Replay:
             remedy="report this with the order records; the replay is not to be trusted",
         )
     value = np.asarray(portfolio.value(), dtype=np.float64).ravel()[1::2] - grid.credit
-    equity = pl.DataFrame({"bar_end": ends, "equity_usd": value + _dividends(simulation)})
+    equity = pl.DataFrame({"bar_end": ends, "equity_usd": value + _paid(simulation)})
     return Replay(equity, _trades(portfolio, symbols, ends))
 
 
@@ -148,7 +149,11 @@ class _Grid:
         self._enter(2 * bar + at_close, column, signed / factor, price * factor)
 
     def _enter(self, row: int, column: int, size: float, price: float) -> None:
-        self.size[row, column] += size
+        # Fills of one side at two prices (a stop inside the bar, the rest at its close) are one.
+        before, total = self.size[row, column], self.size[row, column] + size
+        if before != 0.0:
+            price = (before * self.price[row, column] + size * price) / total
+        self.size[row, column] = total
         self.price[row, column] = price
 
     def run(self, starting_cash_usd: float) -> Any:
@@ -180,10 +185,11 @@ def _import_vectorbt() -> Any:
     return vectorbt
 
 
-def _dividends(simulation: Simulation) -> Floats:
-    """Return the dividends received up to the end of each bar."""
+def _paid(simulation: Simulation) -> Floats:
+    """Return the dividends received, less borrow paid, up to the end of each bar."""
+    kinds = [FlowKind.DIVIDEND.value, FlowKind.BORROW.value]
     paid = (
-        simulation.cash_flows.filter(pl.col("kind") == FlowKind.DIVIDEND.value)
+        simulation.cash_flows.filter(pl.col("kind").is_in(kinds))
         .group_by("bar_end")
         .agg(pl.col("amount_usd").sum())
     )

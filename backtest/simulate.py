@@ -2,7 +2,9 @@
 
 One code path: signals are composed, targets computed, orders planned and checked by the functions
 that live trading calls. Only what the outside world would do is simulated here: accepted
-orders fill at the open of the next bar, splits and dividends arrive on their ex-date.
+orders fill at the open of the next bar as far as its volume allows (``venue``), targets and stops
+that rest at the broker fill inside bars (``legs``), and borrow, splits, dividends and delistings
+come between sessions (``overnight``). ``docs/backtest.md`` states every rule.
 
 Two things are stated rules rather than live behaviour. The exits at a session's close are decided
 when its last bar begins and fill at its close, as the closing auction does, also where bars are so
@@ -13,16 +15,17 @@ ex-date.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from backtest.account import SimulatedAccount
+from backtest.legs import RestingExits
+from backtest.overnight import Overnight, sessions_between
+from backtest.record import Record
 from backtest.schedule import (
     Due,
     RegimeHistory,
@@ -31,16 +34,9 @@ from backtest.schedule import (
     clock_at,
     decisions_due,
 )
-from backtest.simulation import (
-    CASH_FLOW_SCHEMA,
-    DENIAL_SCHEMA,
-    EQUITY_SCHEMA,
-    ORDER_SCHEMA,
-    FillStatus,
-    FlowKind,
-    Simulation,
-)
-from backtest.tape import Moment, Tape, make_tape, mark_table, premarket_of
+from backtest.simulation import FillStatus, Simulation
+from backtest.tape import Moment, Tape, make_tape, premarket_of
+from backtest.venue import Venue
 from execution.broker import Asset, Clock
 from execution.closing import target_rule
 from execution.day_trading import DayTrading
@@ -96,7 +92,8 @@ def simulate(
     rules, limits, plan_rules
         What live trading is given.
     costs : CostModel
-        Paid one way on the notional of every fill.
+        What fills and short positions pay, how much of a bar an order may take, and what cannot
+        be borrowed.
     band_bps : float
         Forecasts inside plus or minus this band are neutral.
     starting_cash_usd : float
@@ -170,41 +167,42 @@ class _Loop:
         starting_cash_usd: float,
     ) -> None:
         self.tape, self.setting, self.due, self.regimes = tape, setting, due, regimes
-        self.starting_cash_usd = starting_cash_usd
+        self.starting_cash_usd, costs = starting_cash_usd, setting.costs
         self.account = SimulatedAccount(starting_cash_usd, starting_cash_usd)
+        self.record, self.exits = Record(tape), RestingExits(tape)
+        self.venue = Venue(tape, costs)
+        self.overnight = Overnight(tape, costs, self.account, self.exits, self.record)
         self.column = {s: i for i, s in enumerate(tape.symbols)}
-        self.assets = {s: Asset(s, True, True, False, "active") for s in tape.symbols}
+        hard = set(costs.unborrowable)
+        self.assets = {s: Asset(s, True, s not in hard, False, "active") for s in tape.symbols}
         self.known_count = 0
         self.known_bar = np.full(len(tape.symbols), -1, dtype=np.int64)
         self.signals = pl.DataFrame(schema=SIGNAL_SCHEMA)
         self.volatilities: dict[str, float] = {}
-        self.orders: list[tuple[Any, ...]] = []
-        self.denials: list[tuple[Any, ...]] = []
-        self.flows: list[tuple[Any, ...]] = []
-        self.equity: list[tuple[Any, ...]] = []
-        self.skips: Counter[str] = Counter()
-        self.traded: set[str] = set()
-        self.bar_notional = self.bar_cost = 0.0
         self.peak_equity_usd = Decimal(str(starting_cash_usd))
 
     def run(self, progress: Progress | None) -> Simulation:
         first, last = min(self.due), max(self.due)
-        self._first_row(first)
+        self.record.first_row(first, self.starting_cash_usd)
         for bar in range(first, len(self.tape)):
-            self.bar_notional = self.bar_cost = 0.0
-            self._corporate_actions(bar)
+            self.record.begin_bar()
+            self.overnight.pass_to(bar, self._split_signals)
             self._before_bar(bar)
+            self._inside_bar(bar)
             if self._is_last_of_session(bar):
                 self._at_close(bar)
             self._mark(bar)
-            self.peak_equity_usd = max(
-                self.peak_equity_usd, Decimal(str(round(self.equity[-1][3], 2)))
-            )
             if progress is not None:
                 progress(bar + 1 - first, len(self.tape) - first)
-            if self.equity[-1][3] <= 0.0 or (bar >= last and not self.account.quantities):
+            gone = self.record.last_equity_usd <= 0.0
+            if gone or (bar >= last and not self.account.quantities):
                 break
-        return self._result(first)
+        return self.record.simulation(
+            self.setting.horizon.name,
+            self.starting_cash_usd,
+            first,
+            sessions_between(self.tape, set(self.due)),
+        )
 
     # ------------------------------------------------------------------ decisions
 
@@ -279,7 +277,7 @@ class _Loop:
         if unknown:
             detail = "forecast for a symbol without a known bar"
             code = DenialCode.MISSING_DATA.value
-            self.denials.extend((now, s, None, None, code, detail) for s in unknown)
+            self.record.denials.extend((now, s, None, None, code, detail) for s in unknown)
             predictions = predictions.filter(~pl.col(Prediction.SYMBOL).is_in(unknown))
             if predictions.is_empty():
                 return
@@ -320,7 +318,7 @@ class _Loop:
         balances, positions = account.balances(prices), account.positions(prices)
         if balances.equity_usd <= 0:
             return []  # a dividend on short positions took the last of it
-        own = dict(account.quantities)
+        own, resting = dict(account.quantities), self.exits.open_orders(account.quantities)
         targets = target_rule(closes_at)(
             self.signals,
             [account.held[s] for s in sorted(account.held)],
@@ -334,13 +332,14 @@ class _Loop:
         plan = plan_orders(
             targets,
             positions,
-            [],
+            resting,
             own,
             prices,
             self.assets,
             clock,
             self.setting.plan_rules,
             batch_id,
+            own_order_ids={o.client_order_id for o in resting},
             for_close=closes_at is not None,
         )
         context = RiskContext(
@@ -350,7 +349,7 @@ class _Loop:
             account=balances,
             clock=clock,
             positions=positions,
-            open_orders=[],
+            open_orders=resting,
             own_quantities=own,
             # Order identities hang on the batch, and no batch comes twice here.
             journalled=frozenset(),
@@ -368,26 +367,16 @@ class _Loop:
         return self._sorted_out(plan, context)
 
     def _sorted_out(self, plan: Plan, context: RiskContext) -> list[OrderIntent]:
-        self.skips.update(s.reason.value for s in plan.skipped if s.reason not in _UNEVENTFUL)
-        self.denials.extend(
+        skipped = (s.reason for s in plan.skipped if s.reason not in _UNEVENTFUL)
+        self.record.skips.update(reason.value for reason in skipped)
+        self.record.denials.extend(
             (context.now, r.symbol, None, None, r.code.value, r.detail) for r in plan.refused
         )
         accepted: list[OrderIntent] = []
         for verdict in check_plan(plan.intents, context):
-            intent = verdict.intent
             if verdict.accepted:
-                accepted.append(intent)
-            self.denials.extend(
-                (
-                    context.now,
-                    intent.symbol,
-                    intent.side.value,
-                    float(intent.quantity),
-                    denial.code.value,
-                    denial.detail,
-                )
-                for denial in verdict.denials
-            )
+                accepted.append(verdict.intent)
+            self.record.denied(verdict, context.now)
         return accepted
 
     # ------------------------------------------------------------------ the outside world
@@ -400,48 +389,56 @@ class _Loop:
         prices: np.ndarray,
         at: dt.datetime,
     ) -> None:
-        rate = self.setting.costs.one_way_bps / 1e4
-        end = self.tape.ends[bar]
+        """Send accepted orders: exits in their way go first, a second leg after a whole first."""
+        short_of_whole: set[str] = set()
         for intent in intents:
-            price = float(prices[self.column[intent.symbol]])
-            what = (intent.symbol, intent.side.value, float(intent.quantity))
-            if np.isnan(price):
-                expired = FillStatus.EXPIRED.value
-                row = (as_of, None, end, *what, None, None, intent.reason.value, expired)
-                self.orders.append(row)
+            symbol = intent.symbol
+            column = self.column[symbol]
+            if intent.cancels:
+                self.exits.cancel(symbol)
+            if intent.leg > 1 and symbol in short_of_whole:
+                lapsed = FillStatus.LAPSED
+                self.record.unfilled(intent, intent.quantity, lapsed, as_of=as_of, bar=bar)
                 continue
-            notional = float(intent.quantity) * price
-            cost = notional * rate
-            self.account.fill(intent, price, cost, as_of)
-            self.traded.add(intent.symbol)
-            self.bar_notional += notional
-            self.bar_cost += cost
-            filled = FillStatus.FILLED.value
-            self.orders.append((as_of, at, end, *what, price, cost, intent.reason.value, filled))
+            price = float(prices[column])
+            filled, rest = self.venue.part_of(intent, bar, column, price)
+            if filled > 0:
+                part = replace(intent, quantity=filled)
+                cost = self.venue.cost_of(intent.side, filled, bar, column, price, takes=True)
+                self.account.fill(part, price, cost.total_usd, as_of)
+                self.record.filled(intent, filled, price, cost, as_of=as_of, at=at, bar=bar)
+            if rest is not None:
+                short_of_whole.add(symbol)
+                left = intent.quantity - filled
+                self.record.unfilled(intent, left, rest, as_of=as_of, bar=bar)
+            elif intent.has_exits:
+                self.exits.leave(intent, bar, as_of)
 
-    def _corporate_actions(self, bar: int) -> None:
-        """Apply what goes ex before this bar: splits first, then dividends per new share."""
-        if bar == 0 or self.tape.sessions[bar] == self.tape.sessions[bar - 1]:
-            return
-        self.account.session_equity_usd = self.equity[-1][3]
-        ratios = self.tape.factors[bar] / self.tape.factors[bar - 1]
-        at, end = self.tape.starts[bar], self.tape.ends[bar]
-        for column in np.flatnonzero(ratios != 1.0):
-            symbol, ratio = self.tape.symbols[column], float(ratios[column])
-            price = float(self.tape.marks[bar - 1, column]) / ratio
-            fraction, paid = self.account.split(symbol, ratio, price)
-            if fraction != 0.0:
-                kind = FlowKind.CASH_IN_LIEU.value
-                self.flows.append((at, end, symbol, kind, fraction, paid))
-            self._split_signals(symbol, ratio)
-        for column in np.flatnonzero(self.tape.dividends[bar]):
-            symbol = self.tape.symbols[column]
-            quantity = float(self.account.quantities.get(symbol, 0))
-            if quantity != 0.0:
-                amount = quantity * float(self.tape.dividends[bar, column])
-                self.account.cash_usd += amount
-                kind = FlowKind.DIVIDEND.value
-                self.flows.append((at, end, symbol, kind, quantity, amount))
+    def _inside_bar(self, bar: int) -> None:
+        """Let the bar reach the targets and stops that rest at the broker."""
+        for touch in self.exits.touched(bar):
+            symbol, column, price = touch.symbol, touch.column, touch.price
+            held = abs(self.account.quantities[symbol])
+            intent, as_of = self.exits.intent_of(touch, held)
+            filled, rest = self.venue.part_of(intent, bar, column, price)
+            if filled > 0:
+                part = replace(intent, quantity=filled)
+                takes = touch.is_stop
+                cost = self.venue.cost_of(intent.side, filled, bar, column, price, takes=takes)
+                # Signals of before the end of the bar are spent: when in it is not known.
+                self.account.fill(part, price, cost.total_usd, self.tape.ends[bar])
+                self.record.filled(
+                    intent,
+                    filled,
+                    price,
+                    cost,
+                    as_of=as_of,
+                    at=touch.at,
+                    bar=bar,
+                    is_bracket_exit=True,
+                )
+            if rest is None:
+                self.exits.cancel(symbol)
 
     def _split_signals(self, symbol: str, ratio: float) -> None:
         here = pl.col(SignalColumn.SYMBOL) == symbol
@@ -450,47 +447,10 @@ class _Loop:
             for c in (SignalColumn.TARGETS, SignalColumn.STOPS)
         )
 
-    # ------------------------------------------------------------------ the record
-
-    def _first_row(self, first: int) -> None:
-        before = first - 1 if first else 0
-        at = self.tape.ends[before] if first else self.tape.starts[0]
-        cash = self.starting_cash_usd
-        self.equity.append((at, self.tape.sessions[before], cash, cash, 0.0, 0.0, 0.0, 0.0))
-
     def _mark(self, bar: int) -> None:
         marks = self.tape.marks[bar]
-        values = [
-            float(q) * float(marks[self.column[s]]) for s, q in self.account.quantities.items()
-        ]
-        equity, before = self.account.cash_usd + sum(values), self.equity[-1][3]
-        self.equity.append(
-            (
-                self.tape.ends[bar],
-                self.tape.sessions[bar],
-                self.account.cash_usd,
-                equity,
-                sum(map(abs, values)) / equity if equity > 0.0 else 0.0,
-                sum(values) / equity if equity > 0.0 else 0.0,
-                self.bar_notional / before,
-                self.bar_cost,
-            )
-        )
-
-    def _result(self, first: int) -> Simulation:
-        def table(rows: list[tuple[Any, ...]], schema: pl.Schema) -> pl.DataFrame:
-            return pl.DataFrame(rows, schema=schema, orient="row")
-
-        skips = sorted(self.skips.items())
-        return Simulation(
-            horizon=self.setting.horizon.name,
-            starting_cash_usd=self.starting_cash_usd,
-            orders=table(self.orders, ORDER_SCHEMA),
-            denials=table(self.denials, DENIAL_SCHEMA),
-            equity=table(self.equity, EQUITY_SCHEMA),
-            cash_flows=table(self.flows, CASH_FLOW_SCHEMA),
-            marks=mark_table(self.tape, sorted(self.traded), first, len(self.equity) - 1),
-            skips=pl.DataFrame(
-                skips, schema={"reason": pl.String, "count": pl.Int64}, orient="row"
-            ),
-        )
+        held = self.account.quantities.items()
+        values = [float(q) * float(marks[self.column[s]]) for s, q in held]
+        self.record.mark(bar, self.account.cash_usd, values)
+        equity = Decimal(str(round(self.record.last_equity_usd, 2)))
+        self.peak_equity_usd = max(self.peak_equity_usd, equity)

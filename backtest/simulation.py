@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -28,16 +29,44 @@ class OrderColumn(StrEnum):
     COST_USD = "cost_usd"
     REASON = "reason"
     STATUS = "status"
+    COMMISSION_USD = "commission_usd"
+    FEES_USD = "fees_usd"
+    SPREAD_USD = "spread_usd"
+    IMPACT_USD = "impact_usd"
+    SLIPPAGE_USD = "slippage_usd"
+    REFERENCE_PRICE = "reference_price"
+    TAKE_PROFIT = "take_profit"
+    STOP_LOSS = "stop_loss"
+    TIME_IN_FORCE = "time_in_force"
+    IS_BRACKET_EXIT = "is_bracket_exit"
+
+
+COST_LINES = (
+    OrderColumn.COMMISSION_USD,
+    OrderColumn.FEES_USD,
+    OrderColumn.SPREAD_USD,
+    OrderColumn.IMPACT_USD,
+    OrderColumn.SLIPPAGE_USD,
+)
+"""What the cost of an order is the sum of."""
 
 
 class FillStatus(StrEnum):
-    """What became of an accepted order.
+    """What became of an accepted order, or of the part of it that a row stands for.
 
     ``EXPIRED``: the symbol had no bar where the order would have filled (a halt).
+    ``NO_VOLUME``: it had a bar in which nothing was traded.
+    ``ABOVE_PARTICIPATION``: more than the bar's volume allows; this part expired.
+    ``LIMIT_NOT_REACHED``: the price lay beyond the order's limit.
+    ``LAPSED``: the second leg of a change through zero, whose first leg did not fill whole.
     """
 
     FILLED = "filled"
     EXPIRED = "expired"
+    NO_VOLUME = "no_volume"
+    ABOVE_PARTICIPATION = "above_participation"
+    LIMIT_NOT_REACHED = "limit_not_reached"
+    LAPSED = "lapsed"
 
 
 class FlowKind(StrEnum):
@@ -45,6 +74,11 @@ class FlowKind(StrEnum):
 
     DIVIDEND = "dividend"
     CASH_IN_LIEU = "cash_in_lieu"
+    BORROW = "borrow"
+
+
+DELISTED = "delisted"
+"""The reason of the order record that closes a position whose symbol stopped trading."""
 
 
 ORDER_SCHEMA = pl.Schema(
@@ -59,6 +93,12 @@ ORDER_SCHEMA = pl.Schema(
         OrderColumn.COST_USD: pl.Float64(),
         OrderColumn.REASON: pl.String(),
         OrderColumn.STATUS: pl.String(),
+        **{line: pl.Float64() for line in COST_LINES},
+        OrderColumn.REFERENCE_PRICE: pl.Float64(),
+        OrderColumn.TAKE_PROFIT: pl.Float64(),
+        OrderColumn.STOP_LOSS: pl.Float64(),
+        OrderColumn.TIME_IN_FORCE: pl.String(),
+        OrderColumn.IS_BRACKET_EXIT: pl.Boolean(),
     }
 )
 
@@ -120,21 +160,28 @@ class Simulation:
     orders : pl.DataFrame
         ``ORDER_SCHEMA``, in the order of sending: every order that passed the checks, with the
         moment of its decision (``as_of``), the moment and price of its fill and the end of the
-        bar it filled in; ``filled_at``, ``price`` and ``cost_usd`` are null where it expired.
+        bar it filled in; ``filled_at``, ``price`` and the costs are null where it did not fill.
+        An order that filled in part has a row for each part. ``cost_usd`` is the sum of
+        ``COST_LINES``. ``reference_price`` is the last price that the decision knew;
+        ``take_profit`` and ``stop_loss`` are what the order leaves with the broker, whose own
+        fills are rows with ``is_bracket_exit`` and the ``as_of`` of the order that left them.
     denials : pl.DataFrame
         ``DENIAL_SCHEMA``, one row per reason against an order. A forecast for a symbol without a
         known price is here too, with no side.
     equity : pl.DataFrame
         ``EQUITY_SCHEMA``: the account at the end of each bar, marked at the last close. The first
         row is the account before its first order. Exposures are shares of equity; turnover is
-        purchases and sales over the equity before.
+        purchases and sales over the equity before; costs are those of fills and of borrowing.
     cash_flows : pl.DataFrame
-        ``CASH_FLOW_SCHEMA``: dividends (negative on short positions) and cash in lieu of
-        fractional shares after a split.
+        ``CASH_FLOW_SCHEMA``: dividends (negative on short positions), cash in lieu of
+        fractional shares after a split, and what borrowing shares cost (negative).
     marks : pl.DataFrame
         ``MARK_SCHEMA``: the closes that valued each traded symbol, carried through halts.
     skips : pl.DataFrame
         ``reason`` and ``count``: targets that led to no order.
+    sessions_without_forecast : tuple of date
+        Sessions between the first and the last decision for which there was no forecast: nothing
+        new was opened there, and exits went on.
     """
 
     horizon: str
@@ -145,6 +192,7 @@ class Simulation:
     cash_flows: pl.DataFrame
     marks: pl.DataFrame
     skips: pl.DataFrame
+    sessions_without_forecast: tuple[dt.date, ...] = ()
 
     @cached_property
     def fills(self) -> pl.DataFrame:

@@ -94,8 +94,12 @@ class Tape:
         Sorted; the columns of the arrays.
     starts, ends, sessions : list
         Of each bar of the grid that any symbol has.
-    opens, closes : (K, S) float64
-        Raw prices; NaN where a symbol has no bar.
+    days : (K,) int64
+        The number of each bar's session, from 0.
+    opens, highs, lows, closes : (K, S) float64
+        Raw prices; NaN where a symbol has no bar. Open and close lie within high and low.
+    volumes : (K, S) float64
+        Shares traded; 0 where a symbol has no bar, or none is stated.
     marks : (K, S) float64
         The last close, carried through halts and adjusted for splits on the way; NaN before the
         first bar.
@@ -112,8 +116,12 @@ class Tape:
     starts: list[dt.datetime]
     ends: list[dt.datetime]
     sessions: list[dt.date]
+    days: npt.NDArray[np.int64]
     opens: Floats
+    highs: Floats
+    lows: Floats
     closes: Floats
+    volumes: Floats
     marks: Floats
     factors: Floats
     dividends: Floats
@@ -166,12 +174,16 @@ def make_tape(bars: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame)
     row = frame[Bar.BAR_END].rank("dense").cast(pl.Int64).to_numpy() - 1
     column = frame[Bar.SYMBOL].rank("dense").cast(pl.Int64).to_numpy() - 1
     shape = (len(ends), len(symbols))
-    opens, closes = np.full(shape, np.nan), np.full(shape, np.nan)
     volumes = np.zeros(shape)
-    volumes[row, column] = frame[Bar.VOLUME].fill_null(0.0).to_numpy()
-    opens[row, column] = frame[Bar.OPEN].to_numpy()
-    closes[row, column] = frame[Bar.CLOSE].to_numpy()
+    volumes[row, column] = frame[Bar.VOLUME].fill_nan(0.0).fill_null(0.0).to_numpy()
+    opens, highs, lows, closes = (np.full(shape, np.nan) for _ in range(4))
+    for table, name in ((opens, Bar.OPEN), (highs, Bar.HIGH), (lows, Bar.LOW), (closes, Bar.CLOSE)):
+        table[row, column] = frame[name].to_numpy()
+    # A bar whose extremes do not hold its open and close is widened: fmax passes over NaN.
+    highs = np.fmax(np.where(np.isfinite(highs), highs, np.nan), np.fmax(opens, closes))
+    lows = np.fmin(np.where(lows > 0.0, lows, np.nan), np.fmin(opens, closes))
     sessions: list[dt.date] = grid[Bar.SESSION].to_list()
+    days = np.unique(np.array(sessions, dtype="datetime64[D]"), return_inverse=True)[1]
     factors = _place(splits, Split.SPLIT_RATIO, symbols, sessions)
     factors[factors == 0.0] = 1.0
     factors = np.asarray(np.cumprod(factors, axis=0), dtype=np.float64)
@@ -182,28 +194,42 @@ def make_tape(bars: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame)
         starts=grid[Bar.BAR_START].to_list(),
         ends=ends.to_list(),
         sessions=sessions,
+        days=days,
         opens=opens,
+        highs=highs,
+        lows=lows,
         closes=closes,
+        volumes=volumes,
         marks=_carry(closes * factors) / factors,
         factors=factors,
         dividends=_place(dividends, Dividend.AMOUNT_USD, symbols, sessions),
-        average_volumes=_average(volumes / factors, sessions) * factors,
+        average_volumes=_average(volumes / factors, days) * factors,
         _known_at=sorted(known),
         _known_row=row[order],
         _known_column=column[order],
     )
 
 
-def _average(volumes: Floats, sessions: Sequence[dt.date]) -> Floats:
+def _average(volumes: Floats, days: npt.NDArray[np.int64]) -> Floats:
     """Return for each bar the mean daily volume of the sessions before its own."""
-    day = np.unique(np.array(sessions, dtype="datetime64[D]"), return_inverse=True)[1]
-    daily = np.zeros((int(day[-1]) + 1, volumes.shape[1]))
-    np.add.at(daily, day, volumes)
-    total = np.vstack([np.zeros((1, volumes.shape[1])), np.cumsum(daily, axis=0)])
+    daily = sum_by_day(volumes, days)
+    number = np.minimum(np.arange(len(daily)), VOLUME_SESSIONS)
+    mean = sum_before(daily, VOLUME_SESSIONS) / np.maximum(1, number)[:, None]
+    return mean[days]
+
+
+def sum_by_day(values: Floats, days: npt.NDArray[np.int64]) -> Floats:
+    """Return the sums of (K, S) values over each session, (D, S)."""
+    daily = np.zeros((int(days[-1]) + 1, values.shape[1]))
+    np.add.at(daily, days, values)
+    return daily
+
+
+def sum_before(daily: Floats, sessions: int) -> Floats:
+    """Return for each session the sum over those before it, so many at most, (D, S)."""
+    total = np.vstack([np.zeros((1, daily.shape[1])), np.cumsum(daily, axis=0)])
     last = np.arange(len(daily))
-    first = np.maximum(0, last - VOLUME_SESSIONS)
-    mean = (total[last] - total[first]) / np.maximum(1, last - first)[:, None]
-    return mean[day]
+    return total[last] - total[np.maximum(0, last - sessions)]
 
 
 def mark_table(tape: Tape, symbols: Sequence[str], first: int, count: int) -> pl.DataFrame:

@@ -87,6 +87,9 @@ def plan_orders(
         in time, at its pace, is left out, from the end.
     """
     held = {p.symbol: p.quantity for p in positions}
+    orders_of: dict[str, list[Order]] = {}
+    for order in open_orders:
+        orders_of.setdefault(order.symbol, []).append(order)
     intents: list[OrderIntent] = []
     skipped: list[Skipped] = []
     refused: list[Refused] = []
@@ -95,7 +98,7 @@ def plan_orders(
         scene = _Scene(
             account=held.get(symbol, Decimal(0)),
             own=own_quantities.get(symbol, Decimal(0)),
-            orders=tuple(o for o in open_orders if o.symbol == symbol),
+            orders=tuple(orders_of.get(symbol, ())),
             own_order_ids=own_order_ids,
             price=prices.get(symbol),
             # Fractions only to close what is held in fractions, and only in the session.

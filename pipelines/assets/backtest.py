@@ -1,6 +1,8 @@
 """Walk-forward backtest of each horizon's out-of-sample signals."""
 
 import datetime as dt
+from dataclasses import asdict
+from functools import partial
 
 import dagster as dg
 import polars as pl
@@ -8,6 +10,7 @@ import sqlalchemy as sa
 
 from backtest.benchmark import universe_benchmark
 from backtest.metrics import compute_metrics
+from backtest.sensitivity import capacity, cost_lines, cost_sensitivity
 from backtest.simulate import Simulation, simulate
 from backtest.tearsheet import render_tear_sheet
 from market import calendar
@@ -38,7 +41,7 @@ def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         owners=OWNERS,
         kinds={"vectorbt", "plotly"},
         description="The out-of-sample signals through the live targets, planning and risk code, "
-        "filled at the next bar's open, after costs.",
+        "filled at the next bar's open as far as its volume allows, after costs.",
     )
     def walk_forward_backtest(
         context: dg.AssetExecutionContext,
@@ -70,14 +73,15 @@ def run_backtest(
     """Simulate one horizon, write its tear sheet and its row in the ledger."""
     settings = stores.settings
     predictions = _predictions(stores, horizon, start, end)
-    simulation = _simulate(stores, horizon, predictions)
+    run = _simulation(stores, horizon, predictions)
+    simulation = run()
     outcomes = read_labels(stores.lake, horizon).select("symbol", "bar_end", "excess_return")
     metrics = compute_metrics(
         simulation,
         predictions.join(outcomes, on=["symbol", "bar_end"], how="left"),
         horizon=horizon,
         seed=settings.models.seed,
-    )
+    ) | _costs(run, simulation)
     page = render_tear_sheet(
         metrics,
         simulation,
@@ -136,16 +140,29 @@ def _benchmark(stores: Stores, predictions: pl.DataFrame) -> pl.DataFrame:
     return universe_benchmark(daily)
 
 
-def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Simulation:
+def _costs(run: partial[Simulation], simulation: Simulation) -> dict[str, object]:
+    """Return what costs took, what multiples of them would have, and the capacity."""
+    return {
+        "cost_lines": cost_lines(simulation),
+        "cost_sensitivity": cost_sensitivity(run, known=simulation).to_dicts(),
+        "capacity": asdict(capacity(simulation)),
+        "sessions_without_forecast": len(simulation.sessions_without_forecast),
+    }
+
+
+def _simulation(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> partial[Simulation]:
+    """Return the simulation of one horizon, to be run under one or several costs."""
     settings, lake = stores.settings, stores.lake
     first = predictions["session"].min()
-    return simulate(
+    return partial(
+        simulate,
         predictions,
         read_bars(lake, horizon.timeframe, first),
         horizon=horizon,
         regimes=lake.scan("regimes").sort("as_of").collect(),
         rules=settings.targets,
         limits=settings.risk,
+        plan_rules=settings.orders,
         costs=settings.costs,
         band_bps=settings.band_bps,
         starting_cash_usd=float(settings.starting_cash_usd),

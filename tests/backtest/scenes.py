@@ -21,11 +21,13 @@ from market.costs import CostModel
 from market.horizons import find_horizon
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform, empty
 from market.synthetic import SyntheticMarket, SyntheticSpec, generate
-from market.timeframes import resample
+from market.timeframes import Timeframe, resample
 from models.forecast import PREDICTION_SCHEMA
 
 FIRST = dt.date(2024, 3, 4)
-FREE = CostModel(commission_bps=0.0, half_spread_bps=0.0, slippage_bps=0.0)
+FREE = CostModel.flat()
+# Constant costs: what hand arithmetic can follow.
+FLAT = CostModel.flat(half_spread_bps=1.0, slippage_bps=2.0)
 WIDE = RiskLimits(
     volume_share=None,
     drawdown_share=Decimal(1),
@@ -73,6 +75,61 @@ def daily_bars(prices: Mapping[str, Prices]) -> pl.DataFrame:
                 }
             )
     return conform(pl.DataFrame(rows), BAR_SCHEMA, "bars_1d")
+
+
+Candle = tuple[float, float, float, float, float]
+
+
+def candles(
+    symbols: Mapping[str, Sequence[Sequence[Candle | None]]], timeframe: Timeframe = Timeframe.M30
+) -> pl.DataFrame:
+    """(open, high, low, close, volume) of each bar of each session; ``None`` is a halt."""
+    rows: list[dict[str, Any]] = []
+    length = dt.timedelta(minutes=timeframe.minutes)
+    for symbol, by_session in symbols.items():
+        for day, quotes in zip(sessions(len(by_session)), by_session, strict=True):
+            for number, quote in enumerate(quotes):
+                if quote is None:
+                    continue
+                start = calendar.session_open(day) + number * length
+                end = start + length
+                assert end <= calendar.session_close(day)
+                opened, high, low, closed, volume = map(float, quote)
+                rows.append(
+                    {
+                        "symbol": symbol,
+                        "session": day,
+                        "bar_start": start,
+                        "bar_end": end,
+                        "known_at": end,
+                        "open": opened,
+                        "high": high,
+                        "low": low,
+                        "close": closed,
+                        "volume": volume,
+                        "vwap": closed,
+                        "trades": 100,
+                    }
+                )
+    return conform(pl.DataFrame(rows), BAR_SCHEMA, f"bars_{timeframe}")
+
+
+def intraday_forecasts(
+    rows: Sequence[tuple[str, int, int, float]],
+    horizon: str = "4h",
+    volatility_bps: float = 30.0,
+) -> pl.DataFrame:
+    """(symbol, session number, bar number, expected return in bps), known at the end of the bar."""
+    length = dt.timedelta(minutes=find_horizon(horizon).timeframe.minutes)
+    made = forecasts([(s, day, bps) for s, day, _, bps in rows], horizon, volatility_bps)
+    ends = [
+        calendar.session_open(sessions(day + 1)[-1]) + (number + 1) * length
+        for _, day, number, _ in rows
+    ]
+    at = pl.Series(ends, dtype=made.schema["as_of"])
+    return made.with_columns(at.alias("bar_end"), at.alias("as_of")).unique(
+        ["symbol", "as_of"], keep="last", maintain_order=True
+    )
 
 
 def forecasts(
@@ -123,7 +180,7 @@ def run(predictions: pl.DataFrame, bars: pl.DataFrame, **changes: Any) -> Simula
         "regimes": pl.DataFrame(schema={"as_of": bars.schema["known_at"], "regime": pl.String}),
         "rules": HALVES,
         "limits": WIDE,
-        "costs": CostModel(),
+        "costs": FLAT,
         "band_bps": 6.0,
         "starting_cash_usd": 100_000.0,
         "splits": empty(SPLIT_SCHEMA),

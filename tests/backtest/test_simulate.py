@@ -21,7 +21,7 @@ from market.horizons import find_horizon
 from market.timeframes import Timeframe
 from tests.backtest import scenes
 
-RATE = CostModel().one_way_bps / 1e4
+RATE = scenes.FLAT.one_way_bps / 1e4
 
 
 def final_equity(simulation) -> float:
@@ -94,7 +94,7 @@ def test_costs_are_basis_points_of_the_notional_of_each_side():
     simulation = scenes.run(
         scenes.forecasts([("AAA", 0, 100.0)]),
         bars,
-        costs=CostModel(1.0, 2.0, 7.0),
+        costs=CostModel.flat(1.0, 2.0, 7.0),
         plan_rules=scenes.HOLD,
     )
     assert simulation.orders["cost_usd"].to_list() == [50.0, 50.0]

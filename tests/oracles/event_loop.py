@@ -10,6 +10,8 @@ from fractions import Fraction
 
 import polars as pl
 
+LINES = ("commission_usd", "fees_usd", "spread_usd", "impact_usd", "slippage_usd")
+
 
 def equity_curve(
     orders: pl.DataFrame,
@@ -17,8 +19,9 @@ def equity_curve(
     splits: pl.DataFrame,
     dividends: pl.DataFrame,
     starting_cash_usd: float,
+    borrow_rate: float = 0.0,
 ) -> dict[dt.datetime, Fraction]:
-    """Equity at the end of every bar of the grid."""
+    """Equity at the end of every bar of the grid; costs are the sum of an order's lines."""
     cash = Fraction(starting_cash_usd)
     shares: dict[str, Fraction] = {}
     last: dict[str, Fraction] = {}
@@ -29,6 +32,8 @@ def equity_curve(
         now = bars.filter(pl.col("bar_end") == end).to_dicts()
         today = now[0]["session"]
         if session is not None and today != session:
+            short = sum(-q * last[s] for s, q in shares.items() if q < 0)
+            cash -= short * Fraction(borrow_rate) * (today - session).days / 360
             for action in splits.to_dicts():
                 if session < action["ex_date"] <= today and action["symbol"] in last:
                     cash += _split(shares, last, action["symbol"], action["split_ratio"])
@@ -41,7 +46,8 @@ def equity_curve(
             if now[0]["bar_start"] <= order["filled_at"] <= end and order["bar_end"] == end:
                 sign = 1 if order["side"] == "buy" else -1
                 quantity = sign * Fraction(order["quantity"])
-                cash -= quantity * Fraction(order["price"]) + Fraction(order["cost_usd"])
+                cash -= quantity * Fraction(order["price"])
+                cash -= sum(Fraction(order[line]) for line in LINES)
                 shares[order["symbol"]] = shares.get(order["symbol"], Fraction(0)) + quantity
         for bar in now:
             last[bar["symbol"]] = Fraction(bar["close"])

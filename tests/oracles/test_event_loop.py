@@ -58,7 +58,7 @@ def test_simulator_event_loop_and_vectorbt_agree_to_the_cent(
     simulation = scenes.run(
         scenes.forecasts(rows, "1d", volatility_bps=3000.0),
         bars,
-        costs=CostModel(0.0, 0.0, cost),
+        costs=CostModel.flat(slippage_bps=cost),
         splits=split_table,
         dividends=dividend_table,
     )
