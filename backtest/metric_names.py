@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 DASH = "–"
 
@@ -87,3 +88,31 @@ def write_interval(bounds: Sequence[float | None], form: Form) -> str:
     if low is None or high is None:
         return "no interval"
     return f"{write_value(low, form)} to {write_value(high, form)}"
+
+
+def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return label, value and interval of every metric of the whole period, as text.
+
+    Parameters
+    ----------
+    metrics : mapping
+        From :func:`backtest.metrics.compute_metrics`; with ``overfitting`` its numbers too.
+    """
+    whole = {r["metric"]: r for r in metrics["table"] if r["group"] == "all"}
+    found: list[tuple[str, str, str]] = []
+    for name in METRICS:
+        row = whole.get(name.metric)
+        if row is not None and row["value"] is not None:
+            bounds = (row["low"], row["high"])
+            known = DASH if None in bounds else write_interval(bounds, name.form)
+            found.append((name.label, write_value(row["value"], name.form), known))
+    judged = metrics.get("overfitting")
+    if judged is None:
+        return found
+    chance, luck = judged["deflated_sharpe_ratio"], judged["probability_of_overfitting"]
+    return [
+        *found,
+        ("Deflated Sharpe ratio", write_value(chance, Form.NUMBER), ""),
+        ("Probability of overfitting", write_value(luck, Form.PERCENT), ""),
+        ("Trials counted", write_value(judged["trials"]["total"], Form.COUNT), ""),
+    ]

@@ -362,9 +362,9 @@ def judge_overfitting(
         "kurtosis": None,
         "sharpe_variance": None,
         "sharpe_variance_from": None,
-        "trials": {**asdict(trials), "total": trials.total},
+        "trials": {**_as_json(trials), "total": trials.total},
         "probability_of_overfitting": None if splits is None else splits.probability,
-        "splits": None if splits is None else asdict(splits),
+        "splits": None if splits is None else _as_json(splits),
     }
     if len(returns) >= _MIN_SESSIONS and np.ptp(returns) > 1e-12:
         found |= _of_sharpe(estimate_sharpe(returns), trials)
@@ -413,6 +413,10 @@ def overfitting_verdict(found: dict[str, object]) -> str:
         word = "but" if (deflated >= CONFIDENCE) == (chance >= 0.5) else "and"
         text += f", {word} choosing the best engine would have misled in {chance:.0%} of splits"
     return text + "."
+
+
+def _as_json(record: Trials | SplitVerdict) -> dict[str, object]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(record).items()}
 
 
 def _even_blocks(sessions: int, purge: int, most: int) -> int:
