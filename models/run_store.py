@@ -251,8 +251,8 @@ class RunStore:
 def _judged(metrics: Mapping[str, float]) -> int:
     """Return how many engines a run judged; at least the one that it was for."""
     skill = f"{Score.RANK_IC.value}_"
-    bounds = {Score.RANK_IC_LOW.value, Score.RANK_IC_HIGH.value}
-    return max(1, sum(name.startswith(skill) and name not in bounds for name in metrics))
+    bounds = (Score.RANK_IC_LOW.value, Score.RANK_IC_HIGH.value)
+    return max(1, sum(n.startswith(skill) and not n.startswith(bounds) for n in metrics))
 
 
 def _log_report(report: TrainingReport) -> None:

@@ -210,7 +210,7 @@ def test_the_tear_sheet_shows_its_numbers(sheet):
         assert interval in body, label
     assert metrics["overfitting"]["verdict"] in body
     assert "two &lt;stores&gt;" in body
-    for title in ("By year", "By regime", "By confidence", "By side"):
+    for title in ("By year", "By regime", "By side"):
         assert title in body
     assert "A &lt;b&gt;bold&lt;/b&gt; title" in body
     assert "<b>bold" not in text
