@@ -201,13 +201,13 @@ def confidence_bucket(confidence: pl.Expr) -> pl.Expr:
     low, middle, high = CONFIDENCE_EDGES
     return (
         pl.when(confidence < low)
-        .then(pl.lit(f"below {low}"))
+        .then(pl.lit(f"0.0 to {low}"))
         .when(confidence < middle)
         .then(pl.lit(f"{low} to {middle}"))
         .when(confidence < high)
         .then(pl.lit(f"{middle} to {high}"))
         .when(confidence.is_not_null())
-        .then(pl.lit(f"{high} and above"))
+        .then(pl.lit(f"{high} to 1.0"))
     )
 
 

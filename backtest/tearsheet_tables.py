@@ -90,11 +90,11 @@ def metrics_panel(m: Mapping[str, Any]) -> Panel:
         if row is None or row["value"] is None:
             continue
         label = f"{name.label}\n{name.note}" if name.note else name.label
-        value = write_value(row["value"], name.form)
         bounds = (row["low"], row["high"])
-        shown = DASH if None in bounds else write_interval(bounds, name.form)
-        rows.append([label, value, shown])
-    return Panel("Metrics", "After costs.", body=table_html(rows, ("", "", "95%")), is_tall=True)
+        under = "" if None in bounds else f"\n{write_interval(bounds, name.form)}"
+        rows.append([label, f"{write_value(row['value'], name.form)}{under}"])
+    note = "After costs; 95% intervals under the values."
+    return Panel("Metrics", note, body=table_html(rows), is_tall=True)
 
 
 def group_panels(m: Mapping[str, Any]) -> list[Panel]:

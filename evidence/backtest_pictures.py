@@ -39,7 +39,7 @@ from models.forecast import PREDICTION_SCHEMA
 from signals.schema import ENSEMBLE_ENGINE
 
 IMAGES = ROOT / "docs" / "images"
-DESKTOP, PHONE = (1280, 2300), (390, 3200)
+DESKTOP, PHONE = (1200, 1500), (390, 1500)
 _DAY = find_horizon("1d")
 _SEED = 7
 _NOISE = {"ensemble": 1.0, "linear": 1.6, "lstm": 2.4}
@@ -123,7 +123,8 @@ def render_pages(spec: SyntheticSpec | None = None) -> dict[str, str]:
             metrics["ensemble"],
             sheet,
             title="Walk-forward backtest, horizon 1d",
-            subtitle="30 synthetic symbols, forecasts that know the planted alpha through noise",
+            subtitle=f"{market.spec.symbols} synthetic symbols, forecasts that know the planted alpha "
+            "through noise",
             benchmark=_benchmark(adjusted, sheet)[1],
         ),
         "backtest-comparison": render_comparison(

@@ -173,7 +173,7 @@ def test_a_session_has_the_regime_that_was_known_when_it_opened() -> None:
 
 @pytest.mark.parametrize(
     ("confidence", "bucket"),
-    [(0.0, "below 0.4"), (0.4, "0.4 to 0.5"), (0.5, "0.5 to 0.6"), (0.6, "0.6 and above")],
+    [(0.0, "0.0 to 0.4"), (0.4, "0.4 to 0.5"), (0.5, "0.5 to 0.6"), (0.6, "0.6 to 1.0")],
 )
 def test_a_bucket_begins_at_its_edge(confidence: float, bucket: str) -> None:
     assert pl.select(confidence_bucket(pl.lit(confidence))).item() == bucket

@@ -145,3 +145,9 @@ def test_all_lost_is_minus_one_a_year() -> None:
     assert found["total_return"] == -1.0
     assert found["annual_return"] == -1.0
     assert found["max_drawdown"] == -1.0
+
+
+def test_a_drawdown_ends_where_its_peak_is_reached_again() -> None:
+    depth, length = deepest_drawdowns(np.array([[-0.5, 1.0, 0.0, 0.5], [-0.5, 0.5, 0.0, 0.0]]))
+    assert depth.tolist() == [-0.5, -0.5]
+    assert length.tolist() == [2.0, 4.0]
