@@ -123,8 +123,8 @@ def render_pages(spec: SyntheticSpec | None = None) -> dict[str, str]:
             metrics["ensemble"],
             sheet,
             title="Walk-forward backtest, horizon 1d",
-            subtitle=f"{market.spec.symbols} synthetic symbols, forecasts that know the planted alpha "
-            "through noise",
+            subtitle=f"{market.spec.symbols} synthetic symbols, forecasts that know the planted "
+            "alpha through noise",
             benchmark=_benchmark(adjusted, sheet)[1],
         ),
         "backtest-comparison": render_comparison(
