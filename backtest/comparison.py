@@ -204,9 +204,11 @@ def _lead(first: Run, other: Run, seed: int) -> dict[str, Any]:
     if len(a) < 10:
         return _alone(None)
     block = max(block_of(a), block_of(b))
-    drawn = draw_sessions(len(a), block=block, seed=seed).rows
+    draws = draw_sessions(len(a), block=block, seed=seed)
     value = float((sharpe_ratios(b[None, :]) - sharpe_ratios(a[None, :]))[0])
-    low, high = interval([sharpe_ratios(b[drawn]) - sharpe_ratios(a[drawn])])
+    low, high = interval(
+        [sharpe_ratios(b[draws.rows]) - sharpe_ratios(a[draws.rows])], draws.tail()
+    )
     return {"value": value if np.isfinite(value) else None, "low": low, "high": high}
 
 

@@ -90,13 +90,14 @@ def trade_metrics(
         ):
             np.add.at(sums[:, k], at, values)
         drawn = draws.counts @ sums
-        few = len(np.unique(at)) < _MIN_SESSIONS
+        filled = len(np.unique(at))
+        tail = draws.tail(filled)
         for name, value, resampled in (
             ("hit_rate", _share(sums.sum(axis=0)[None, :]), _share(drawn)),
             ("profit_factor", _factor(sums.sum(axis=0)[None, :]), _factor(drawn)),
             ("mean_trade_usd", _mean(sums.sum(axis=0)[None, :]), _mean(drawn)),
         ):
-            bounds = (None, None) if few else interval([resampled])
+            bounds = (None, None) if filled < _MIN_SESSIONS else interval([resampled], tail)
             rows.append((name, group, _plain(value[0]), *bounds, len(pnl)))
     return pl.DataFrame(rows, schema=METRIC_SCHEMA, orient="row")
 
@@ -190,7 +191,7 @@ def _mean_by_group(
             values[at] = part[name].to_numpy()
             drawn = ratio(draws.counts @ values, weight)
             few = part.height < _MIN_SESSIONS
-            bounds = (None, None) if few else interval([drawn])
+            bounds = (None, None) if few else interval([drawn], draws.tail(part.height))
             group = ALL if by == ALL else f"{by}={label}"
             rows.append((name, group, _plain(float(part[name].mean())), *bounds, part.height))
     return pl.DataFrame(rows, schema=METRIC_SCHEMA, orient="row")

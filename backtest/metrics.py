@@ -1,7 +1,8 @@
 """Numbers on a simulation, with intervals where chance has a say, ready for JSON.
 
 Ratios are annualised with 252 sessions and take no risk-free rate off. Intervals are 95 percent
-stationary-bootstrap intervals (Politis and Romano, 1994). What cannot be computed is ``None``.
+intervals of the stationary bootstrap (:mod:`backtest.session_metrics`). What cannot be computed
+is ``None``.
 """
 
 from __future__ import annotations
@@ -257,7 +258,7 @@ def sharpe_interval(returns: Vector, *, seed: int, block: float) -> list[float]:
     if not math.isfinite(sharpe_ratio(returns)):
         return [math.nan, math.nan]
     draws = draw_sessions(len(returns), block=block, seed=seed)
-    low, high = interval([sharpe_ratios(returns[draws.rows])])
+    low, high = interval([sharpe_ratios(returns[draws.rows])], draws.tail())
     return [math.nan if v is None else v for v in (low, high)]
 
 

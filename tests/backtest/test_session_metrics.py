@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm, t
 
 from backtest.session_metrics import (
     METRIC_SCHEMA,
@@ -131,6 +132,14 @@ def test_a_table_has_one_row_per_metric_and_says_what_it_rests_on() -> None:
         "max_drawdown_sessions",
         "calmar_ratio",
     }
+
+
+@pytest.mark.parametrize(("n", "block", "independent"), [(60, 1.0, 60), (60, 3.0, 12), (5, 9.0, 2)])
+def test_an_interval_is_as_wide_as_student_s_t(n: int, block: float, independent: int) -> None:
+    """Of a normal mean the expanded percentiles are the ends of the t interval, in the limit."""
+    tail = draw_sessions(n, block=block, seed=1, draws=2).tail()
+    bootstrapped = norm.isf(tail) * math.sqrt((independent - 1) / independent)
+    assert bootstrapped == pytest.approx(t.isf(0.025, independent - 1))
 
 
 def test_below_ten_sessions_there_is_no_interval() -> None:
