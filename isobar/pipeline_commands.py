@@ -147,6 +147,8 @@ def _report(title: str, done: Mapping[str, Mapping[str, Any]], as_json: bool) ->
 
 
 def _one_line(value: object) -> object:
+    if isinstance(value, Mapping):
+        return f"{len(value)} values, shown by --json"
     if isinstance(value, list):
         return ", ".join(map(str, value[:6])) + (" ..." if len(value) > 6 else "")
     return value if isinstance(value, int | float | str | dt.datetime) else str(value)
