@@ -1,7 +1,8 @@
 """Numbers on a simulation, with intervals where chance has a say, ready for JSON.
 
 Ratios are annualised with 252 sessions and take no risk-free rate off. Intervals are 95 percent
-stationary-bootstrap intervals (Politis and Romano, 1994). What cannot be computed is ``None``.
+intervals of the stationary bootstrap (:mod:`backtest.session_metrics`). What cannot be computed
+is ``None``.
 """
 
 from __future__ import annotations
@@ -11,19 +12,68 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from backtest.simulation import FillStatus, FlowKind, OrderColumn, Simulation
+from backtest.benchmark import UNIVERSE, align_benchmark
+from backtest.group_metrics import regime_of_sessions, skill_metrics, trade_metrics
+from backtest.session_metrics import (
+    DRAWS,
+    SESSIONS_PER_YEAR,
+    Draws,
+    SessionSeries,
+    Vector,
+    block_of,
+    draw_sessions,
+    interval,
+    session_metrics,
+    sharpe_ratios,
+)
+from backtest.simulation import COST_LINES, FillStatus, FlowKind, OrderColumn, Simulation
 from market import calendar
 from market.errors import BacktestError
 from market.horizons import Horizon
-from models.evaluation import Estimate, rank_ic, skill, stationary_indices
+from models.evaluation import rank_ic
 
-Vector = npt.NDArray[np.float64]
-SESSIONS_PER_YEAR = 252
-_MIN_BLOCK_SESSIONS = 5.0
-_DRAWS = 2000
+__all__ = [
+    "SESSIONS_PER_YEAR",
+    "compute_metrics",
+    "drawdowns",
+    "session_curve",
+    "sharpe_interval",
+    "sharpe_ratio",
+]
+
+_FLAT = (
+    "total_return",
+    "annual_return",
+    "annual_volatility",
+    "sharpe_ratio",
+    "sortino_ratio",
+    "calmar_ratio",
+    "max_drawdown",
+    "session_hit_rate",
+    "tail_ratio",
+    "beta",
+    "alpha",
+    "benchmark_total_return",
+    "annual_turnover",
+    "average_gross_exposure",
+    "average_net_exposure",
+    "total_return_before_costs",
+    "annual_return_before_costs",
+    "sharpe_ratio_before_costs",
+    "hit_rate",
+    "profit_factor",
+    "mean_trade_usd",
+    "ic",
+    "rank_ic",
+    "forecast_hit_rate",
+)
+_WITH_INTERVAL = {
+    "sharpe_ratio": "sharpe_interval",
+    "sharpe_ratio_before_costs": "sharpe_interval_before_costs",
+    "rank_ic": "rank_ic_interval",
+}
 
 
 def compute_metrics(
@@ -32,6 +82,10 @@ def compute_metrics(
     *,
     horizon: Horizon,
     seed: int,
+    benchmark: pl.DataFrame | None = None,
+    benchmark_name: str = UNIVERSE,
+    regimes: pl.DataFrame | None = None,
+    sectors: pl.DataFrame | None = None,
 ) -> dict[str, object]:
     """Return every metric of a simulation as one JSON-ready mapping.
 
@@ -41,22 +95,33 @@ def compute_metrics(
         From :func:`backtest.simulate.simulate`.
     predictions_with_outcomes : pl.DataFrame
         The predictions joined with their labels: ``bar_end``, ``expected_return_bps``,
-        ``excess_return``. May be empty.
+        ``excess_return``; with ``symbol``, ``as_of``, ``p_long`` and ``p_short`` also by sector
+        and confidence. May be empty.
     horizon : Horizon
-        The horizon that was traded; its overlap sets the bootstrap's block.
+        The horizon that was traded.
     seed : int
         Of the bootstrap.
+    benchmark : pl.DataFrame, optional
+        ``session``, ``value``, from the session before the first on; for beta and alpha.
+    benchmark_name : str
+        What to call it.
+    regimes : pl.DataFrame, optional
+        ``as_of``, ``regime``.
+    sectors : pl.DataFrame, optional
+        ``symbol``, ``sector``.
 
     Returns
     -------
     dict
         Strings, integers, finite floats, lists and ``None``. Returns, volatilities, exposures,
-        drawdowns and turnovers are shares (0.1 is 10%); an interval is ``[low, high]``.
+        drawdowns and turnovers are shares (0.1 is 10%); an interval is ``[low, high]``. ``table``
+        holds every metric by group as rows of :data:`backtest.session_metrics.METRIC_SCHEMA`.
 
     Raises
     ------
     BacktestError
-        When the simulation is of another horizon, or covers no session.
+        When the simulation is of another horizon or covers no session, or the benchmark has no
+        value at the start.
     """
     if simulation.horizon != horizon.name:
         raise BacktestError(
@@ -66,32 +131,55 @@ def compute_metrics(
             remedy="pass the horizon that was simulated",
         )
     curve = session_curve(simulation)
-    block = max(_MIN_BLOCK_SESSIONS, float(horizon.sessions))
+    sessions = curve["session"][1:].to_list()
+    series = session_series(simulation, curve, benchmark)
+    draws = draw_sessions(len(sessions), block=block_of(series.returns), seed=seed)
+    skill, skill_block = skill_metrics(
+        predictions_with_outcomes, horizon=horizon, seed=seed, regimes=regimes, sectors=sectors
+    )
+    table = pl.concat(
+        [
+            session_metrics(series, draws),
+            trade_metrics(
+                simulation,
+                predictions_with_outcomes,
+                sessions,
+                draws,
+                regimes=regimes,
+                sectors=sectors,
+            ),
+            skill,
+            _by_period(series, sessions, regimes, seed),
+        ]
+    )
     metrics = {
         "horizon": horizon.name,
-        "start": curve["session"][1].isoformat(),
-        "end": curve["session"][-1].isoformat(),
-        "sessions": curve.height - 1,
+        "start": sessions[0].isoformat(),
+        "end": sessions[-1].isoformat(),
+        "sessions": len(sessions),
         "starting_equity_usd": simulation.starting_cash_usd,
         "ending_equity_usd": float(curve["equity_usd"][-1]),
-        **_performance(curve["equity_usd"].to_numpy(), seed, block),
-        **_drawdown(curve),
-        **_before_costs(curve, seed, block),
-        **_activity(simulation, curve.height - 1),
-        **_trades(simulation.trades),
-        **_skill(predictions_with_outcomes, horizon, seed),
+        **_flat(table),
+        "max_drawdown_from": _drawdown_start(curve),
+        "rank_ic_by_month": _by_month(predictions_with_outcomes),
+        **_activity(simulation),
+        **_costs(simulation),
+        "benchmark": None if benchmark is None else benchmark_name,
+        "bootstrap": _bootstrap(draws, skill_block, seed),
+        "table": table.to_dicts(),
     }
     return {name: _plain(value) for name, value in metrics.items()}
 
 
 def session_curve(simulation: Simulation) -> pl.DataFrame:
-    """Return equity and accumulated costs at the end of each session of the calendar.
+    """Return the account at the end of each session of the calendar.
 
     Returns
     -------
     pl.DataFrame
-        ``session``, ``equity_usd``, ``costs_usd`` (so far), ascending. The first row is the
-        starting cash, dated the session before the first one; a session without bars repeats
+        ``session``, ``equity_usd``, ``costs_usd`` (so far), ``turnover`` (of the session),
+        ``gross_exposure`` and ``net_exposure`` (mean of its bars), ascending. The first row is
+        the starting cash, dated the session before the first one; a session without bars repeats
         the one before it.
 
     Raises
@@ -102,8 +190,9 @@ def session_curve(simulation: Simulation) -> pl.DataFrame:
     rows = simulation.equity[1:].with_columns(pl.col("cost_usd").cum_sum().alias("costs_usd"))
     if rows.is_empty():
         raise BacktestError("the simulation covers no session", remedy="simulate a longer period")
+    exposures = ("gross_exposure", "net_exposure")
     ends = rows.group_by("session", maintain_order=True).agg(
-        pl.col("equity_usd").last(), pl.col("costs_usd").last()
+        pl.col("equity_usd", "costs_usd").last(), pl.col("turnover").sum(), pl.col(exposures).mean()
     )
     first: dt.date = ends["session"][0]
     days = [
@@ -113,11 +202,35 @@ def session_curve(simulation: Simulation) -> pl.DataFrame:
     return (
         pl.DataFrame({"session": days})
         .join(ends, on="session", how="left", maintain_order="left")
-        .with_columns(pl.col("equity_usd", "costs_usd").forward_fill())
+        .with_columns(pl.col("equity_usd", "costs_usd", *exposures).forward_fill())
         .with_columns(
             pl.col("equity_usd").fill_null(simulation.starting_cash_usd),
-            pl.col("costs_usd").fill_null(0.0),
+            pl.col("costs_usd", "turnover", *exposures).fill_null(0.0),
         )
+    )
+
+
+def session_series(
+    simulation: Simulation, curve: pl.DataFrame, benchmark: pl.DataFrame | None = None
+) -> SessionSeries:
+    """Return the returns and the activity of each session of a curve but the first row.
+
+    Raises
+    ------
+    BacktestError
+        When the benchmark has no value at the start.
+    """
+    equity = curve["equity_usd"].to_numpy()
+    held = None
+    if benchmark is not None:
+        held = _returns(align_benchmark(benchmark, curve["session"]).to_numpy())
+    return SessionSeries(
+        returns=_returns(equity),
+        before_costs=_returns(equity + curve["costs_usd"].to_numpy()),
+        turnover=curve["turnover"].to_numpy()[1:],
+        gross=curve["gross_exposure"].to_numpy()[1:],
+        net=curve["net_exposure"].to_numpy()[1:],
+        benchmark=held,
     )
 
 
@@ -134,123 +247,121 @@ def drawdowns(equity: Vector) -> Vector:
 
 def sharpe_ratio(returns: Vector) -> float:
     """Return the annualised Sharpe ratio of session returns; NaN where they do not vary."""
-    if len(returns) < 2:
-        return math.nan
-    spread = float(np.std(returns, ddof=1))
-    if spread < 1e-12:
-        return math.nan
-    return float(np.mean(returns)) / spread * math.sqrt(SESSIONS_PER_YEAR)
+    return float(sharpe_ratios(returns[None, :])[0]) if len(returns) > 1 else math.nan
 
 
 def sharpe_interval(returns: Vector, *, seed: int, block: float) -> list[float]:
     """Return the 95 percent stationary-bootstrap interval of the Sharpe ratio."""
     if not math.isfinite(sharpe_ratio(returns)):
         return [math.nan, math.nan]
-    rng = np.random.default_rng(seed)
-    draws = np.array(
-        [sharpe_ratio(returns[stationary_indices(len(returns), block, rng)]) for _ in range(_DRAWS)]
-    )
-    finite = draws[np.isfinite(draws)]
-    return [float(q) for q in np.quantile(finite, [0.025, 0.975])]
+    draws = draw_sessions(len(returns), block=block, seed=seed)
+    low, high = interval([sharpe_ratios(returns[draws.rows])], draws.tail())
+    return [math.nan if v is None else v for v in (low, high)]
 
 
 def _returns(equity: Vector) -> Vector:
-    return equity[1:] / equity[:-1] - 1.0
+    # Nothing is left to earn a return on once equity is gone; the record ends there.
+    before = np.where(equity[:-1] > 0.0, equity[:-1], np.inf)
+    return np.where(np.isinf(before), 0.0, equity[1:] / before - 1.0)
 
 
-def _annual(total: float, sessions: int) -> float:
-    return (1.0 + total) ** (SESSIONS_PER_YEAR / sessions) - 1.0 if total > -1.0 else -1.0
+def _by_period(
+    series: SessionSeries, sessions: list[dt.date], regimes: pl.DataFrame | None, seed: int
+) -> pl.DataFrame:
+    """Measure each year as a series of its own, and the sessions of each regime as a set."""
+    labels = {"year": [str(d.year) for d in sessions]}
+    if regimes is not None:
+        labels["regime"] = regime_of_sessions(sessions, regimes)["regime"].to_list()
+    parts: list[pl.DataFrame] = []
+    for by, values in labels.items():
+        for label in sorted(set(values)):
+            rows = np.flatnonzero(np.array(values) == label)
+            part = series.take(rows)
+            draws = draw_sessions(len(rows), block=block_of(part.returns), seed=seed)
+            group = f"{by}={label}"
+            parts.append(session_metrics(part, draws, group=group, is_path=by == "year"))
+    return pl.concat(parts)
 
 
-def _performance(equity: Vector, seed: int, block: float) -> dict[str, object]:
-    returns = _returns(equity)
-    total = float(equity[-1] / equity[0] - 1.0)
-    annual = _annual(total, len(returns))
-    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
-    worst = float(drawdowns(equity).min())
-    spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else math.nan
-    return {
-        "total_return": total,
-        "annual_return": annual,
-        "annual_volatility": spread * math.sqrt(SESSIONS_PER_YEAR),
-        "sharpe_ratio": sharpe_ratio(returns),
-        "sharpe_interval": sharpe_interval(returns, seed=seed, block=block),
-        "sortino_ratio": _ratio(float(np.mean(returns)), downside) * math.sqrt(SESSIONS_PER_YEAR),
-        "calmar_ratio": _ratio(annual, -worst),
-    }
+def _flat(table: pl.DataFrame) -> dict[str, object]:
+    """Return the metrics of the whole period by name, for those who want few."""
+    whole = {r["metric"]: r for r in table.filter(pl.col("group") == "all").to_dicts()}
+    found: dict[str, object] = {}
+    for name in _FLAT:
+        row = whole.get(name)
+        found[name] = None if row is None else row["value"]
+        if name in _WITH_INTERVAL:
+            found[_WITH_INTERVAL[name]] = [None, None] if row is None else [row["low"], row["high"]]
+    found["rank_ic_sessions"] = whole["rank_ic"]["n"]
+    found["trades"] = whole["hit_rate"]["n"]
+    found["max_drawdown_sessions"] = int(whole["max_drawdown_sessions"]["value"])
+    return found
 
 
-def _drawdown(curve: pl.DataFrame) -> dict[str, object]:
-    """Return the deepest drawdown and the sessions from its peak to recovery, or to the end."""
+def _drawdown_start(curve: pl.DataFrame) -> str | None:
+    """Return the session of the peak before the deepest drawdown."""
     equity = curve["equity_usd"].to_numpy()
     down = drawdowns(equity)
     trough = int(down.argmin())
     if down[trough] == 0.0:
-        return {"max_drawdown": 0.0, "max_drawdown_sessions": 0, "max_drawdown_from": None}
-    peak = int(equity[: trough + 1].argmax())
-    healed = np.flatnonzero(equity[trough:] >= equity[peak])
-    end = trough + int(healed[0]) if len(healed) else len(equity) - 1
-    return {
-        "max_drawdown": float(down[trough]),
-        "max_drawdown_sessions": end - peak,
-        "max_drawdown_from": curve["session"][peak].isoformat(),
-    }
+        return None
+    return curve["session"][int(equity[: trough + 1].argmax())].isoformat()
 
 
-def _before_costs(curve: pl.DataFrame, seed: int, block: float) -> dict[str, object]:
-    equity = (curve["equity_usd"] + curve["costs_usd"]).to_numpy()
-    returns = _returns(equity)
-    total = float(equity[-1] / equity[0] - 1.0)
-    return {
-        "total_costs_usd": float(curve["costs_usd"][-1]),
-        "total_return_before_costs": total,
-        "annual_return_before_costs": _annual(total, len(returns)),
-        "sharpe_ratio_before_costs": sharpe_ratio(returns),
-        "sharpe_interval_before_costs": sharpe_interval(returns, seed=seed, block=block),
-    }
-
-
-def _activity(simulation: Simulation, sessions: int) -> dict[str, object]:
-    rows, orders, flows = simulation.equity[1:], simulation.orders, simulation.cash_flows
+def _activity(simulation: Simulation) -> dict[str, object]:
+    orders = simulation.orders
     status = orders[OrderColumn.STATUS]
     codes = simulation.denials["code"].value_counts().sort("code")
-    dividend = flows.filter(pl.col("kind") == FlowKind.DIVIDEND.value)["amount_usd"].sum()
     return {
-        "annual_turnover": float(rows["turnover"].sum()) / sessions * SESSIONS_PER_YEAR,
-        "average_gross_exposure": rows["gross_exposure"].mean(),
-        "average_net_exposure": rows["net_exposure"].mean(),
         "orders": orders.height,
         "orders_filled": int((status == FillStatus.FILLED.value).sum()),
-        "orders_expired": int((status == FillStatus.EXPIRED.value).sum()),
+        "orders_by_status": dict(status.value_counts().sort("status").iter_rows()),
         "denials": simulation.denials.height,
         "denials_by_code": dict(codes.iter_rows()),
-        "dividends_usd": float(dividend),
+        "skips_by_reason": dict(simulation.skips.iter_rows()),
+        "is_ruined": simulation.is_ruined,
     }
 
 
-def _trades(trades: pl.DataFrame) -> dict[str, object]:
-    pnl = trades.filter("is_closed")["pnl_usd"].to_numpy()
-    gains, losses = float(pnl[pnl > 0].sum()), float(-pnl[pnl < 0].sum())
+def cost_lines(simulation: Simulation) -> dict[str, float]:
+    """Return what each line of costs took over the whole simulation, in USD.
+
+    Returns
+    -------
+    dict
+        ``COST_LINES`` of all fills, and ``borrow_usd``; each 0 or more.
+    """
+    sums = simulation.fills.select(pl.col(line).sum() for line in COST_LINES).row(0, named=True)
+    flows = simulation.cash_flows.filter(pl.col("kind") == FlowKind.BORROW.value)
+    lines = {str(line): float(value) for line, value in sums.items()}
+    return {**lines, "borrow_usd": -float(flows["amount_usd"].sum()) + 0.0}
+
+
+def _costs(simulation: Simulation) -> dict[str, object]:
+    flows = simulation.cash_flows
+    by_kind = dict(flows.group_by("kind").agg(pl.col("amount_usd").sum()).iter_rows())
+    by_kind.pop(FlowKind.BORROW.value, None)
     return {
-        "trades": len(pnl),
-        "hit_rate": _ratio(float((pnl > 0).sum()), float(len(pnl))),
-        "profit_factor": _ratio(gains, losses),
+        "total_costs_usd": float(simulation.equity[1:]["cost_usd"].sum()),
+        "cost_lines": cost_lines(simulation),
+        "dividends_usd": by_kind.get(FlowKind.DIVIDEND.value, 0.0),
+        "cash_flows_usd": dict(sorted(by_kind.items())),
     }
 
 
-def _skill(scored: pl.DataFrame, horizon: Horizon, seed: int) -> dict[str, object]:
-    nothing = Estimate(math.nan, math.nan, math.nan, 0)
-    block = max(1.0, float(horizon.sessions))
-    estimate = nothing if scored.is_empty() else skill(scored, seed=seed, periods_per_block=block)
+def _bootstrap(draws: Draws, skill_block: float, seed: int) -> dict[str, object]:
     return {
-        "rank_ic": estimate.mean,
-        "rank_ic_interval": [estimate.low, estimate.high],
-        "rank_ic_sessions": estimate.periods,
-        "rank_ic_by_month": [] if scored.is_empty() else _by_month(scored),
+        "method": "stationary",
+        "draws": DRAWS,
+        "seed": seed,
+        "block_sessions": draws.block,
+        "skill_block_sessions": skill_block,
     }
 
 
 def _by_month(scored: pl.DataFrame) -> list[dict[str, object]]:
+    if scored.is_empty():
+        return []
     sessions = (
         rank_ic(scored, "expected_return_bps", "excess_return")
         .group_by(pl.col("bar_end").dt.date().alias("session"))
@@ -262,10 +373,6 @@ def _by_month(scored: pl.DataFrame) -> list[dict[str, object]]:
         .sort("month")
         .to_dicts()
     )
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0 else math.nan
 
 
 def _plain(value: Any) -> object:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from backtest.metrics import session_curve, sharpe_ratio
-from backtest.simulation import COST_LINES, FlowKind, OrderColumn, Simulation
+from backtest.simulation import OrderColumn, Simulation
 from backtest.tape import Floats
 from market.calendar import NEW_YORK
-from market.costs import CostModel
-from market.errors import BacktestError
 
 COST_MULTIPLES = (0.0, 1.0, 2.0, 3.0)
 MOST_TIMES = 1_000_000.0
@@ -26,83 +23,39 @@ SENSITIVITY_SCHEMA = pl.Schema(
         "multiple": pl.Float64(),
         "total_return": pl.Float64(),
         "sharpe_ratio": pl.Float64(),
-        "cost_usd": pl.Float64(),
-        "borrow_usd": pl.Float64(),
-        "orders_filled": pl.Int64(),
     }
 )
 
 
-def cost_lines(simulation: Simulation) -> dict[str, float]:
-    """Return what each line of costs took over the whole simulation, in USD.
-
-    Returns
-    -------
-    dict
-        ``COST_LINES`` of all fills, and ``borrow_usd``; each 0 or more.
-    """
-    sums = simulation.fills.select(pl.col(line).sum() for line in COST_LINES).row(0, named=True)
-    flows = simulation.cash_flows.filter(pl.col("kind") == FlowKind.BORROW.value)
-    lines = {str(line): float(value) for line, value in sums.items()}
-    return {**lines, "borrow_usd": -float(flows["amount_usd"].sum()) + 0.0}
-
-
 def cost_sensitivity(
-    run: partial[Simulation],
-    multiples: Sequence[float] = COST_MULTIPLES,
-    known: Simulation | None = None,
+    simulation: Simulation, multiples: Sequence[float] = COST_MULTIPLES
 ) -> pl.DataFrame:
-    """Simulate the same forecasts under multiples of their costs.
+    """Price the orders of a simulation at multiples of their costs, borrow among them.
 
-    The whole decision loop runs anew each time, because sizes follow equity and equity follows
-    costs: prices put on the orders of another run would belong to an account that never was.
+    Weights stay, so what a session's costs took of its equity is taken so many times. Orders are
+    not decided again: sizes in dollars follow equity, and weights hardly do.
 
     Parameters
     ----------
-    run : partial of backtest.simulate.simulate
-        With everything that it needs, ``costs`` as a keyword among it.
+    simulation : Simulation
+        At its own costs: the multiple of one.
     multiples : Sequence of float
         Of every line and of borrow. Participation stays: it is no cost but a limit.
-    known : Simulation, optional
-        The result of ``run`` itself, which then does not run again for a multiple of one.
 
     Returns
     -------
     pl.DataFrame
-        ``SENSITIVITY_SCHEMA``, one row per multiple.
-
-    Raises
-    ------
-    BacktestError
-        When ``run`` has no costs among its keywords.
+        ``SENSITIVITY_SCHEMA``, one row per multiple; a ratio is null where there is none.
     """
-    costs = run.keywords.get("costs")
-    if not isinstance(costs, CostModel):
-        raise BacktestError(
-            "the simulation to repeat has no costs",
-            got=sorted(run.keywords),
-            allowed="functools.partial(simulate, ..., costs=CostModel(...))",
-            remedy="pass costs as a keyword",
-        )
-    rows: list[tuple[float, float, float, float, float, int]] = []
+    curve = session_curve(simulation)
+    equity = curve["equity_usd"].to_numpy()
+    returns, taken = _returns(equity), np.diff(curve["costs_usd"].to_numpy()) / equity[:-1]
+    rows: list[tuple[float, float, float]] = []
     for multiple in multiples:
-        if multiple == 1.0 and known is not None:
-            found = known
-        else:
-            found = run(costs=replace(costs, multiplier=multiple * costs.multiplier))
-        equity = session_curve(found)["equity_usd"].to_numpy()
-        lines = cost_lines(found)
-        borrow = lines.pop("borrow_usd")
-        rows.append(
-            (
-                multiple,
-                float(equity[-1] / equity[0] - 1.0),
-                sharpe_ratio(_returns(equity)),
-                sum(lines.values()),
-                borrow,
-                found.fills.height,
-            )
-        )
+        priced = returns - (multiple - 1.0) * taken
+        # An account that costs have eaten up trades no more.
+        growth = np.cumprod(np.maximum(1.0 + priced, 0.0))
+        rows.append((multiple, float(growth[-1] - 1.0), sharpe_ratio(priced)))
     return pl.DataFrame(rows, schema=SENSITIVITY_SCHEMA, orient="row").with_columns(
         pl.col("sharpe_ratio").fill_nan(None)
     )

@@ -23,6 +23,7 @@ import typer
 from rich.traceback import Traceback
 
 from isobar import (
+    backtest_commands,
     feature_commands,
     ledger_commands,
     model_commands,
@@ -62,6 +63,7 @@ def common(
 
 
 pipeline_commands.register(app)
+backtest_commands.register(app)
 signal_commands.register(app)
 query_commands.register(app)
 trading_commands.register(app)

@@ -98,7 +98,7 @@ class DemoSummary:
             *((f"orders {state}", f"{n:,}") for state, n in self.orders.items()),
         ]
         output.out.print(output.table("", ("", ""), counts))
-        sheets = next(iter(self.tear_sheets.values())).rpartition("/")[0]
+        sheets = next(iter(self.tear_sheets.values())).rsplit("/", 2)[0]
         output.out.print(f"Tear sheets: {sheets}", soft_wrap=True)
         output.out.print(
             f"Look further: ISOBAR_HOME={self.home} isobar signals, status, ui", soft_wrap=True
@@ -267,7 +267,15 @@ def _summarise(
     with stores.ledger as ledger:
         states = ledger.read("select state, count(*) as n from orders group by state order by n")
     backtests = {h: evening.done[f"backtest {h}"] for h in HORIZONS}
-    wanted = ("total_return", "annual_return", "sharpe", "max_drawdown", "turnover", "orders")
+    wanted = (
+        "total_return",
+        "annual_return",
+        "sharpe_ratio",
+        "sharpe_interval",
+        "max_drawdown",
+        "annual_turnover",
+        "orders",
+    )
     return {
         "home": settings.home,
         "bars": {

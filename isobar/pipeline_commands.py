@@ -1,4 +1,4 @@
-"""Commands that do work: bootstrap, ingest, train, backtest, run, trade, demo."""
+"""Commands that do work: bootstrap, ingest, train, run, demo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def register(app: typer.Typer) -> None:
         bootstrap_command,
         ingest_command,
         train_command,
-        backtest_command,
         run_command,
     ):
         name = function.__name__.removesuffix("_command")
@@ -101,37 +100,12 @@ def train_command(
 ) -> None:
     """Walk forward over the out-of-sample period and train the champions."""
     settings = load_settings()
-    _check_dates(start, end)
+    check_dates(start, end)
     wanted = read_horizons(horizon, settings)
     with output.progress_bars(quiet=as_json) as progress:
         launcher = Launcher(settings, now=read_time(as_of, "--as-of"), progress=progress)
         done = launcher.train(wanted, start, end)
     _report("Trained", done, as_json)
-
-
-def backtest_command(
-    horizon: Horizons = None, start: Start = "", end: End = "", as_json: JsonFlag = False
-) -> None:
-    """Backtest the out-of-sample signals through the live targets, planning and risk code."""
-    settings = load_settings()
-    _check_dates(start, end)
-    wanted = read_horizons(horizon, settings)
-    with output.progress_bars(quiet=as_json) as progress:
-        done = Launcher(settings, progress=progress).backtest(wanted, start, end)
-    if as_json:
-        output.print_json(
-            {h: {**m["metrics"], "tear_sheet": m["tear sheet"]} for h, m in done.items()}
-        )
-        return
-    for name, metadata in done.items():
-        output.out.print(metrics_table(f"Backtest {name}", metadata["metrics"]))
-        output.out.print(f"Tear sheet: {metadata['tear sheet']}", soft_wrap=True)
-
-
-def metrics_table(title: str, metrics: Mapping[str, Any]) -> Any:
-    """Return the scalar metrics as a table."""
-    rows = [(k.replace("_", " "), v) for k, v in metrics.items() if not isinstance(v, list | dict)]
-    return output.table(title, ("metric", "value"), rows)
 
 
 def run_command(
@@ -152,7 +126,8 @@ def run_command(
     _report(f"Run {kind.value}", done, as_json)
 
 
-def _check_dates(start: str, end: str) -> None:
+def check_dates(start: str, end: str) -> None:
+    """Refuse dates that are none, or reversed; either may be empty."""
     if start and end:
         read_period(start, end)
     elif start or end:
@@ -177,6 +152,8 @@ def _report(title: str, done: Mapping[str, Mapping[str, Any]], as_json: bool) ->
 
 
 def _one_line(value: object) -> object:
+    if isinstance(value, Mapping):
+        return f"{len(value)} values, shown by --json"
     if isinstance(value, list):
         return ", ".join(map(str, value[:6])) + (" ..." if len(value) > 6 else "")
     return value if isinstance(value, int | float | str | dt.datetime) else str(value)

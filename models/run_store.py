@@ -31,11 +31,13 @@ from models.registry_store import (
     registered_name,
     to_tags,
 )
+from models.session_scores import Score
 from models.trained_features import TrainedFeatures
 from models.training_report import CARD, TRAINED_FEATURES, TrainingReport
 
 _CARD_TAG = "model_card"
 _FEATURES_TAG = "trained_features"
+_PAGE = 1000
 
 # Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
 # trees, whose numbers the library does not check against their bounds.
@@ -139,6 +141,26 @@ class RunStore:
         )
         return runs[0] if runs else None
 
+    def count(self, horizon: str) -> tuple[int, int]:
+        """Return the finished runs of a horizon, and the engines that they judged in all."""
+        experiment = self._client.get_experiment_by_name(f"{PREFIX}-{horizon}")
+        if experiment is None:
+            return 0, 0
+        runs = engines = 0
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [experiment.experiment_id],
+                filter_string="attributes.status = 'FINISHED'",
+                max_results=_PAGE,
+                page_token=token,
+            )
+            runs += len(page)
+            engines += sum(_judged(run.data.metrics) for run in page)
+            token = page.token
+            if not token:
+                return runs, engines
+
     def card(self, horizon: str, run_id: str | None = None) -> StoredCard:
         """Return the model card of a run, or of the newest that has one.
 
@@ -224,6 +246,13 @@ class RunStore:
             name, source=uri, run_id=run_id, tags=to_tags(model, digest)
         )
         return int(version.version)
+
+
+def _judged(metrics: Mapping[str, float]) -> int:
+    """Return how many engines a run judged; at least the one that it was for."""
+    skill = f"{Score.RANK_IC.value}_"
+    bounds = (Score.RANK_IC_LOW.value, Score.RANK_IC_HIGH.value)
+    return max(1, sum(n.startswith(skill) and not n.startswith(bounds) for n in metrics))
 
 
 def _log_report(report: TrainingReport) -> None:

@@ -198,6 +198,22 @@ class Tracker:
             return False  # Champions are stored last: theirs is missing.
         return all(run.data.tags.get(k) == v for k, v in wanted.items())
 
+    def count_runs(self, horizon: str) -> tuple[int, int]:
+        """Return how many trainings of a horizon are stored, and the engines they judged in all.
+
+        Raises
+        ------
+        ModelError
+            When the tracking store does not answer: what is not counted flatters a backtest.
+        """
+        try:
+            return self._runs.count(horizon)
+        except MlflowException as error:
+            raise ModelError(
+                f"MLflow did not say how often {horizon} was trained ({error.message})",
+                remedy="check the tracking store",
+            ) from error
+
     def card(self, horizon: str, family: str | None = None) -> StoredCard:
         """Return the model card of a horizon's newest training that has one.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,59 @@ def tune(
         _claim(opened, identity)
         _search(opened, _Search(judge, asked, groups, budget, clock), progress)
         return _result(opened, judge, digest_of(identity), keep_defaults_unless_better)
+
+
+def count_trials(storage: str, horizon: str) -> tuple[int, int]:
+    """Return how many studies searched for a horizon, and their finished trials.
+
+    Parameters
+    ----------
+    storage : str
+        ``sqlite:///FILE``; one that is not there yet holds none.
+    horizon : str
+        A row of the horizons table.
+
+    Returns
+    -------
+    (int, int)
+        Studies and trials, pruned ones included, whatever the studies are called.
+
+    Raises
+    ------
+    ModelError
+        When the storage cannot be read.
+
+    Examples
+    --------
+    >>> count_trials("sqlite:///nothing-here.db", "1d")
+    (0, 0)
+    """
+    if not Path(make_url(storage).database or "").is_file():
+        return 0, 0
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    wanted = digest_of(horizon)
+    try:
+        store = RDBStorage(storage, engine_kwargs={"creator": partial(_connect, storage)})
+        try:
+            mine = [
+                study.study_name
+                for study in optuna.get_all_study_summaries(store)
+                if study.user_attrs.get(_IDENTITY, {}).get("horizon") == wanted
+            ]
+            trials = [
+                len(_finished(optuna.load_study(study_name=name, storage=store))) for name in mine
+            ]
+        finally:
+            store.remove_session()
+            store.engine.dispose()
+    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
+        raise ModelError(
+            f"the studies of parameters cannot be counted ({error})",
+            got=storage,
+            allowed="the file that tuning wrote",
+            remedy="restore it from a backup: trials that nobody counts flatter a backtest",
+        ) from error
+    return len(mine), sum(trials)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """Walk-forward backtest of each horizon's out-of-sample signals."""
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 
-from backtest.benchmark import universe_benchmark
-from backtest.metrics import compute_metrics
-from backtest.sensitivity import capacity, cost_lines, cost_sensitivity
+from backtest.benchmark import find_benchmark
+from backtest.metric_names import headline
+from backtest.metrics import compute_metrics, session_curve, session_series
+from backtest.overfitting import compare_engines, judge_overfitting
+from backtest.sensitivity import capacity, cost_sensitivity
 from backtest.simulate import Simulation, simulate
 from backtest.tearsheet import render_tear_sheet
-from market import calendar
 from market.bars import read_adjusted, read_bars
 from market.errors import BacktestError
 from market.frame_hash import frame_hash
@@ -21,11 +23,13 @@ from market.horizons import Horizon, find_horizon
 from market.ledger_tables import backtests
 from market.timeframes import Timeframe
 from pipelines.assets.models import PeriodConfig, parse_date
+from pipelines.backtest_store import StoredBacktest, count_looks, keep_backtest
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import Settings
+from pipelines.side_tables import read_sectors
 from pipelines.training import read_labels
-from signals.record import insert_new
+from signals.schema import ENSEMBLE_ENGINE
 
 GROUP = "backtest"
 OWNERS = ["team:research"]
@@ -50,17 +54,27 @@ def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         horizon = find_horizon(context.partition_key)
         now = moment_of(context)
-        metrics, path = run_backtest(
-            stores, horizon, parse_date(config.start), parse_date(config.end), now
-        )
+        made = run_backtest(stores, horizon, parse_date(config.start), parse_date(config.end), now)
         return dg.MaterializeResult(
             metadata={
-                "tear sheet": dg.MetadataValue.path(str(path)),
-                "metrics": dg.MetadataValue.json(metrics),
+                "backtest": made.backtest_id,
+                "tear sheet": dg.MetadataValue.path(made.tear_sheet),
+                "summary": dg.MetadataValue.md(summary_table(made.metrics)),
+                "metrics": dg.MetadataValue.json(dict(made.metrics)),
             }
         )
 
     return [walk_forward_backtest]
+
+
+def summary_table(metrics: Mapping[str, Any]) -> str:
+    """Return every metric of the whole period with its interval as a table in Markdown."""
+    lines = [
+        "| metric | value | 95% |",
+        "|---|---:|---:|",
+        *(f"| {label} | {value} | {known} |" for label, value, known in headline(metrics)),
+    ]
+    return "\n".join([metrics["overfitting"]["verdict"], "", *lines])
 
 
 def run_backtest(
@@ -69,49 +83,70 @@ def run_backtest(
     start: dt.date | None,
     end: dt.date | None,
     now: dt.datetime,
-) -> tuple[dict[str, object], object]:
-    """Simulate one horizon, write its tear sheet and its row in the ledger."""
-    settings = stores.settings
-    predictions = _predictions(stores, horizon, start, end)
-    run = _simulation(stores, horizon, predictions)
-    simulation = run()
-    outcomes = read_labels(stores.lake, horizon).select("symbol", "bar_end", "excess_return")
+) -> StoredBacktest:
+    """Simulate one horizon, judge it, and keep its tear sheet and its row in the ledger."""
+    settings, lake = stores.settings, stores.lake
+    every = _predictions(stores, horizon, start, end)
+    predictions = every.filter(pl.col("engine") == ENSEMBLE_ENGINE)
+    simulation = _simulate(stores, horizon, predictions)
+    outcomes = read_labels(lake, horizon).select("symbol", "bar_end", "excess_return")
+    scored = every.join(outcomes, on=["symbol", "bar_end"], how="left")
+    curve = session_curve(simulation)
+    benchmark_name, benchmark = _benchmark(stores, curve["session"].to_list())
     metrics = compute_metrics(
         simulation,
-        predictions.join(outcomes, on=["symbol", "bar_end"], how="left"),
+        scored.filter(pl.col("engine") == ENSEMBLE_ENGINE),
         horizon=horizon,
         seed=settings.models.seed,
-    ) | _costs(run, simulation)
+        benchmark=benchmark,
+        benchmark_name=benchmark_name,
+        regimes=lake.scan("regimes").collect(),
+        sectors=_sectors(stores, predictions),
+    )
+    metrics |= _costs(simulation)
+    data_hash = frame_hash(predictions)
+    metrics["overfitting"] = judge_overfitting(
+        session_series(simulation, curve).returns,
+        count_looks(stores, horizon, data_hash, settings.config_hash),
+        compare_engines(scored, horizon),
+    )
     page = render_tear_sheet(
         metrics,
         simulation,
         title=f"Walk-forward backtest, horizon {horizon.name}",
         subtitle=f"{predictions['symbol'].n_unique()} symbols, {predictions['session'].min()} to "
         f"{predictions['session'].max()}, out of sample, after costs",
-        benchmark=_benchmark(stores, predictions),
+        benchmark=benchmark,
     )
-    folder = settings.home / "backtests"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"tear-sheet-{horizon.name}.html"
-    scratch = path.with_suffix(".part")
-    scratch.write_text(page)
-    scratch.replace(path)
-    _record(stores, horizon, predictions, metrics, path.as_posix(), now)
-    return metrics, path
+    return keep_backtest(
+        stores,
+        horizon,
+        predictions,
+        metrics=metrics,
+        page=page,
+        sessions=curve,
+        data_hash=data_hash,
+        now=now,
+    )
+
+
+def _sectors(stores: Stores, predictions: pl.DataFrame) -> pl.DataFrame | None:
+    path = stores.settings.features.sectors_file
+    last = max(predictions["session"].to_list())
+    return None if path is None else read_sectors(stores.lake, path, last)
 
 
 def _predictions(
     stores: Stores, horizon: Horizon, start: dt.date | None, end: dt.date | None
 ) -> pl.DataFrame:
-    rows = stores.lake.scan("predictions").filter(
-        (pl.col("horizon") == horizon.name) & (pl.col("engine") == "ensemble")
-    )
+    """Return the out-of-sample predictions of every engine."""
+    rows = stores.lake.scan("predictions").filter(pl.col("horizon") == horizon.name)
     if start is not None:
         rows = rows.filter(pl.col("session") >= start)
     if end is not None:
         rows = rows.filter(pl.col("session") <= end)
-    frame = rows.sort("bar_end", "symbol").collect()
-    if frame.is_empty():
+    frame = rows.sort("engine", "bar_end", "symbol").collect()
+    if ENSEMBLE_ENGINE not in frame["engine"]:
         raise BacktestError(
             f"no out-of-sample predictions of horizon {horizon.name} in this period",
             got=f"{start or 'beginning'} to {end or 'end'}",
@@ -123,7 +158,8 @@ def _predictions(
 
 def is_backtested(stores: Stores, horizon: Horizon) -> bool:
     """Say whether the present predictions were backtested with the present settings."""
-    predictions = _predictions(stores, horizon, None, None)
+    every = _predictions(stores, horizon, None, None)
+    predictions = every.filter(pl.col("engine") == ENSEMBLE_ENGINE)
     query = sa.select(backtests.c.backtest_id).where(
         backtests.c.data_hash == frame_hash(predictions),
         backtests.c.config_hash == stores.settings.config_hash,
@@ -132,30 +168,25 @@ def is_backtested(stores: Stores, horizon: Horizon) -> bool:
         return bool(ledger.rows(query))
 
 
-def _benchmark(stores: Stores, predictions: pl.DataFrame) -> pl.DataFrame:
-    sessions = predictions["session"]
-    # It needs a value at the close before the first decision.
-    start = calendar.previous_session(min(sessions.to_list()))
-    daily = read_adjusted(stores.lake, Timeframe.D1, start, max(sessions.to_list()))
-    return universe_benchmark(daily)
+def _benchmark(stores: Stores, sessions: list[dt.date]) -> tuple[str, pl.DataFrame]:
+    # From the session before the first decision on: it needs a value there.
+    daily = read_adjusted(stores.lake, Timeframe.D1, sessions[0], sessions[-1])
+    return find_benchmark(daily, sessions)
 
 
-def _costs(run: partial[Simulation], simulation: Simulation) -> dict[str, object]:
-    """Return what costs took, what multiples of them would have, and the capacity."""
+def _costs(simulation: Simulation) -> dict[str, object]:
+    """Return what multiples of the costs would leave, and the capital that the market bears."""
     return {
-        "cost_lines": cost_lines(simulation),
-        "cost_sensitivity": cost_sensitivity(run, known=simulation).to_dicts(),
+        "cost_sensitivity": cost_sensitivity(simulation).to_dicts(),
         "capacity": asdict(capacity(simulation)),
         "sessions_without_forecast": len(simulation.sessions_without_forecast),
     }
 
 
-def _simulation(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> partial[Simulation]:
-    """Return the simulation of one horizon, to be run under one or several costs."""
+def _simulate(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> Simulation:
     settings, lake = stores.settings, stores.lake
     first = predictions["session"].min()
-    return partial(
-        simulate,
+    return simulate(
         predictions,
         read_bars(lake, horizon.timeframe, first),
         horizon=horizon,
@@ -170,28 +201,3 @@ def _simulation(stores: Stores, horizon: Horizon, predictions: pl.DataFrame) -> 
         dividends=lake.scan("dividends").collect(),
         progress=lambda done, total: stores.progress(f"backtest {horizon.name}", done, total),
     )
-
-
-def _record(
-    stores: Stores,
-    horizon: Horizon,
-    predictions: pl.DataFrame,
-    metrics: dict[str, object],
-    path: str,
-    now: dt.datetime,
-) -> None:
-    settings = stores.settings
-    row = {
-        "backtest_id": f"{horizon.name}-{settings.config_hash}-{now:%Y%m%dT%H%M%S%f}",
-        "as_of": max(predictions["as_of"].to_list()),
-        "created_at": now,
-        "start_session": str(predictions["session"].min()),
-        "end_session": str(predictions["session"].max()),
-        "horizons": [horizon.name],
-        "metrics": metrics,
-        "data_hash": frame_hash(predictions),
-        "config_hash": settings.config_hash,
-        "tear_sheet": path,
-    }
-    with stores.ledger as ledger:
-        insert_new(ledger, backtests, [row])

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
 import json
 import math
 import re
+from dataclasses import asdict
 
 import numpy as np
 import polars as pl
 import pytest
 
-from backtest.benchmark import universe_benchmark
-from backtest.metrics import compute_metrics, drawdowns, sharpe_interval, sharpe_ratio
+from backtest.benchmark import find_benchmark, universe_benchmark
+from backtest.metric_names import METRICS, headline
+from backtest.metrics import (
+    compute_metrics,
+    drawdowns,
+    session_curve,
+    session_series,
+    sharpe_interval,
+    sharpe_ratio,
+)
+from backtest.overfitting import Trials, compare_engines, judge_overfitting
+from backtest.sensitivity import capacity, cost_sensitivity
+from backtest.session_metrics import METRIC_SCHEMA
 from backtest.simulation import (
     CASH_FLOW_SCHEMA,
     DENIAL_SCHEMA,
@@ -22,9 +35,12 @@ from backtest.simulation import (
     Simulation,
 )
 from backtest.tearsheet import render_tear_sheet
+from backtest.tearsheet_tables import monthly_returns
 from features.labels import forward_returns
+from features.regime import classify_regimes
 from market import calendar
 from market.actions import forward_adjust, session_factors
+from market.costs import CostModel
 from market.errors import BacktestError
 from market.horizons import find_horizon
 from tests.backtest import scenes
@@ -68,6 +84,12 @@ def constructed(values: list[float], cost: float = 0.0, skip: int | None = None)
     )
 
 
+def engines(scored: pl.DataFrame) -> pl.DataFrame:
+    """The forecasts, and the same upside down as another engine."""
+    other = scored.with_columns(pl.lit("contrary").alias("engine"), -pl.col("expected_return_bps"))
+    return pl.concat([scored, other])
+
+
 @pytest.fixture(scope="module")
 def sheet() -> tuple[dict[str, object], Simulation, str]:
     market = scenes.synthetic()
@@ -76,7 +98,18 @@ def sheet() -> tuple[dict[str, object], Simulation, str]:
     labels = forward_returns(adjusted, DAY).select("symbol", "bar_end", "excess_return")
     scored = scenes.oracle("1d").join(labels, on=["symbol", "bar_end"], how="left")
     simulation = scenes.run_synthetic("1d")
-    metrics = compute_metrics(simulation, scored, horizon=DAY, seed=3)
+    metrics = compute_metrics(
+        simulation,
+        scored,
+        horizon=DAY,
+        seed=3,
+        benchmark=universe_benchmark(adjusted),
+        regimes=classify_regimes(market.daily),
+    )
+    returns = session_series(simulation, session_curve(simulation)).returns
+    metrics["overfitting"] = judge_overfitting(
+        returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), DAY)
+    )
     text = render_tear_sheet(
         metrics,
         simulation,
@@ -171,11 +204,99 @@ def test_the_tear_sheet_shows_its_numbers(sheet):
         str(metrics["end"]),
     ):
         assert expected in body, expected
-    for chart in ("equity", "drawdown", "ic", "exposure", "turnover"):
+    for chart in ("equity", "drawdown", "rolling", "ic", "exposure", "turnover"):
         assert f'id="{chart}"' in body
+    for label, value, interval in headline(metrics):
+        assert html.escape(label) in body
+        assert value in body, label
+        assert interval in body, label
+    assert metrics["overfitting"]["verdict"] in body
+    assert "two &lt;stores&gt;" in body
+    for title in ("By year", "By regime", "By side"):
+        assert title in body
     assert "A &lt;b&gt;bold&lt;/b&gt; title" in body
     assert "<b>bold" not in text
     assert "Universe" in text
+
+
+def test_every_metric_is_in_the_table_by_group(sheet):
+    metrics, _, _ = sheet
+    table = pl.DataFrame(metrics["table"], schema=METRIC_SCHEMA)
+    whole = table.filter(pl.col("group") == "all")
+    assert set(whole["metric"]) == {m.metric for m in METRICS}
+    for by, names in {
+        "year": {"sharpe_ratio", "max_drawdown", "hit_rate", "rank_ic"},
+        "regime": {"sharpe_ratio", "beta", "profit_factor", "ic"},
+        "confidence": {"hit_rate", "rank_ic"},
+        "horizon": {"ic", "rank_ic"},
+    }.items():
+        mine = table.filter(pl.col("group").str.starts_with(f"{by}="))
+        assert names <= set(mine["metric"]), by
+    assert table.select("metric", "group").is_duplicated().sum() == 0
+    assert table.filter(pl.col("low") > pl.col("high")).is_empty()
+    assert table["n"].min() > 0
+    assert metrics["beta"] is not None
+
+
+def test_years_make_up_the_whole():
+    values = 100.0 * np.cumprod(1.0 + np.random.default_rng(0).normal(0.0, 0.01, 320))
+    m = compute_metrics(constructed(values.tolist()), NO_SCORES, horizon=DAY, seed=1)
+    years = [
+        r["value"]
+        for r in m["table"]
+        if r["metric"] == "total_return" and r["group"].startswith("year=")
+    ]
+    assert len(years) == 2
+    assert math.prod(1.0 + v for v in years) - 1.0 == pytest.approx(m["total_return"])
+
+
+def test_months_make_up_the_whole():
+    values = 100.0 * np.cumprod(1.0 + np.random.default_rng(0).normal(0.0, 0.01, 320))
+    simulation = constructed(values.tolist())
+    curve = session_curve(simulation)
+    table = monthly_returns(curve)
+    assert table["year"].to_list() == [2024, 2025]
+    assert table["1"][0] is None  # the record begins in March
+    months = [v for row in table.iter_rows() for v in row[1:-1] if v is not None]
+    assert math.prod(1.0 + v for v in months) == pytest.approx(values[-1] / values[0])
+    assert math.prod(1.0 + v for v in table["total"]) == pytest.approx(values[-1] / values[0])
+    april = curve.filter(pl.col("session") <= dt.date(2024, 4, 30))["equity_usd"][-1]
+    march = curve.filter(pl.col("session") <= dt.date(2024, 3, 31))["equity_usd"][-1]
+    assert table["4"][0] == pytest.approx(april / march - 1.0)
+
+
+def test_the_strategy_that_holds_the_benchmark_has_a_beta_of_one():
+    values = 100.0 * np.cumprod(1.0 + np.random.default_rng(0).normal(0.0, 0.01, 60))
+    simulation = constructed(values.tolist())
+    curve = session_curve(simulation)
+    held = curve.select("session", (3.0 * pl.col("equity_usd")).alias("value"))
+    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1, benchmark=held)
+    assert m["beta"] == pytest.approx(1.0)
+    assert m["alpha"] == pytest.approx(0.0, abs=1e-9)
+    assert m["benchmark_total_return"] == pytest.approx(m["total_return"])
+
+
+def test_every_line_of_costs_is_told_and_shown():
+    simulation = scenes.run_synthetic("1d", costs=CostModel(commission_bps=0.2))
+    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    m |= {
+        "cost_sensitivity": cost_sensitivity(simulation).to_dicts(),
+        "capacity": asdict(capacity(simulation)),
+    }
+    assert sum(m["cost_lines"].values()) == pytest.approx(m["total_costs_usd"])
+    assert sum(m["orders_by_status"].values()) == m["orders"]
+    page = render_tear_sheet(m, simulation, title="", subtitle="")
+    names = ("Commission", "Regulatory fees", "Half-spread", "Market impact", "Slippage")
+    for name in (*names, "Borrowing shares", "Under other costs", "× 3", "Sharpe ratio is half"):
+        assert name in page, name
+
+
+def test_the_fund_is_the_benchmark_where_it_is_there_all_along():
+    bars = scenes.daily_bars({"SPY": [(1, 10), (1, 11), (1, 12)], "AAA": [(1, 5), (1, 5), (1, 5)]})
+    days = scenes.sessions(3)
+    name, held = find_benchmark(bars, days)
+    assert (name, held["value"].to_list()) == ("SPY", [10.0, 11.0, 12.0])
+    assert find_benchmark(bars.filter(pl.col("session") != days[1]), days)[0] == "Universe"
 
 
 def test_the_tear_sheet_loads_nothing(sheet):

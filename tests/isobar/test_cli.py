@@ -23,6 +23,8 @@ COMMANDS = (
     "ingest",
     "train",
     "backtest",
+    "backtest list",
+    "backtest compare",
     "run",
     "trade",
     "reconcile",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.evaluation import stationary_indices
-from models.resampling import stationary_counts
+from models.resampling import stationary_counts, stationary_rows
 
 
 @given(
@@ -58,3 +58,12 @@ def test_one_block_is_a_run_of_the_series() -> None:
     counts = stationary_counts(10, block=1e9, rng=np.random.default_rng(5), length=4, draws=200)
     runs = {tuple((np.arange(4) + s) % 10) for s in range(10)}
     assert {tuple(sorted(np.flatnonzero(c))) for c in counts} == {tuple(sorted(r)) for r in runs}
+
+
+def test_rows_are_wrapped_blocks_and_counts_are_their_counts() -> None:
+    rows = stationary_rows(9, block=4.0, rng=np.random.default_rng(3), draws=200)
+    counts = stationary_counts(9, block=4.0, rng=np.random.default_rng(3), draws=200)
+    assert np.array_equal(np.stack([np.bincount(r, minlength=9) for r in rows]), counts)
+    # After a session comes the next one in three of four steps, and by chance in one of nine.
+    follows = (np.diff(rows, axis=1) % 9 == 1).mean()
+    assert follows == pytest.approx(0.75 + 0.25 / 9, abs=0.05)

@@ -108,3 +108,32 @@ def test_a_report_that_cannot_be_logged_leaves_the_champion(
     assert [m.version for m in tracker.champions("1d", LATER)] == [old.version]
     assert tracker.card("1d").text == report(0.0).card
     assert len(tracker.stored("1d")) == 1
+
+
+def test_runs_are_counted_with_the_engines_they_judged(
+    tracker: Tracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracker.count_runs("1d") == (0, 0)
+    train(tracker, report(0.4), "linear")
+    # Two families and their ensemble; bounds of intervals and regimes are no further engines.
+    assert tracker.count_runs("1d") == (1, 3)
+    train(tracker, None, "linear", rows=220)
+    # A run that judged nothing was still a look.
+    assert tracker.count_runs("1d") == (2, 4)
+    experiment = client.get_experiment_by_name("isobar-1d")
+    client.create_run(experiment.experiment_id)
+    assert tracker.count_runs("1d") == (2, 4), "one that never finished"
+    monkeypatch.setattr("models.run_store._PAGE", 1)
+    assert tracker.count_runs("1d") == (2, 4), "page by page"
+    assert tracker.count_runs("7d") == (0, 0)
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise MlflowException("no answer")
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", silent)
+    with pytest.raises(ModelError, match="how often 1d was trained"):
+        tracker.count_runs("1d")
