@@ -37,9 +37,12 @@ def evaluated(tmp_path: Path) -> dict[str, dg.AssetCheckEvaluation]:
         found = launcher.launch(jobs.ingest_job_name(Timeframe.D1), sessions=DAYS)["bars_1d"]
         assert found["bars held in quarantine"] == 2
         with dg.DagsterInstance.get() as instance:
-            (run,) = instance.get_runs()
+            judged, made = instance.get_runs()
+            planned = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+            # Of each session, in a run of many.
+            assert not instance.get_records_for_run(made.run_id, of_type=planned).records
             events = instance.get_records_for_run(
-                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+                judged.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
             ).records
     checks = [e.event_log_entry.dagster_event.event_specific_data for e in events]
     return {c.check_name: c for c in checks}
