@@ -299,13 +299,13 @@ def _flat(table: pl.DataFrame) -> dict[str, object]:
 
 
 def _drawdown_start(curve: pl.DataFrame) -> str | None:
-    """Return the session of the peak before the deepest drawdown."""
+    """Return the last session at the peak before the deepest drawdown."""
     equity = curve["equity_usd"].to_numpy()
     down = drawdowns(equity)
     trough = int(down.argmin())
     if down[trough] == 0.0:
         return None
-    return curve["session"][int(equity[: trough + 1].argmax())].isoformat()
+    return curve["session"][trough - int(equity[trough::-1].argmax())].isoformat()
 
 
 def _activity(simulation: Simulation) -> dict[str, object]:

@@ -277,8 +277,9 @@ def deepest_drawdowns(returns: Vector) -> tuple[Vector, Vector]:
     trough = down.argmin(axis=1)
     place = np.arange(n + 1)
     upto = np.where(place <= trough[:, None], equity, -np.inf)
-    peak = upto.argmax(axis=1)
     level = upto.max(axis=1)
+    # The last session at the peak: what comes back to it is no drawdown before it falls again.
+    peak = n - (upto == level[:, None])[:, ::-1].argmax(axis=1)
     regained = (place >= trough[:, None]) & (equity >= level[:, None])
     end = np.where(regained.any(axis=1), regained.argmax(axis=1), n)
     depth = down[np.arange(rows), trough]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
+from backtest.metrics import cost_lines
 from backtest.overnight import SILENT_SESSIONS
 from backtest.simulation import COST_LINES, FillStatus, FlowKind
 from execution.denials import DenialCode
@@ -48,8 +48,8 @@ def test_every_status_line_and_flow_is_explained():
 
 
 def test_what_costs_take_is_json_and_named():
-    run = partial(scenes.run_synthetic, "1d", costs=CostModel())
-    found = _costs(run, run())
+    simulation = scenes.run_synthetic("1d", costs=CostModel())
+    found = _costs(simulation) | {"cost_lines": cost_lines(simulation)}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for name in found:
         assert f"| `{name}` |" in PAGE
