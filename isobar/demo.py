@@ -39,7 +39,7 @@ HORIZONS = ("5m", "15m", "1h", "4h", "1d", "14d", "1M")
 
 # Features of so many of the newest sessions are enough to train on.
 NEWEST_SESSIONS = {"1m": 45, "5m": 50}
-SYMBOLS, MINUTE_SESSIONS = 24, 108
+SYMBOLS, MINUTE_SESSIONS = 20, 108
 # Trained seldom, and on a part of the rows of the shortest bars.
 TRAINING: dict[str, float] = {
     "matrix_gb": 0.1,
