@@ -14,6 +14,7 @@ import polars as pl
 from backtest.benchmark import UNIVERSE
 from backtest.metric_names import BY_NAME, DASH, Form, write_interval, write_value
 from backtest.metrics import session_curve, session_series
+from backtest.overfitting import CONFIDENCE
 from backtest.page import Page, Panel
 from backtest.simulation import Simulation
 from backtest.tearsheet_charts import rolling_window, tear_sheet_charts
@@ -136,6 +137,15 @@ def _footnotes(m: Mapping[str, Any]) -> list[str]:
 
 
 def _tone(m: Mapping[str, Any]) -> str:
+    """Return the colour of the verdict: green only for what so many looks do not explain."""
+    tone, overfitting = _side_of_zero(m), m.get("overfitting")
+    if tone != "green" or overfitting is None:
+        return tone
+    deflated = overfitting["deflated_sharpe_ratio"]
+    return "green" if deflated is not None and deflated >= CONFIDENCE else "gold"
+
+
+def _side_of_zero(m: Mapping[str, Any]) -> str:
     low, high = m["sharpe_interval"]
     if low is None or low <= 0.0 <= high:
         return "gold"
@@ -150,7 +160,7 @@ def _verdict(m: Mapping[str, Any]) -> list[str]:
         "gold": "The interval of the Sharpe ratio includes zero: it may be chance.",
         "green": "The interval of the Sharpe ratio lies above zero after costs.",
         "red": "The interval of the Sharpe ratio lies below zero: after costs this loses money.",
-    }[_tone(m)]
+    }[_side_of_zero(m)]
     if m["sessions"] < _SHORT_SESSIONS:
         reading += f" Annual figures are stretched from {m['sessions']} sessions."
     if m["sharpe_interval"][0] is None:

@@ -276,6 +276,19 @@ def test_the_strategy_that_holds_the_benchmark_has_a_beta_of_one():
     assert m["benchmark_total_return"] == pytest.approx(m["total_return"])
 
 
+@pytest.mark.parametrize(("deflated", "tone"), [(0.99, "green"), (0.81, "gold"), (None, "gold")])
+def test_the_verdict_is_green_only_where_the_looks_do_not_explain_it(deflated, tone):
+    simulation = scenes.run_synthetic("1d")
+    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    m |= {
+        "sharpe_interval": [0.3, 2.5],
+        "overfitting": judge_overfitting(np.zeros(3), Trials(0, 0, 0, 1, (), "nothing"), None)
+        | {"deflated_sharpe_ratio": deflated},
+    }
+    page = render_tear_sheet(m, simulation, title="", subtitle="")
+    assert f"border-left: 4px solid var(--{tone})" in page
+
+
 def test_every_line_of_costs_is_told_and_shown():
     simulation = scenes.run_synthetic("1d", costs=CostModel(commission_bps=0.2))
     m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
