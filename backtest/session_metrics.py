@@ -264,7 +264,7 @@ def deepest_drawdowns(returns: Vector) -> tuple[Vector, Vector]:
     -------
     (draws,), (draws,) float64
         Depth as a share, zero or negative; sessions from the peak to the session that regains
-        it, or to the end.
+        it, or to the end. Of equally deep ones the first.
 
     Examples
     --------
@@ -274,7 +274,8 @@ def deepest_drawdowns(returns: Vector) -> tuple[Vector, Vector]:
     rows, n = returns.shape
     equity = np.concatenate([np.ones((rows, 1)), np.cumprod(1.0 + returns, axis=1)], axis=1)
     down = equity / np.maximum.accumulate(equity, axis=1) - 1.0
-    trough = down.argmin(axis=1)
+    # The first of equally deep ones: which of them rounding made deeper means nothing.
+    trough = (down <= down.min(axis=1, keepdims=True) + _NO_SPREAD).argmax(axis=1)
     place = np.arange(n + 1)
     upto = np.where(place <= trough[:, None], equity, -np.inf)
     level = upto.max(axis=1)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
@@ -57,7 +57,8 @@ def slow_drawdown(returns: list[float]) -> tuple[float, int]:
 
 
 @given(returns=RETURNS)
-@settings(max_examples=200, derandomize=True)
+@example(returns=[-0.002, 0.1, -0.002])  # equally deep, but for the last bit
+@settings(max_examples=2000, derandomize=True)
 def test_the_deepest_drawdown_is_the_one_a_walk_finds(returns: list[float]) -> None:
     depth, length = deepest_drawdowns(np.array([returns]))
     expected_depth, expected_length = slow_drawdown(returns)
