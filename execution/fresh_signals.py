@@ -12,11 +12,24 @@ import polars as pl
 from signals.schema import ENSEMBLE_ENGINE, Direction, SignalColumn
 
 
+_USED = (
+    SignalColumn.ID,
+    SignalColumn.AS_OF,
+    SignalColumn.VALID_UNTIL,
+    SignalColumn.SYMBOL,
+    SignalColumn.DIRECTION,
+    SignalColumn.CONFIDENCE,
+    SignalColumn.HORIZON,
+    SignalColumn.TARGETS,
+    SignalColumn.STOPS,
+)
+
+
 def fresh_signals(signals: pl.DataFrame, as_of: dt.datetime) -> pl.DataFrame:
     """Return the newest ensemble signal per symbol and horizon that is in force.
 
     In force means ``valid_until > as_of >= signal as_of``. An older signal is superseded by a
-    newer one of the same symbol and horizon.
+    newer one of the same symbol and horizon. Of its columns those that targets depend on.
     """
     c = SignalColumn
     return (
@@ -24,10 +37,12 @@ def fresh_signals(signals: pl.DataFrame, as_of: dt.datetime) -> pl.DataFrame:
             pl.col(c.ENGINE) == ENSEMBLE_ENGINE,
             pl.col(c.AS_OF) <= as_of,
         )
+        .select(*_USED, c.REVISION)
         .sort(c.AS_OF, c.REVISION)
         .unique([c.SYMBOL, c.HORIZON], keep="last", maintain_order=True)
         .filter(pl.col(c.VALID_UNTIL) > as_of)
         .sort(c.SYMBOL, c.HORIZON)
+        .drop(c.REVISION)
     )
 
 

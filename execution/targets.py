@@ -373,7 +373,7 @@ def _level_exit(held: HeldPosition, price: float | None) -> TargetReason | None:
     return TargetReason.EXIT_TARGET if is_touched(sign, price, target) else None
 
 
-_Decisions = list[TargetDecision]
+_Weights = list[float]
 
 
 def _fit(
@@ -381,78 +381,73 @@ def _fit(
     rules: TargetRules,
     present: Mapping[str, float],
     sectors: Mapping[str, str] | None,
-) -> _Decisions:
+) -> list[TargetDecision]:
     """Scale what signals asked for until every limit holds beside what is kept.
 
     Each step only brings weights nearer to zero, so that what an earlier one reached holds; net
     alone can grow by that, and is fitted once more at the end.
     """
-    fitted = list(decisions)
+    free = [d for d in decisions if d.keep_quantity is None]
+    kept = [d for d in decisions if d.keep_quantity is not None]
+    fixed = [d.weight for d in kept]
+    weights = [d.weight for d in free]
     if sectors is not None:
-        fitted = _fit_sectors(fitted, rules.sector_cap, sectors)
-    fitted = _fit_net(_fit_gross(fitted, rules.gross_limit), rules)
-    return _fit_net(_fit_turnover(fitted, rules.turnover_limit, present), rules)
+        weights = _fit_sectors(free, kept, rules.sector_cap, sectors)
+    weights = _fit_gross(weights, fixed, rules.gross_limit)
+    weights = _fit_net(weights, fixed, rules)
+    weights = _fit_turnover(weights, [present.get(d.symbol, 0.0) for d in free], rules)
+    weights = _fit_net(weights, fixed, rules)
+    fitted = (
+        d if d.weight == w else replace(d, weight=w) for d, w in zip(free, weights, strict=True)
+    )
+    return sorted((*fitted, *kept), key=lambda d: d.symbol)
 
 
-def _fit_sectors(decisions: _Decisions, cap: float, sectors: Mapping[str, str]) -> _Decisions:
-    members: dict[str | None, _Decisions] = {}
-    for decision in decisions:
-        members.setdefault(sectors.get(decision.symbol), []).append(decision)
-    fitted = [d for group in members.values() for d in _fit_gross(group, cap)]
-    return sorted(fitted, key=lambda d: d.symbol)
+def _fit_sectors(
+    free: Sequence[TargetDecision],
+    kept: Sequence[TargetDecision],
+    cap: float,
+    sectors: Mapping[str, str],
+) -> _Weights:
+    fixed: dict[str | None, _Weights] = {}
+    for decision in kept:
+        fixed.setdefault(sectors.get(decision.symbol), []).append(decision.weight)
+    members: dict[str | None, list[int]] = {}
+    for place, decision in enumerate(free):
+        members.setdefault(sectors.get(decision.symbol), []).append(place)
+    weights = [d.weight for d in free]
+    for sector, places in members.items():
+        fitted = _fit_gross([weights[i] for i in places], fixed.get(sector, []), cap)
+        for place, weight in zip(places, fitted, strict=True):
+            weights[place] = weight
+    return weights
 
 
-def _fit_gross(decisions: _Decisions, limit: float) -> _Decisions:
-    free, kept = _weights(decisions)
-    gross = sum(map(abs, free))
-    factor = 1.0 if gross == 0 else (limit - sum(map(abs, kept))) / gross
-    return _scaled(decisions, factor)
+def _fit_gross(weights: _Weights, fixed: _Weights, limit: float) -> _Weights:
+    gross = sum(map(abs, weights))
+    return _scaled(weights, 1.0 if gross == 0 else (limit - sum(map(abs, fixed))) / gross)
 
 
-def _fit_net(decisions: _Decisions, rules: TargetRules) -> _Decisions:
-    free, kept = _weights(decisions)
-    net, factor = sum(free), 1.0
+def _fit_net(weights: _Weights, fixed: _Weights, rules: TargetRules) -> _Weights:
+    net, factor = sum(weights), 1.0
     if net > 0:
         top = min(rules.net_limit, 1.0 - rules.cash_buffer)
-        factor = (top - sum(kept)) / net
+        factor = (top - sum(fixed)) / net
     elif net < 0:
-        factor = (rules.net_limit + sum(kept)) / -net
-    return _scaled(decisions, factor)
+        factor = (rules.net_limit + sum(fixed)) / -net
+    return _scaled(weights, factor)
 
 
-def _fit_turnover(decisions: _Decisions, limit: float, present: Mapping[str, float]) -> _Decisions:
-    def start(decision: TargetDecision) -> float:
-        """Return where a weight begins to grow: what is held on its side, or nothing."""
-        held = present.get(decision.symbol, 0.0)
-        return held if held * decision.weight > 0 else 0.0
-
-    growing = {
-        d.symbol: start(d)
-        for d in decisions
-        if d.keep_quantity is None and abs(d.weight) > abs(start(d))
-    }
-    grown = sum(abs(d.weight - growing[d.symbol]) for d in decisions if d.symbol in growing)
-    if grown <= limit:
-        return decisions
-    share = limit / grown
-    return [
-        replace(d, weight=growing[d.symbol] + share * (d.weight - growing[d.symbol]))
-        if d.symbol in growing
-        else d
-        for d in decisions
-    ]
+def _fit_turnover(weights: _Weights, present: _Weights, rules: TargetRules) -> _Weights:
+    # A weight grows from what is held on its side, or from nothing.
+    starts = [h if h * w > 0 else 0.0 for w, h in zip(weights, present, strict=True)]
+    growths = [w - s if abs(w) > abs(s) else 0.0 for w, s in zip(weights, starts, strict=True)]
+    grown = sum(map(abs, growths))
+    if grown <= rules.turnover_limit:
+        return weights
+    share = rules.turnover_limit / grown
+    return [s + share * g if g else w for w, s, g in zip(weights, starts, growths, strict=True)]
 
 
-def _weights(decisions: _Decisions) -> tuple[list[float], list[float]]:
-    """Return the weights that may be scaled, and those of what is kept as it is."""
-    free = [d.weight for d in decisions if d.keep_quantity is None]
-    return free, [d.weight for d in decisions if d.keep_quantity is not None]
-
-
-def _scaled(decisions: _Decisions, factor: float) -> _Decisions:
-    if factor >= 1.0:
-        return decisions
-    low = max(0.0, factor)
-    return [
-        d if d.keep_quantity is not None else replace(d, weight=d.weight * low) for d in decisions
-    ]
+def _scaled(weights: _Weights, factor: float) -> _Weights:
+    return weights if factor >= 1.0 else [w * max(0.0, factor) for w in weights]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from market.errors import SignalError
 from market.horizons import Horizon
@@ -15,6 +16,8 @@ from signals.levels import Residuals, price_levels
 from signals.schema import CONTENT_SCHEMA, Direction, SignalColumn
 
 Contribution = Mapping[str, Any]
+_PRICES = pa.float64()
+_REASONS = pa.struct([("feature", pa.string()), ("contribution", pa.float64())])
 
 
 def compose_signals(
@@ -73,50 +76,43 @@ def compose_signals(
             allowed="a price for every prediction",
             remedy="ingest their bars first",
         )
-    shapes = levels or {}
-    of_all = {
+    ordered = predictions.sort(Prediction.SYMBOL, Prediction.ENGINE)
+    expected = ordered[Prediction.EXPECTED_RETURN_BPS].cast(pl.Float64).to_list()
+    directions = [direction_of(e, band_bps) for e in expected]
+    symbols, engines = (ordered[n].to_list() for n in (Prediction.SYMBOL, Prediction.ENGINE))
+    reasons = [list(contributions.get(of, ())) for of in zip(symbols, engines, strict=True)]
+    targets, stops = _levels(ordered, directions, horizon, prices, levels or {})
+    columns: dict[str, Any] = {
         SignalColumn.VALID_UNTIL: horizon.end_of(as_of),
+        SignalColumn.SYMBOL: symbols,
+        SignalColumn.ENGINE: engines,
+        SignalColumn.DIRECTION: [d.value for d in directions],
+        SignalColumn.CONFIDENCE: _confidences(ordered, directions),
         SignalColumn.HORIZON: horizon.name,
+        SignalColumn.EXPECTED_RETURN_BPS: expected,
+        SignalColumn.TARGETS: _lists(targets, _PRICES),
+        SignalColumn.STOPS: _lists(stops, _PRICES),
         SignalColumn.REGIME: regime,
+        SignalColumn.EXPLAIN: [
+            _explain(d, e, band_bps, horizon, regime, why)
+            for d, e, why in zip(directions, expected, reasons, strict=True)
+        ],
+        SignalColumn.FEATURES: _lists(reasons, _REASONS),
+        SignalColumn.MODEL_VERSION: ordered[Prediction.MODEL_VERSION],
         SignalColumn.DATA_HASH: data_hash,
         SignalColumn.CONFIG_HASH: config_hash,
     }
-    rows = [
-        _row(p, horizon, regime, band_bps, contributions)
-        | _levels(p, horizon, prices[p[Prediction.SYMBOL]], band_bps, shapes)
-        | of_all
-        for p in predictions.sort(Prediction.SYMBOL, Prediction.ENGINE).to_dicts()
-    ]
-    return pl.DataFrame(rows, schema=CONTENT_SCHEMA).select(
-        pl.col(n).cast(t) for n, t in CONTENT_SCHEMA.items()
-    )
+    return pl.DataFrame(columns, schema=CONTENT_SCHEMA)
 
 
-def _row(
-    p: Mapping[str, Any],
-    horizon: Horizon,
-    regime: str,
-    band_bps: float,
-    contributions: Mapping[tuple[str, str], Sequence[Contribution]],
-) -> dict[str, Any]:
-    expected = float(p[Prediction.EXPECTED_RETURN_BPS])
-    direction = direction_of(expected, band_bps)
-    reasons = contributions.get((p[Prediction.SYMBOL], p[Prediction.ENGINE]), [])
-    confidence = {
-        Direction.LONG: p[Prediction.P_LONG],
-        Direction.SHORT: p[Prediction.P_SHORT],
-        Direction.NEUTRAL: p[Prediction.P_NEUTRAL],
-    }[direction]
-    return {
-        SignalColumn.SYMBOL: p[Prediction.SYMBOL],
-        SignalColumn.ENGINE: p[Prediction.ENGINE],
-        SignalColumn.DIRECTION: direction.value,
-        SignalColumn.CONFIDENCE: float(confidence),
-        SignalColumn.EXPECTED_RETURN_BPS: expected,
-        SignalColumn.EXPLAIN: _explain(direction, expected, band_bps, horizon, regime, reasons),
-        SignalColumn.FEATURES: list(reasons),
-        SignalColumn.MODEL_VERSION: p[Prediction.MODEL_VERSION],
+def _confidences(predictions: pl.DataFrame, directions: Sequence[Direction]) -> list[float]:
+    """Return the probability of each row's own direction."""
+    of = {
+        Direction.LONG: predictions[Prediction.P_LONG].to_list(),
+        Direction.SHORT: predictions[Prediction.P_SHORT].to_list(),
+        Direction.NEUTRAL: predictions[Prediction.P_NEUTRAL].to_list(),
     }
+    return [float(of[d][i]) for i, d in enumerate(directions)]
 
 
 def direction_of(expected_bps: float, band_bps: float) -> Direction:
@@ -135,21 +131,29 @@ def direction_of(expected_bps: float, band_bps: float) -> Direction:
 
 
 def _levels(
-    p: Mapping[str, Any],
+    predictions: pl.DataFrame,
+    directions: Sequence[Direction],
     horizon: Horizon,
-    price: float,
-    band_bps: float,
+    prices: Mapping[str, float],
     shapes: Mapping[str, Residuals],
-) -> dict[str, Any]:
-    expected = float(p[Prediction.EXPECTED_RETURN_BPS])
-    targets, stops = price_levels(
-        price,
-        direction_of(expected, band_bps),
-        expected,
-        float(p[Prediction.VOLATILITY_BPS]) * horizon.steps**0.5,
-        shapes.get(p[Prediction.ENGINE]),
-    )
-    return {SignalColumn.TARGETS: targets, SignalColumn.STOPS: stops}
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return each row's targets and stops."""
+    rows = predictions.select(
+        Prediction.SYMBOL,
+        Prediction.ENGINE,
+        pl.col(Prediction.EXPECTED_RETURN_BPS).cast(pl.Float64),
+        pl.col(Prediction.VOLATILITY_BPS).cast(pl.Float64) * horizon.steps**0.5,
+    ).iter_rows()
+    found = [
+        price_levels(prices[symbol], direction, expected, spread, shapes.get(engine))
+        for direction, (symbol, engine, expected, spread) in zip(directions, rows, strict=True)
+    ]
+    return [t for t, _ in found], [s for _, s in found]
+
+
+def _lists(rows: Sequence[Sequence[Any]], of: pa.DataType) -> pl.Series:
+    # Through Arrow: polars itself makes a series of each row first.
+    return pl.Series(pa.array(rows, type=pa.list_(of)))
 
 
 def _explain(

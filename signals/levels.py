@@ -222,6 +222,9 @@ def fit_residuals(
     return found
 
 
+_NORMAL = Residuals()
+
+
 def price_levels(
     price: float,
     direction: Direction,
@@ -264,7 +267,7 @@ def price_levels(
     """
     if direction is Direction.NEUTRAL:
         return [], []
-    shape, sign = residuals or Residuals(), direction.sign
+    shape, sign = residuals or _NORMAL, direction.sign
     # The share of returns that lie below the level.
     target_below, stop_below = (
         (1.0 - target_odds, stop_odds) if sign > 0 else (target_odds, 1.0 - stop_odds)
