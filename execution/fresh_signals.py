@@ -11,7 +11,6 @@ import polars as pl
 
 from signals.schema import ENSEMBLE_ENGINE, Direction, SignalColumn
 
-
 _USED = (
     SignalColumn.ID,
     SignalColumn.AS_OF,
