@@ -53,8 +53,9 @@ ui: $(READY) ## Open Dagster's UI (ISOBAR_HOME=var/demo shows the demo)
 bench: $(READY) ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run
 
-bench-peers: $(READY) $(PEERS_READY) ## Compare Alpha158 with pyqlib, in an environment of its own
+bench-peers: $(READY) $(PEERS_READY) ## Compare features and backtest with pyqlib, in an environment of its own
 	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
+	$(BIN)/python -m benchmarks.backtest_vs_pyqlib --peer $(PEERS)/bin/python
 
 evidence: $(READY) $(PEERS_READY) ## Measure what the models are worth and write docs/evidence.md
 	$(BIN)/python -m evidence.run

@@ -21,6 +21,7 @@ from market.errors import BacktestError
 from market.schema import UTC_MICROSECONDS
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 _SIDES = {0: "long", 1: "short"}
 
 TRADE_SCHEMA = pl.Schema(
@@ -84,8 +85,6 @@ def replay_orders(simulation: Simulation) -> Replay:
         equity = pl.DataFrame({"bar_end": ends, "equity_usd": cash})
         return Replay(equity, pl.DataFrame(schema=TRADE_SCHEMA))
     grid = _Grid(simulation, symbols)
-    grid.place_orders(simulation.fills)
-    grid.place_cash_in_lieu(simulation.cash_flows)
     portfolio = grid.run(simulation.starting_cash_usd)
     if int(portfolio.orders.count().sum()) != grid.cells:
         raise BacktestError(
@@ -94,67 +93,83 @@ def replay_orders(simulation: Simulation) -> Replay:
             allowed=f"{grid.cells} orders",
             remedy="report this with the order records; the replay is not to be trusted",
         )
-    value = np.asarray(portfolio.value(), dtype=np.float64).ravel()[1::2] - grid.credit
+    value = np.asarray(portfolio.value(), dtype=np.float64).ravel()[grid.close_rows] - grid.credit
     equity = pl.DataFrame({"bar_end": ends, "equity_usd": value + _paid(simulation)})
-    return Replay(equity, _trades(portfolio, symbols, ends))
+    return Replay(equity, _trades(portfolio, symbols, ends.gather(grid.bars)))
 
 
 class _Grid:
-    """Two rows per bar, for fills at its open and at its close, by one column per symbol."""
+    """One column per symbol and one row per bar, two where something fills at its close too."""
 
     def __init__(self, simulation: Simulation, symbols: list[str]) -> None:
         self.symbols = symbols
-        ends = simulation.equity["bar_end"][1:].to_list()
-        self.row_of = {end: k for k, end in enumerate(ends)}
-        self.column_of = {s: i for i, s in enumerate(symbols)}
+        self.ends = simulation.equity["bar_end"][1:]
         marks = simulation.marks.sort("bar_end", "symbol")
-        shape = (len(ends), len(symbols))
+        shape = (len(self.ends), len(symbols))
         self.factor = marks["split_factor"].to_numpy().reshape(shape)
-        close = np.repeat(marks["close"].to_numpy().reshape(shape) * self.factor, 2, axis=0)
+        fills, c = simulation.fills, OrderColumn
+        flows = simulation.cash_flows
+        lieu = flows.filter(pl.col("kind") == FlowKind.CASH_IN_LIEU.value)
+        fill_bars, lieu_bars = self._bars_of(fills[c.BAR_END]), self._bars_of(lieu["bar_end"])
+        at_close = (fills[c.FILLED_AT] == fills[c.BAR_END]).to_numpy()
+        twice = np.zeros(shape[0], dtype=np.int64)
+        # What a split leaves is paid at the close before it takes effect.
+        twice[fill_bars[at_close]] = twice[lieu_bars - 1] = 1
+        self.bars = np.repeat(np.arange(shape[0]), 1 + twice)
+        """The bar of each row."""
+        self.close_rows = np.cumsum(1 + twice) - 1
+        """The row of each bar's close."""
+        close = (marks["close"].to_numpy().reshape(shape) * self.factor)[self.bars]
         self.close = np.where(np.isnan(close), 1.0, close)  # before a first bar nothing is held
         self.size = np.zeros_like(self.close)
         self.price = np.full_like(self.close, np.nan)
         self.fees = np.zeros_like(self.close)
         self.credit = 0.0
+        opens = self.close_rows - twice
+        rows = np.where(at_close, self.close_rows[fill_bars], opens[fill_bars])
+        self._place_fills(fills, fill_bars, rows)
+        self._place_cash_in_lieu(lieu, lieu_bars)
 
     @property
     def cells(self) -> int:
         """The number of orders that vectorbt is given."""
         return int(np.count_nonzero(self.size))
 
-    def place_orders(self, fills: pl.DataFrame) -> None:
+    def _place_fills(self, fills: pl.DataFrame, bars: Indices, rows: Indices) -> None:
         """Enter fills; the two legs of an order across zero share side, price and cell."""
         c = OrderColumn
-        columns = (c.BAR_END, c.FILLED_AT, c.SYMBOL, c.SIDE, c.QUANTITY, c.PRICE, c.COST_USD)
-        for end, at, symbol, side, quantity, price, cost in fills.select(columns).iter_rows():
-            signed = quantity if side == "buy" else -quantity
-            self._add(self.row_of[end], int(at == end), symbol, signed, price)
-            self.fees[2 * self.row_of[end] + int(at == end), self.column_of[symbol]] += cost
-            self.credit += quantity * price + cost
+        columns = self._columns_of(fills["symbol"])
+        sign = np.where(fills[c.SIDE] == "buy", 1.0, -1.0)
+        quantity, price, cost = (fills[n].to_numpy() for n in (c.QUANTITY, c.PRICE, c.COST_USD))
+        factor = self.factor[bars, columns]
+        self._enter(rows, columns, sign * quantity / factor, price * factor)
+        np.add.at(self.fees, (rows, columns), cost)
+        self.credit += float((quantity * price + cost).sum())
 
-    def place_cash_in_lieu(self, flows: pl.DataFrame) -> None:
+    def _place_cash_in_lieu(self, lieu: pl.DataFrame, bars: Indices) -> None:
         """Enter what a split leaves in fractions as a sale at the close before, free of costs."""
-        lieu = flows.filter(pl.col("kind") == FlowKind.CASH_IN_LIEU.value)
-        for end, symbol, fraction, amount in lieu.select(
-            "bar_end", "symbol", "quantity", "amount_usd"
-        ).iter_rows():
-            # The factor is that of the bar the split takes effect in; the row is the one before.
-            row, column = self.row_of[end], self.column_of[symbol]
-            factor = self.factor[row, column]
-            self._enter(2 * row - 1, column, -fraction / factor, amount / fraction * factor)
+        columns = self._columns_of(lieu["symbol"])
+        fraction, amount = lieu["quantity"].to_numpy(), lieu["amount_usd"].to_numpy()
+        # The factor is that of the bar the split takes effect in; the row is the one before.
+        factor, rows = self.factor[bars, columns], self.close_rows[bars - 1]
+        self._enter(rows, columns, -fraction / factor, amount / fraction * factor)
 
-    def _add(self, bar: int, at_close: int, symbol: str, signed: float, price: float) -> None:
-        column = self.column_of[symbol]
-        factor = self.factor[bar, column]
-        self._enter(2 * bar + at_close, column, signed / factor, price * factor)
+    def _bars_of(self, ends: pl.Series) -> Indices:
+        places = range(len(self.ends))
+        return ends.replace_strict(self.ends, places, return_dtype=pl.Int64).to_numpy()
 
-    def _enter(self, row: int, column: int, size: float, price: float) -> None:
+    def _columns_of(self, symbols: pl.Series) -> Indices:
+        places = range(len(self.symbols))
+        return symbols.replace_strict(self.symbols, places, return_dtype=pl.Int64).to_numpy()
+
+    def _enter(self, rows: Indices, columns: Indices, size: Floats, price: Floats) -> None:
         # Fills of one side at two prices (a stop inside the bar, the rest at its close) are one.
-        before, total = self.size[row, column], self.size[row, column] + size
-        if before != 0.0:
-            price = (before * self.price[row, column] + size * price) / total
-        self.size[row, column] = total
-        self.price[row, column] = price
+        cells = rows, columns
+        paid = np.zeros_like(self.size)
+        np.add.at(paid, cells, size * price)
+        paid[cells] += self.size[cells] * np.nan_to_num(self.price[cells])
+        np.add.at(self.size, cells, size)
+        self.price[cells] = paid[cells] / self.size[cells]
 
     def run(self, starting_cash_usd: float) -> Any:
         """Run vectorbt. It knows no margin: a credit that is taken off again lets all orders in."""
@@ -200,10 +215,11 @@ def _paid(simulation: Simulation) -> Floats:
 
 
 def _trades(portfolio: Any, symbols: list[str], ends: pl.Series) -> pl.DataFrame:
+    """Return round trips; ``ends`` is the end of each row's bar."""
     records = portfolio.exit_trades.values
 
     def bar_ends(rows: Floats) -> pl.Series:
-        return ends.gather(np.asarray(rows, dtype=np.int64) // 2)
+        return ends.gather(np.asarray(rows, dtype=np.int64))
 
     return pl.DataFrame(
         {

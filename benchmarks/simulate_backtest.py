@@ -1,23 +1,38 @@
-"""Backtest: the decision loop through the live code, against the bare vectorbt replay."""
+"""Backtest: the decision loop through the live code over ten years of 500 symbols.
 
+It must be linear in symbols and in sessions: a fifth of the symbols, and a fifth of the sessions,
+are measured beside it, each in a process of its own.
+"""
+
+import json
+import sys
 import time
+from decimal import Decimal
 
 import polars as pl
 
-from backtest.replay import replay_orders
 from backtest.simulate import simulate
+from backtest.simulation import Simulation
+from benchmarks.processes import peak_bytes, run_module
 from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from features.regime import classify_regimes
 from market.actions import forward_adjust, session_factors
 from market.costs import CostModel
 from market.horizons import find_horizon
-from market.synthetic import SyntheticSpec, generate
+from market.synthetic import SyntheticMarket, SyntheticSpec, generate
 from models.forecast import PREDICTION_SCHEMA
 
+SYMBOLS, SESSIONS = 500, 2_520
+MOST_SECONDS, MOST_BYTES = 120.0, 4e9
+# What would end the trading is off, so that all ten years are work.
+LIMITS = RiskLimits(drawdown_share=Decimal(1), daily_loss_share=Decimal(1))
+MODULE = "benchmarks.simulate_backtest"
 
-def measure() -> list[str]:
-    market = generate(SyntheticSpec(symbols=30, sessions=252, minute_sessions=0))
+
+def synthetic(symbols: int, sessions: int) -> tuple[SyntheticMarket, pl.DataFrame]:
+    """Return a market and its planted forecasts as predictions for the horizon of a day."""
+    market = generate(SyntheticSpec(symbols=symbols, sessions=sessions, minute_sessions=0))
     predictions = (
         market.truth.rename({"as_of": "bar_end"})
         .with_columns(
@@ -34,34 +49,64 @@ def measure() -> list[str]:
         .cast(PREDICTION_SCHEMA)
         .sort("bar_end", "symbol")
     )
+    return market, predictions
+
+
+def simulated(market: SyntheticMarket, predictions: pl.DataFrame) -> Simulation:
+    """Return the simulation under the live defaults, but for the two limits that end it."""
     factors = session_factors(market.daily, market.splits, market.dividends)
-    began = time.perf_counter()
-    simulation = simulate(
+    return simulate(
         predictions,
         market.daily,
         horizon=find_horizon("1d"),
         regimes=classify_regimes(forward_adjust(market.daily, factors)),
         rules=TargetRules(),
-        limits=RiskLimits(),
+        limits=LIMITS,
         costs=CostModel(),
         band_bps=6.0,
-        starting_cash_usd=100_000.0,
+        starting_cash_usd=1_000_000.0,
         splits=market.splits,
         dividends=market.dividends,
     )
-    loop = time.perf_counter() - began
-    replay_orders(simulation)
+
+
+def _once(symbols: int, sessions: int) -> dict[str, float]:
+    market, predictions = synthetic(symbols, sessions)
     began = time.perf_counter()
-    replay_orders(simulation)
-    bare = time.perf_counter() - began
-    decisions = predictions["as_of"].n_unique()
-    return [
-        f"{decisions} decisions x 30 symbols, {simulation.orders.height:,} orders",
-        f"decision loop, all checks  {1e3 * loop / decisions:12.2f} ms a decision",
-        f"bare vectorbt replay, warm {1e3 * bare:12.1f} ms in all",
-        f"ratio                      {loop / bare:12.1f}",
+    simulation = simulated(market, predictions)
+    return {
+        "seconds": time.perf_counter() - began,
+        "peak_bytes": peak_bytes(),
+        "orders": simulation.orders.height,
+        "denials": simulation.denials.height,
+    }
+
+
+def measure() -> list[str]:
+    """Return what the loop takes, whole and in fifths."""
+    sizes = {
+        "whole": (SYMBOLS, SESSIONS),
+        "a fifth of the symbols": (SYMBOLS // 5, SESSIONS),
+        "a fifth of the sessions": (SYMBOLS, SESSIONS // 5),
+    }
+    found = {name: run_module(MODULE, "once", *map(str, size)) for name, size in sizes.items()}
+    whole = found["whole"]
+    lines = [
+        f"{SYMBOLS} symbols x {SESSIONS:,} sessions: {whole['orders']:,} orders, "
+        f"{whole['denials']:,} denials",
+        f"decision loop, all checks  {whole['seconds']:8.1f} s   (at most {MOST_SECONDS:g})",
+        f"peak memory                {whole['peak_bytes'] / 1e9:8.2f} GB  "
+        f"(at most {MOST_BYTES / 1e9:g})",
+    ]
+    return lines + [
+        f"{name:<26} {found[name]['seconds']:8.1f} s   "
+        f"{5.0 * found[name]['seconds'] / whole['seconds']:.2f} of its share of the whole"
+        for name in list(sizes)[1:]
     ]
 
 
 if __name__ == "__main__":
-    print("\n".join(measure()))
+    if len(sys.argv) > 1:
+        print(json.dumps(_once(*map(int, sys.argv[2:]))))
+    else:
+        print("\n".join(measure()))
