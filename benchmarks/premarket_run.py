@@ -19,7 +19,6 @@ import psutil
 
 from execution.paper import ReplayClock
 from isobar.bootstrap import bootstrap
-from isobar.demo import SMALL
 from market import calendar
 from market.horizons import Run, find_horizon, scheduled_for
 from market.replay import create_app as create_vendor
@@ -27,6 +26,7 @@ from market.serving import BackgroundServer
 from market.synthetic import SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
 from pipelines.launch import Launcher
+from pipelines.profiles import SMALL
 from pipelines.settings import load_settings
 
 SYMBOLS, SESSIONS, MINUTE_SESSIONS = 500, 504, 31

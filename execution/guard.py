@@ -27,9 +27,14 @@ _SEVERITY = {TradingState.ACTIVE: 0, TradingState.REDUCING: 1, TradingState.HALT
 class GuardRules:
     """What stops trading beside drift, daily loss and drawdown.
 
-    ``rejected_share``: of today's orders, once there are ``rejected_least`` of them, so many
-    refused halt. ``blind_share``: of what is held, so much (by value) without a fresh price
-    allows only what reduces.
+    Attributes
+    ----------
+    rejected_share : Decimal
+        Share of today's orders that, refused by the broker, halts trading.
+    rejected_least : int
+        From how many refused orders on that counts.
+    blind_share : Decimal
+        Share of what is held, by value, that without a fresh price allows only what reduces.
     """
 
     rejected_share: Decimal = Decimal("0.5")

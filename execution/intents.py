@@ -49,12 +49,20 @@ class LastPrice:
 class PlanRules:
     """How targets become orders.
 
-    ``min_notional_usd``: smaller changes are not worth an order, except closing a position.
-    ``attempt``: part of every order's identity; a person raises it to try a denied plan anew.
-    ``limit_offset_bps``: how far beyond the last price a limit order reaches; without it orders
-    are market orders. ``extended_hours``: trade before and after the session, which takes limit
-    orders. ``brackets``: leave target and stop of a position with the broker where it takes them.
-    ``requests_per_minute``: what the broker answers; a plan that would take too long is cut.
+    Attributes
+    ----------
+    min_notional_usd : Decimal
+        Smaller changes are not worth an order, except closing a position.
+    attempt : int
+        Part of every order's identity; a person raises it to try a denied plan anew.
+    limit_offset_bps : Decimal or None
+        How far beyond the last price a limit order reaches; without it orders are market orders.
+    extended_hours : bool
+        Trade before and after the session, which takes limit orders.
+    brackets : bool
+        Leave target and stop of a position with the broker where it takes them.
+    requests_per_minute : int
+        What the broker answers; a plan that would take too long is cut.
     """
 
     min_notional_usd: Decimal = Decimal(100)

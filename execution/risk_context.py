@@ -26,11 +26,47 @@ CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 class RiskLimits:
     """What may not be exceeded. Shares are of account equity; ages are in seconds.
 
-    ``price_age_seconds`` counts from now in the session, and from the last close while the
-    market is shut. ``opg_wait_seconds`` and ``day_wait_seconds``: how long before the open an
-    order for the auction, or for the day, may be sent. ``drawdown_share`` counts from the highest
-    equity that was reconciled. ``volume_share`` is a share of the average daily volume in shares,
-    and ``sector_share`` of equity, gross; without one its check is not made.
+    Attributes
+    ----------
+    order_notional_usd : Decimal
+        Largest value of one order.
+    position_share : Decimal
+        Largest value of one position.
+    gross_share : Decimal
+        Largest value of all positions.
+    net_share : Decimal
+        Largest value of long less short positions, either way.
+    sector_share : Decimal or None
+        Largest gross value of one sector; without one its check is not made.
+    daily_loss_share : Decimal
+        Loss since the last close from which on nothing is opened.
+    drawdown_share : Decimal
+        Loss from the highest equity that was reconciled from which on nothing is opened.
+    volume_share : Decimal or None
+        Largest order as a share of the average daily volume; without one its check is not made.
+    price_collar_share : Decimal
+        Farthest that an order's prices may be from the last price.
+    price_age_seconds : float
+        Oldest last price; counts from now in the session, and from the last close while the
+        market is shut.
+    batch_age_seconds : float
+        Oldest batch that is traded.
+    batch_late_seconds : float
+        How late after its schedule a batch may have been published.
+    opg_wait_seconds : float
+        How long before the open an order for the auction may be sent.
+    day_wait_seconds : float
+        How long before the open an order for the day may be sent.
+    model_age_days : float
+        Oldest model that may open a position.
+    order_count : int
+        Most orders of one plan.
+    orders_per_hour : int
+        Most orders of an hour.
+    allow_short : bool
+        Whether positions may be short.
+    restricted : frozenset of str
+        Symbols that are never traded.
     """
 
     order_notional_usd: Decimal = Decimal(100_000)

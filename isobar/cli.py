@@ -34,6 +34,7 @@ from isobar import (
     report_commands,
     score_commands,
     server_commands,
+    settings_commands,
     signal_commands,
     trading_commands,
     tune_commands,
@@ -75,6 +76,7 @@ ledger_commands.register(app)
 model_commands.register(app)
 registry_commands.register(app)
 tune_commands.register(app)
+settings_commands.register(app)
 server_commands.register(app)
 
 

@@ -30,33 +30,13 @@ from market.synthetic import SyntheticMarket, SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
 from models.evaluation import Estimate, skill
 from pipelines.launch import Launcher
+from pipelines.profiles import DEMO_HORIZONS
 from pipelines.resources import Progress, Stores
-from pipelines.settings import Settings
+from pipelines.settings import Settings, validate
+from pipelines.settings_sources import over_profile
 from pipelines.training import read_labels
 
-HORIZONS = ("5m", "15m", "1h", "4h", "1d", "14d", "1M")
-"""One of each group, in the order of their length."""
-
-# Features of so many of the newest sessions are enough to train on.
-NEWEST_SESSIONS = {"1m": 45, "5m": 50}
 SYMBOLS, MINUTE_SESSIONS = 20, 108
-# Trained seldom, and on a part of the rows of the shortest bars.
-TRAINING: dict[str, float] = {
-    "matrix_gb": 0.1,
-    "daily_test_sessions": 304,
-    "intraday_test_sessions": 60,
-}
-# Budgets with which everything is trained within minutes; a real installation has the defaults.
-SMALL: dict[str, dict[str, float]] = {
-    "lstm": {"window": 10, "hidden": 24, "epochs": 3, "rows_per_epoch": 10_000},
-    "cnn": {"window": 10, "hidden": 24, "epochs": 3, "rows_per_epoch": 10_000},
-    "transformer": {"window": 10, "hidden": 24, "layers": 1, "epochs": 3, "rows_per_epoch": 10_000},
-    "gradient_boosting": {"max_iter": 50, "learning_rate": 0.06},
-    "policy": {"steps": 8_192},
-    "random_forest": {"n_estimators": 40},
-    "xgboost": {"trees": 75, "eta": 0.06},
-    "lightgbm": {"trees": 75, "learning_rate": 0.06},
-}
 _MARKER = "made-by-isobar-demo"
 
 
@@ -177,59 +157,22 @@ def _settings(
     minutes = market.spec.minute_sessions - 1
     # The same file serves later commands in this data root; keys are never written.
     lines = [
+        'profile = "demo"',
         f"symbols = {symbols}".replace("'", '"'),
         "[history]",
         f"start = {start}",
         f"end = {today}",
         f"minute_sessions = {minutes}",
-        "[features.newest_sessions]",
-        *(f'"{name}" = {sessions}' for name, sessions in NEWEST_SESSIONS.items()),
-        "[models]",
-        f"horizons = {list(HORIZONS)}".replace("'", '"'),
-        *(f"{name} = {value}" for name, value in TRAINING.items()),
-        "[trading]",
-        "enabled = true",
-        *_small_budgets(),
-        # A day's signals may all be to sell: the demo is to show what becomes of them, too.
-        "[targets]",
-        "long_only = false",
-        "[risk]",
-        "allow_short = true",
     ]
     (home / "isobar.toml").write_text("\n".join(lines) + "\n")
-    return Settings.model_validate(
-        {
-            "home": home,
-            "symbols": symbols,
-            "polygon": {"api_key": keys[0], "base_url": vendor_url},
-            "alpaca": {"api_key": keys[1], "secret_key": keys[2], "base_url": broker_url},
-            "history": {"start": start, "end": today, "minute_sessions": minutes},
-            "features": {"newest_sessions": NEWEST_SESSIONS},
-            "models": {"horizons": HORIZONS, **TRAINING, "tuned": _tuned()},
-            "trading": {"enabled": True},
-            "targets": {"long_only": False},
-            "risk": {"allow_short": True},
-        }
-    )
-
-
-def _tuned() -> dict[str, dict[str, Any]]:
-    return {
-        name: {f: {"params": SMALL[f]} for f in find_horizon(name).families if f in SMALL}
-        for name in HORIZONS
+    ours = {
+        "home": home,
+        "symbols": symbols,
+        "polygon": {"api_key": keys[0], "base_url": vendor_url},
+        "alpaca": {"api_key": keys[1], "secret_key": keys[2], "base_url": broker_url},
+        "history": {"start": start, "end": today, "minute_sessions": minutes},
     }
-
-
-def _small_budgets() -> list[str]:
-    return [
-        line
-        for name, families in _tuned().items()
-        for family, entry in families.items()
-        for line in (
-            f'[models.tuned."{name}".{family}.params]',
-            *(f"{key} = {value}" for key, value in entry["params"].items()),
-        )
-    ]
+    return validate(over_profile("demo", ours))
 
 
 @dataclass(frozen=True)
@@ -266,7 +209,7 @@ def _summarise(
     stores.lake.replace("truth", market.truth, sorted(market.truth["horizon"].unique()))
     with stores.ledger as ledger:
         states = ledger.read("select state, count(*) as n from orders group by state order by n")
-    backtests = {h: evening.done[f"backtest {h}"] for h in HORIZONS}
+    backtests = {h: evening.done[f"backtest {h}"] for h in DEMO_HORIZONS}
     wanted = (
         "total_return",
         "annual_return",
@@ -282,7 +225,7 @@ def _summarise(
             t: int(stores.lake.scan(t).select(pl.len()).collect().item())
             for t in ("bars_1d", "bars_1m")
         },
-        "skill": {h: _skill(stores, market, h) for h in HORIZONS},
+        "skill": {h: _skill(stores, market, h) for h in DEMO_HORIZONS},
         "backtests": {
             h: {k: m["metrics"][k] for k in wanted if k in m["metrics"]}
             for h, m in backtests.items()

@@ -48,7 +48,7 @@ class IsobarError(Exception):
         if self.allowed is not None:
             text += f"; allowed: {self.allowed}"
         if self.remedy is not None:
-            text += f". Remedy: {self.remedy}."
+            text += f". Remedy: {self.remedy}{'' if self.remedy.endswith('?') else '.'}"
         return text
 
 

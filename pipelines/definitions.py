@@ -23,7 +23,7 @@ from pipelines.jobs import build_jobs
 from pipelines.resources import Stores
 from pipelines.schedules import build_schedules
 from pipelines.sensors import build_sensors
-from pipelines.settings import Settings, hide_secrets, load_settings
+from pipelines.settings import Settings, hide_secrets
 from pipelines.trading_sensors import build_trading_sensors
 
 
@@ -74,6 +74,3 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
         resources={"stores": stores},
         executor=dg.in_process_executor,
     )
-
-
-defs = build_definitions(load_settings())

@@ -1,20 +1,19 @@
-"""Settings: one frozen model, read from the environment and ``isobar.toml``.
+"""Settings: one frozen model.
 
-The only module that reads the environment. Order of precedence: environment, then ``.env``, then
-``isobar.toml`` (in ``ISOBAR_HOME``, else in the working folder), then the defaults below.
+Order of precedence: environment, then ``.env``, then ``isobar.toml`` (in ``ISOBAR_HOME``, else in
+the working folder), then the profile that one of these names, then the defaults below.
 """
 
 import datetime as dt
 import difflib
 import hashlib
 import json
-import os
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
@@ -37,8 +36,10 @@ from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.timeframes import Timeframe
 from models.spec import Family
 from pipelines.alerts import AlertSettings
+from pipelines.profiles import PROFILES
 from pipelines.redaction import hide
-from pipelines.settings_file import CONFIG_FILE, SettingsFile
+from pipelines.settings_file import CONFIG_FILE
+from pipelines.settings_sources import read_sources
 from pipelines.vendor_settings import (
     AlpacaSettings,
     Frozen,
@@ -47,24 +48,6 @@ from pipelines.vendor_settings import (
 )
 
 _DEFAULT_HORIZONS = tuple(h.name for h in HORIZONS if h.on_by_default)
-
-# Environment variables with a name of their own, because users know them by it.
-_NAMED = {
-    "POLYGON_API_KEY": "polygon.api_key",
-    "MASSIVE_API_KEY": "polygon.api_key",
-    "POLYGON_BASE_URL": "polygon.base_url",
-    "POLYGON_S3_ACCESS_KEY": "polygon.s3_access_key",
-    "POLYGON_S3_SECRET_KEY": "polygon.s3_secret_key",
-    "ALPACA_API_KEY": "alpaca.api_key",
-    "ALPACA_SECRET_KEY": "alpaca.secret_key",
-    "ALPACA_BASE_URL": "alpaca.base_url",
-    "ISOBAR_ALLOW_LIVE": "trading.allow_live",
-    "ISOBAR_LEDGER_URL": "ledger_url",
-    "ISOBAR_MLFLOW_URL": "mlflow_url",
-}
-_LISTS = {"symbols", "horizons", "families", "indicators", "email_to"}
-_NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
-_NOT_SETTINGS |= {"ISOBAR_TEST_ALPACA_KEY", "ISOBAR_TEST_ALPACA_SECRET"}
 
 
 class HistorySettings(Frozen):
@@ -265,7 +248,7 @@ class TradingSettings(Frozen):
 
 
 PLACES = frozenset(
-    {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
+    {"home", "profile", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
     | {"second_source", "drift"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
@@ -278,6 +261,7 @@ class Settings(Frozen):
     """
 
     home: Path = Field(Path("var"), description="Data root (ISOBAR_HOME)")
+    profile: str = Field("", description=f"Settings to begin from: {', '.join(PROFILES)}, or none")
     symbols: tuple[str, ...] = Field(
         (),
         description="The universe; when empty, ten large symbols, or all that a replay serves;"
@@ -345,15 +329,17 @@ def load_settings() -> Settings:
         On an unknown key (with near names), a malformed value or an unreadable file. Secrets are
         never part of the message.
     """
-    environment = {**dotenv_values(".env"), **os.environ}
-    home = Path(environment.get("ISOBAR_HOME") or "var")
-    values = SettingsFile.find(home).values()
-    values["home"] = home
-    # Sorted: of two names of one setting (POLYGON_API_KEY, MASSIVE_API_KEY) the same one wins.
-    for name, value in sorted(environment.items()):
-        path = _path_of(name)
-        if path and value:
-            _place(values, path, value)
+    return validate(read_sources().values)
+
+
+def validate(values: Mapping[str, Any]) -> Settings:
+    """Return the settings that values make.
+
+    Raises
+    ------
+    SettingsError
+        See :func:`load_settings`.
+    """
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -369,42 +355,20 @@ def hide_secrets(settings: Settings) -> None:
     hide({k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4})
 
 
-def _path_of(name: str) -> str | None:
-    if name in _NAMED:
-        return _NAMED[name]
-    if not name.startswith("ISOBAR_") or name in _NOT_SETTINGS:
-        return None
-    return name.removeprefix("ISOBAR_").lower().replace("__", ".")
-
-
-def _place(values: dict[str, Any], path: str, value: str) -> None:
-    *groups, last = path.split(".")
-    for group in groups:
-        inner = values.setdefault(group, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(
-                "unknown setting",
-                got=path,
-                allowed=f"{group} is a setting, not a group of settings",
-                remedy="remove it from the environment",
-            )
-        values = inner
-    values[last] = value.split(",") if last in _LISTS else value
-
-
 def _canonical(value: object) -> object:
     # The order of a set differs from process to process.
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Return the dotted name of every setting, in their order."""
     keys: list[str] = []
     for name, info in model.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += _known_keys(inner, f"{prefix}{name}.")
-        elif hasattr(inner, "__dataclass_fields__"):
-            keys += [f"{prefix}{name}.{f}" for f in inner.__dataclass_fields__]  # type: ignore[union-attr]
+            keys += known_settings(inner, f"{prefix}{name}.")
+        elif is_dataclass(inner):
+            keys += [f"{prefix}{name}.{f.name}" for f in fields(inner)]
         else:
             keys.append(f"{prefix}{name}")
     return keys
@@ -414,13 +378,13 @@ def explain_error(error: ValidationError) -> SettingsError:
     """Return what is wrong with a setting, with near names and without its value."""
     first = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(p) for p in first["loc"])
-    known = _known_keys(Settings)
+    known = known_settings()
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
         return SettingsError(
             "unknown setting",
             got=key,
-            allowed=f"one of {len(known)} settings, listed in pipelines/settings.py",
+            allowed=f"one of {len(known)} settings, see `isobar settings show`",
             remedy=f"did you mean {' or '.join(near)}?" if near else "remove it",
         )
     return SettingsError(

@@ -67,7 +67,7 @@ def test_no_run_of_a_day_skips_what_its_signals_need():
 
 
 def test_definitions_load_in_an_empty_folder_with_nothing_set(tmp_path: Path):
-    program = "from pipelines.definitions import defs; print(len(defs.assets))"
+    program = "from pipelines.code_location import defs; print(len(defs.assets))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         cwd=tmp_path,
