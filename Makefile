@@ -10,7 +10,7 @@ PEERS_READY := $(PEERS)/.ready
 PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ bench: $(READY) ## Run the benchmarks
 bench-peers: $(READY) $(PEERS_READY) ## Compare features and backtest with pyqlib, in an environment of its own
 	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
 	$(BIN)/python -m benchmarks.backtest_vs_pyqlib --peer $(PEERS)/bin/python
+
+docs: $(READY) ## Build the documentation site in var/site; any warning fails
+	$(BIN)/python -m isobar.settings_page
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs var/site
+	@echo "Open var/site/index.html"
 
 evidence: $(READY) $(PEERS_READY) ## Measure what the models are worth and write docs/evidence.md
 	$(BIN)/python -m evidence.run
