@@ -1,4 +1,4 @@
-"""Commands that serve: the vendor's protocol, the broker's protocol, the UI."""
+"""Commands that serve: the vendor's protocol, the broker's protocol, metrics, the UI."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
+import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 import typer
@@ -35,6 +36,7 @@ from market.serving import serve
 from market.synthetic import SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
 from pipelines.launch import prepare_dagster_home
+from pipelines.metrics import create_metrics_app
 from pipelines.resources import Stores
 from pipelines.settings import Settings, load_settings
 
@@ -51,9 +53,12 @@ Synthetic = Annotated[bool, typer.Option("--synthetic", help="The synthetic mark
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(help="Serve bars or a paper broker in the real services' protocols.")
+    group = typer.Typer(
+        help="Serve bars or a paper broker in the real services' protocols; or metrics."
+    )
     group.command("polygon")(serve_polygon)
     group.command("alpaca")(serve_alpaca)
+    group.command("metrics")(serve_metrics)
     app.add_typer(group, name="serve", rich_help_panel=_PANEL)
     app.command("ui", rich_help_panel=_PANEL)(ui)
 
@@ -145,6 +150,15 @@ def serve_alpaca(
     )
     output.log.print(f"Serving the Alpaca protocol on http://127.0.0.1:{port}")
     output.log.print(f"Replayed clock: {clock.now():%Y-%m-%d %H:%M:%S}Z at {speed:g}x")
+    serve(app, port=port)
+
+
+def serve_metrics(port: Port = 9108) -> None:
+    """Serve Prometheus metrics of this installation at /metrics, read from its stores."""
+    settings = load_settings()
+    prepare_dagster_home(settings)
+    app = create_metrics_app(Stores(settings), dg.DagsterInstance.get())
+    output.log.print(f"Prometheus metrics on http://127.0.0.1:{port}/metrics")
     serve(app, port=port)
 
 
