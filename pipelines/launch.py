@@ -18,6 +18,7 @@ from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
 from pipelines.definitions import build_definitions
+from pipelines.event_log import quiet_logging
 from pipelines.feature_run import definitions_of, feature_inputs, kept_features, used_timeframes
 from pipelines.resources import NOW_TAG, Progress, Stores
 from pipelines.settings import Settings
@@ -137,13 +138,14 @@ class Launcher:
                 errors.append(context.op_exception)
 
         # As under the daemon: what does not depend on the asset that failed is made all the same.
-        result = job.with_hooks({keep_the_error}).execute_in_process(
-            raise_on_error=False,
-            instance=self._instance,
-            partition_key=partition,
-            tags=tags,
-            run_config=run_config,
-        )
+        with quiet_logging():
+            result = job.with_hooks({keep_the_error}).execute_in_process(
+                raise_on_error=False,
+                instance=self._instance,
+                partition_key=partition,
+                tags=tags,
+                run_config=run_config,
+            )
         if not result.success:
             raise (
                 errors[0]

@@ -40,6 +40,7 @@ from pipelines.profiles import PROFILES
 from pipelines.redaction import hide
 from pipelines.settings_file import CONFIG_FILE
 from pipelines.settings_sources import read_sources
+from pipelines.telemetry_settings import LogSettings, TelemetrySettings
 from pipelines.vendor_settings import (
     AlpacaSettings,
     Frozen,
@@ -249,7 +250,7 @@ class TradingSettings(Frozen):
 
 PLACES = frozenset(
     {"home", "profile", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-    | {"second_source", "drift"}
+    | {"second_source", "drift", "logs", "telemetry"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
 
@@ -278,6 +279,8 @@ class Settings(Frozen):
     features: FeatureSettings = FeatureSettings()
     models: ModelSettings = ModelSettings()
     drift: DriftSettings = DriftSettings()
+    logs: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()
