@@ -43,7 +43,7 @@ from pipelines.settings import Settings, load_settings
 _DEFAULT_KEY = "replay"
 _PANEL = "Servers"
 
-Port = Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)]
+Port = Annotated[int, typer.Option("--port", help="Port to listen on.", min=1, max=65535)]
 BarsFile = Annotated[
     list[Path] | None,
     typer.Option("--bars", help="Parquet of bars; may be repeated, one daily and one intraday."),
@@ -153,13 +153,18 @@ def serve_alpaca(
     serve(app, port=port)
 
 
-def serve_metrics(port: Port = 9108) -> None:
+def serve_metrics(
+    port: Port = 9108,
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback by default.")] = (
+        "127.0.0.1"
+    ),
+) -> None:
     """Serve Prometheus metrics of this installation at /metrics, read from its stores."""
     settings = load_settings()
     prepare_dagster_home(settings)
     app = create_metrics_app(Stores(settings), dg.DagsterInstance.get())
-    output.log.print(f"Prometheus metrics on http://127.0.0.1:{port}/metrics")
-    serve(app, port=port)
+    output.log.print(f"Prometheus metrics on http://{host}:{port}/metrics")
+    serve(app, host=host, port=port)
 
 
 def _share(text: str) -> Decimal | None:
