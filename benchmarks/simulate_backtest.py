@@ -39,7 +39,7 @@ def measure() -> list[str]:
     simulation = simulate(
         predictions,
         market.daily,
-        horizon=find_horizon("1d"),
+        horizons=[find_horizon("1d")],
         regimes=classify_regimes(forward_adjust(market.daily, factors)),
         rules=TargetRules(),
         limits=RiskLimits(),

@@ -176,7 +176,7 @@ def dividends_of(*rows: tuple[str, int, float]) -> pl.DataFrame:
 
 def run(predictions: pl.DataFrame, bars: pl.DataFrame, **changes: Any) -> Simulation:
     arguments: dict[str, Any] = {
-        "horizon": find_horizon(predictions["horizon"].first() or "1d"),
+        "horizons": [find_horizon(n) for n in predictions["horizon"].unique().to_list() or ["1d"]],
         "regimes": pl.DataFrame(schema={"as_of": bars.schema["known_at"], "regime": pl.String}),
         "rules": HALVES,
         "limits": WIDE,

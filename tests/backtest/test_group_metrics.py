@@ -123,7 +123,7 @@ def test_a_trade_is_in_the_bucket_of_the_forecast_it_was_entered_on(scene: dict[
 
 def test_skill_by_group_is_the_mean_of_sessions(scene: dict[str, Any]) -> None:
     table, block = skill_metrics(
-        scene["scored"], horizon=DAY, seed=1, regimes=scene["regimes"], sectors=scene["sectors"]
+        scene["scored"], horizons=[DAY], seed=1, regimes=scene["regimes"], sectors=scene["sectors"]
     )
     assert block >= 5.0
     joined = scene["scored"].join(scene["sectors"], on="symbol")
@@ -154,7 +154,7 @@ def test_skill_by_group_is_the_mean_of_sessions(scene: dict[str, Any]) -> None:
 
 def test_without_outcomes_nothing_is_claimed(scene: dict[str, Any]) -> None:
     blind = scene["scored"].with_columns(pl.lit(None, dtype=pl.Float64).alias("excess_return"))
-    table, block = skill_metrics(blind, horizon=DAY, seed=1)
+    table, block = skill_metrics(blind, horizons=[DAY], seed=1)
     assert math.isnan(block)
     assert table["value"].null_count() == table.height
     assert set(table["n"]) == {0}

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from backtest import account
-from backtest.simulate import annualised_volatility
+from backtest.published import annualised_volatility
 from backtest.tape import moment_of
 from execution import paper_book
 from execution.intents import PlanRules
@@ -311,9 +311,9 @@ def test_bad_input_is_named():
         (scenes.forecasts([("AAA", 3, 100.0)]), "no prediction can be traded"),
     ):
         with pytest.raises(BacktestError, match=message):
-            scenes.run(predictions, bars, horizon=horizon)
+            scenes.run(predictions, bars, horizons=[horizon])
     with pytest.raises(BacktestError, match="another horizon"):
-        scenes.run(good, bars, horizon=find_horizon("7d"))
+        scenes.run(good, bars, horizons=[find_horizon("7d")])
     for broken, message in (
         (bars.clear(), "no bars"),
         (pl.concat([bars, bars]), "two bars at one time"),
