@@ -62,7 +62,7 @@ _NAMED = {
     "ISOBAR_LEDGER_URL": "ledger_url",
     "ISOBAR_MLFLOW_URL": "mlflow_url",
 }
-_LISTS = {"symbols", "horizons", "families", "indicators", "email_to"}
+_LISTS = {"symbols", "horizons", "combined_horizons", "families", "indicators", "email_to"}
 _NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
 _NOT_SETTINGS |= {"ISOBAR_TEST_ALPACA_KEY", "ISOBAR_TEST_ALPACA_SECRET"}
 
@@ -240,6 +240,23 @@ class ModelSettings(Frozen):
         return names
 
 
+class BacktestSettings(Frozen):
+    """What a combined backtest is made of."""
+
+    combined_horizons: tuple[str, ...] = Field(
+        (), description="Horizons in one account; all with out-of-sample predictions when empty"
+    )
+
+    @field_validator("combined_horizons")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            find_horizon(name)
+        if len(set(names)) != len(names) or len(names) == 1:
+            raise ValueError("name two horizons or more, each once, or none")
+        return names
+
+
 class DriftSettings(Frozen):
     """From where on drift asks for a training; see docs/drift.md."""
 
@@ -266,7 +283,7 @@ class TradingSettings(Frozen):
 
 PLACES = frozenset(
     {"home", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-    | {"second_source", "drift"}
+    | {"second_source", "drift", "backtest"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
 
@@ -294,6 +311,7 @@ class Settings(Frozen):
     features: FeatureSettings = FeatureSettings()
     models: ModelSettings = ModelSettings()
     drift: DriftSettings = DriftSettings()
+    backtest: BacktestSettings = BacktestSettings()
     trading: TradingSettings = TradingSettings()
     targets: TargetRules = TargetRules()
     risk: RiskLimits = RiskLimits()

@@ -171,7 +171,7 @@ class TestVerdict:
     def judged(self, **changed: Any) -> dict[str, Any]:
         rng = np.random.default_rng(8)
         returns = changed.pop("returns", 0.01 * (rng.standard_normal(500) + 0.12))
-        return judge_overfitting(returns, changed.pop("trials", trials()), None)
+        return judge_overfitting(returns, changed.pop("trials", trials()), {})
 
     def test_more_looks_raise_the_hurdle(self) -> None:
         few, many = (self.judged(trials=trials(n)) for n in (2, 2000))
@@ -200,7 +200,7 @@ class TestVerdict:
         splits = backtest_overfitting(
             np.random.default_rng(0).standard_normal((100, 3)), ("a", "b", "c"), statistic="mean"
         )
-        found = judge_overfitting(np.full(5, 0.01), trials(3), splits)
+        found = judge_overfitting(np.full(5, 0.01), trials(3), {"1d": splits})
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert found["trials"]["counted_in"] == "a test"
         assert found["trials"]["total"] == 3

@@ -108,7 +108,7 @@ def sheet() -> tuple[dict[str, object], Simulation, str]:
     )
     returns = session_series(simulation, session_curve(simulation)).returns
     metrics["overfitting"] = judge_overfitting(
-        returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), DAY)
+        returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), [DAY])
     )
     text = render_tear_sheet(
         metrics,
@@ -282,7 +282,7 @@ def test_the_verdict_is_green_only_where_the_looks_do_not_explain_it(deflated, t
     m = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1)
     m |= {
         "sharpe_interval": [0.3, 2.5],
-        "overfitting": judge_overfitting(np.zeros(3), Trials(0, 0, 0, 1, (), "nothing"), None)
+        "overfitting": judge_overfitting(np.zeros(3), Trials(0, 0, 0, 1, (), "nothing"), {})
         | {"deflated_sharpe_ratio": deflated},
     }
     page = render_tear_sheet(m, simulation, title="", subtitle="")

@@ -56,8 +56,8 @@ def made_record(home: Path, empty_mlflow: Path) -> LiveRecord:
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
     made = made_record(tmp_path_factory.mktemp("backtests") / "home", empty_mlflow)
-    run_backtest(made.stores, HORIZON, None, None, NOW)
-    run_backtest(made.stores, HORIZON, DAYS[WALKED_FROM], DAYS[TRAINED - 20], LATER)
+    run_backtest(made.stores, [HORIZON], None, None, NOW)
+    run_backtest(made.stores, [HORIZON], DAYS[WALKED_FROM], DAYS[TRAINED - 20], LATER)
     return made
 
 
@@ -122,10 +122,10 @@ class TestKept:
         with monkeypatch.context() as patch:
             patch.setattr(pl.DataFrame, "write_parquet", full)
             with pytest.raises(OSError, match="No space"):
-                run_backtest(made.stores, HORIZON, None, None, NOW)
+                run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert rows_of(made) == []
         assert not is_backtested(made.stores, HORIZON)
-        stored = run_backtest(made.stores, HORIZON, None, None, NOW)
+        stored = run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert Path(stored.tear_sheet).is_file()
 
 
@@ -144,12 +144,12 @@ class TestLooks:
     def test_the_same_again_is_no_new_look(self, record: LiveRecord) -> None:
         first, second = rows_of(record)
         hashes = [(r["data_hash"], r["config_hash"]) for r in (first, second)]
-        assert count_looks(record.stores, HORIZON, *hashes[0]).backtests == 2
-        assert count_looks(record.stores, HORIZON, *hashes[1]).backtests == 2
-        assert count_looks(record.stores, HORIZON, hashes[0][0], "other settings").backtests == 3
+        assert count_looks(record.stores, [HORIZON], *hashes[0]).backtests == 2
+        assert count_looks(record.stores, [HORIZON], *hashes[1]).backtests == 2
+        assert count_looks(record.stores, [HORIZON], hashes[0][0], "other settings").backtests == 3
 
     def test_another_horizon_has_looks_of_its_own(self, record: LiveRecord) -> None:
-        found = count_looks(record.stores, find_horizon("14d"), "d", "c")
+        found = count_looks(record.stores, [find_horizon("14d")], "d", "c")
         assert (found.training_runs, found.forecasters, found.backtests) == (0, 0, 1)
         assert found.total == 1
 
@@ -172,7 +172,7 @@ class TestLooks:
         made = made_record(tmp_path / "home", empty_mlflow)
         (tmp_path / "home" / STORAGE).write_bytes(b"not a database" * 100)
         with pytest.raises(ModelError, match="cannot be counted"):
-            run_backtest(made.stores, HORIZON, None, None, NOW)
+            run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert rows_of(made) == []
 
 
