@@ -246,5 +246,6 @@ def _splits_note(found: Mapping[str, Any]) -> str:
     of = "rank IC" if splits["statistic"] == "mean" else "Sharpe ratio"
     return (
         f"of {len(splits['strategies'])} engines by {of}: the best in one half of "
-        f"{splits['blocks']} blocks below the median in the other, {splits['splits']:,} splits{which}"
+        f"{splits['blocks']} blocks below the median in the other, {splits['splits']:,} splits"
+        f"{which}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import sqlalchemy as sa
+from pydantic import Field
 
 from backtest.benchmark import find_benchmark
 from backtest.metric_names import headline
@@ -40,7 +41,7 @@ OWNERS = ["team:research"]
 class CombinationConfig(PeriodConfig):
     """Period and horizons of a combined backtest; no name for those that are set."""
 
-    horizons: list[str] = []
+    horizons: list[str] = Field(default_factory=list)
 
 
 def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:

@@ -121,6 +121,46 @@ def test_a_trade_is_in_the_bucket_of_the_forecast_it_was_entered_on(scene: dict[
         assert row(table, "hit_rate", f"confidence={bucket}")["n"] == count
 
 
+def test_trades_are_counted_by_the_horizon_that_opened_them() -> None:
+    simulation = scenes.run_synthetic("1h+1d")
+    sessions = session_curve(simulation)["session"][1:].to_list()
+    draws = draw_sessions(len(sessions), block=2.0, seed=1)
+    table = trade_metrics(simulation, scenes.oracle("1h+1d"), sessions, draws)
+    counts = {"1h": 0, "1d": 0}
+    # The last order before a position was there, told by a plain account of shares.
+    held: dict[str, float] = {}
+    opener: dict[str, str] = {}
+    for order in simulation.fills.iter_rows(named=True):
+        symbol, before = order["symbol"], held.get(order["symbol"], 0.0)
+        signed = order["quantity"] if order["side"] == "buy" else -order["quantity"]
+        held[symbol] = before + signed
+        if before == 0.0:
+            opener[symbol] = order["horizon"]
+        elif before * signed < 0.0:
+            counts[opener[symbol]] += 1
+    assert min(counts.values()) > 3
+    for name, count in counts.items():
+        assert row(table, "hit_rate", f"horizon={name}")["n"] == count
+    assert row(table, "hit_rate", "all")["n"] == sum(counts.values())
+
+
+def test_skill_of_several_horizons_is_the_mean_of_theirs(scene: dict[str, Any]) -> None:
+    day, week = scene["scored"], find_horizon("7d")
+    rng = np.random.default_rng(3)
+    other = day.with_columns(
+        pl.lit("7d").alias("horizon"),
+        pl.Series("expected_return_bps", rng.standard_normal(day.height)),
+    )
+    alone = [skill_metrics(s, horizons=[h], seed=1)[0] for s, h in ((day, DAY), (other, week))]
+    table, block = skill_metrics(pl.concat([day, other]), horizons=[DAY, week], seed=1)
+    assert block >= 2 * week.sessions
+    for metric in ("ic", "rank_ic", "forecast_hit_rate"):
+        values = [row(a, metric, "all")["value"] for a in alone]
+        assert row(table, metric, "all")["value"] == pytest.approx(np.mean(values))
+        for name, value in zip(("1d", "7d"), values, strict=True):
+            assert row(table, metric, f"horizon={name}")["value"] == pytest.approx(value)
+
+
 def test_skill_by_group_is_the_mean_of_sessions(scene: dict[str, Any]) -> None:
     table, block = skill_metrics(
         scene["scored"], horizons=[DAY], seed=1, regimes=scene["regimes"], sectors=scene["sectors"]

@@ -207,6 +207,18 @@ class TestVerdict:
         assert found["deflated_sharpe_ratio"] is None
         assert "too little" in found["verdict"]
 
+    def test_of_several_horizons_the_worst_choice_counts(self) -> None:
+        noise = np.random.default_rng(0).standard_normal((100, 3))
+        splits = {
+            name: backtest_overfitting(noise + lead, ("a", "b", "c"), statistic="mean")
+            for name, lead in (("1d", np.array([2.0, 0.0, 0.0])), ("14d", 0.0))
+        }
+        found = judge_overfitting(np.full(5, 0.01), trials(3), splits)
+        by_horizon = found["probability_by_horizon"]
+        assert by_horizon["14d"] > by_horizon["1d"] == 0.0
+        assert found["probability_of_overfitting"] == by_horizon["14d"]
+        assert found["splits"]["horizon"] == "14d"
+
     def test_losing_needs_for_ever(self) -> None:
         losing = self.judged(returns=np.random.default_rng(0).standard_normal(300) - 0.3)
         assert losing["minimum_track_record_sessions"] is None
