@@ -208,16 +208,17 @@ def stores_of(made: LiveRecord, **changes: str) -> Stores:
         return Stores(load_settings())
 
 
-class TestCombined:
-    @pytest.fixture(scope="class")
-    def both(self, tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-        made = with_two_horizons(tmp_path_factory.mktemp("combined") / "home", empty_mlflow)
-        run_backtest(made.stores, [HORIZON], None, None, NOW)
-        done = isobar("backtest", "--combined", "--json", environment=made.environment | LONG)
-        assert done.status == 0, done.err
-        assert list(done.document) == ["1d+14d"]
-        return made
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
+    made = with_two_horizons(tmp_path_factory.mktemp("combined") / "home", empty_mlflow)
+    run_backtest(made.stores, [HORIZON], None, None, NOW)
+    done = isobar("backtest", "--combined", "--json", environment=made.environment | LONG)
+    assert done.status == 0, done.err
+    assert list(done.document) == ["1d+14d"]
+    return made
 
+
+class TestCombined:
     def test_the_ledger_has_all_horizons_and_every_metric(self, both: LiveRecord) -> None:
         row = rows_of(both)[1]
         assert row["horizons"] == ["1d", "14d"]
@@ -228,7 +229,9 @@ class TestCombined:
         by_horizon = {r["group"] for r in table if r["metric"] == "rank_ic"}
         assert {"horizon=1d", "horizon=14d"} <= by_horizon
         assert {r["group"] for r in table if r["metric"] == "hit_rate"} >= {"horizon=1d"}
-        assert set(row["metrics"]["overfitting"]["probability_by_horizon"]) == {"1d"}
+        judged = row["metrics"]["overfitting"]
+        assert set(judged["probability_by_horizon"]) == {"1d", "14d"}
+        assert judged["splits"]["purge"] == find_horizon(judged["splits"]["horizon"]).sessions
         assert "in one account" in Path(row["tear_sheet"]).read_text()
         assert json.loads(json.dumps(row["metrics"], allow_nan=False)) == row["metrics"]
 
