@@ -164,6 +164,22 @@ class TestDaysAmongMinutes:
         simulation = self.run(pl.concat([daily, late]))
         assert simulation.fills["side"].to_list() == ["buy"]
 
+    def test_what_is_known_late_waits_for_the_next_of_the_shortest_bars(self):
+        # An hour's forecast at 9:47, beside a quarter's at 9:45.
+        prices = {s: [[(50.0,) * 4 + (1e6,)] * 78] for s in ("AAA", "BBB")}
+        hourly = scenes.intraday_forecasts([("AAA", 0, 0, 100.0)], "1h", 2000.0)
+        quarter = scenes.intraday_forecasts([("BBB", 0, 2, 100.0)], "15m", 2000.0)
+        late = hourly.with_columns(pl.col("as_of") + dt.timedelta(minutes=2))
+        simulation = scenes.run(
+            pl.concat([late, quarter]), scenes.candles(prices, Timeframe.M5), rules=TENTHS
+        )
+        opened = calendar.session_open(scenes.FIRST)
+        bought = simulation.fills.filter(pl.col("side") == "buy")
+        assert bought.select("symbol", "filled_at").rows() == [
+            ("BBB", opened + dt.timedelta(minutes=15)),
+            ("AAA", opened + dt.timedelta(minutes=20)),
+        ]
+
     def test_bars_of_the_longer_horizon_are_refused(self):
         by_day = {s: [(day[0], day[-1]) for day in days] for s, days in self.PRICES.items()}
         with pytest.raises(BacktestError, match=r"no prediction can be traded.*of 1h.*15m"):
