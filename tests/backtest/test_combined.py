@@ -164,6 +164,19 @@ class TestDaysAmongMinutes:
         simulation = self.run(pl.concat([daily, late]))
         assert simulation.fills["side"].to_list() == ["buy"]
 
+    def test_a_session_without_such_bars_is_not_traded_in(self):
+        daily = scenes.forecasts([("AAA", n, 100.0) for n in (0, 1, 2)], "1d")
+        late = scenes.intraday_forecasts([("BBB", 3, 0, 100.0)], "1h", 2000.0)
+        gap = pl.col("session") != scenes.sessions(2)[1]
+        simulation = scenes.run(
+            pl.concat([daily, late]), minutes(self.PRICES).filter(gap), rules=TENTHS
+        )
+        # Nor at the next open: the last price is one of two sessions ago.
+        assert set(simulation.denials["code"]) == {"price_too_old"}
+        first = simulation.fills.row(0, named=True)
+        assert first["filled_at"] == calendar.session_open(scenes.sessions(4)[3])
+        assert (first["symbol"], first["price"]) == ("AAA", 108.0)
+
     def test_what_is_known_late_waits_for_the_next_of_the_shortest_bars(self):
         # An hour's forecast at 9:47, beside a quarter's at 9:45.
         prices = {s: [[(50.0,) * 4 + (1e6,)] * 78] for s in ("AAA", "BBB")}
