@@ -74,6 +74,14 @@ class SimulatedAccount:
             for s, q in sorted(self.quantities.items())
         ]
 
+    def attributed(self, intent: OrderIntent) -> OrderIntent:
+        """Return an order with the horizon it belongs to: of a reduction the one that opened."""
+        held = self.held.get(intent.symbol)
+        # A second leg opens, also where the first left something of what was held before.
+        if held is None or intent.leg > 1 or held.quantity * intent.signed_quantity > 0:
+            return intent
+        return replace(intent, horizon=held.opened_by_horizon)
+
     def fill(self, intent: OrderIntent, price: float, cost_usd: float, as_of: dt.datetime) -> None:
         """Take a whole order into the account."""
         symbol = intent.symbol

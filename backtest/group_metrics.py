@@ -17,6 +17,7 @@ import polars as pl
 from backtest.schedule import RegimeHistory
 from backtest.session_metrics import METRIC_SCHEMA, Draws, draw_sessions, interval, ratio
 from backtest.simulation import OrderColumn, Simulation
+from execution.broker import Side
 from market import calendar
 from market.horizons import Horizon
 from models.block_length import automatic_block
@@ -64,8 +65,9 @@ def trade_metrics(
     simulation : Simulation
         Its trades.
     predictions : pl.DataFrame
-        ``symbol``, ``as_of``, ``expected_return_bps``, ``p_long``, ``p_short``: how confident the
-        forecast was that a trade was entered on; buckets are left out where these are not there.
+        ``symbol``, ``horizon``, ``as_of``, ``expected_return_bps``, ``p_long``, ``p_short``: how
+        confident the forecast was that a trade was entered on; buckets are left out where these
+        are not there.
     sessions : sequence of date
         Those of the draws, in order.
     draws : Draws
@@ -76,7 +78,7 @@ def trade_metrics(
     Returns
     -------
     pl.DataFrame
-        ``METRIC_SCHEMA``; ``n`` counts trades.
+        ``METRIC_SCHEMA``; ``n`` counts trades. Horizons are those that opened the positions.
     """
     trades = _labelled_trades(simulation, predictions, regimes, sectors)
     rows: list[tuple[str, str, float | None, float | None, float | None, int]] = []
@@ -105,7 +107,7 @@ def trade_metrics(
 def skill_metrics(
     scored: pl.DataFrame,
     *,
-    horizon: Horizon,
+    horizons: Sequence[Horizon],
     seed: int,
     regimes: pl.DataFrame | None = None,
     sectors: pl.DataFrame | None = None,
@@ -117,8 +119,9 @@ def skill_metrics(
     scored : pl.DataFrame
         ``bar_end``, ``expected_return_bps``, ``excess_return``; with ``symbol``, ``p_long`` and
         ``p_short`` also sectors and confidence, with ``horizon`` horizons.
-    horizon : Horizon
-        Its overlap is the least length of a block: twice its sessions, or five.
+    horizons : sequence of Horizon
+        Those of the forecasts. The longest overlap is the least length of a block: twice its
+        sessions, or five.
     seed : int
         Of the draws.
     regimes, sectors : pl.DataFrame, optional
@@ -128,7 +131,8 @@ def skill_metrics(
     -------
     (pl.DataFrame, float)
         ``METRIC_SCHEMA``; ``n`` counts sessions with a value. A session's value is the mean of
-        its bars; a bar has one where three symbols or more of the group have both numbers.
+        its bars, and of several horizons the mean of theirs; a bar has one where three symbols
+        or more of the group have both numbers.
     """
     known = known_outcomes(scored).with_columns(pl.lit("").alias(ALL))
     if known.is_empty():
@@ -137,7 +141,7 @@ def skill_metrics(
     known = _with_labels(known, regimes, sectors)
     sessions = known["session"].unique().sort().to_list()
     whole = session_ics(known, ALL)
-    block = _block(whole["rank_ic"].to_numpy(), horizon, len(sessions))
+    block = _block(whole["rank_ic"].to_numpy(), horizons, len(sessions))
     draws = draw_sessions(len(sessions), block=block, seed=seed)
     by = [c for c in (ALL, "year", "regime", "sector", "horizon", "confidence") if c in known]
     parts = [_mean_by_group(session_ics(known, c), c, sessions, draws) for c in by]
@@ -156,13 +160,15 @@ def session_ics(known: pl.DataFrame, label: str) -> pl.DataFrame:
     Returns
     -------
     pl.DataFrame
-        ``session``, ``label``, ``ic``, ``rank_ic``, ``forecast_hit_rate``, ascending. An outcome
-        of exactly zero is half a hit.
+        ``session``, ``label``, ``ic``, ``rank_ic``, ``forecast_hit_rate``, ascending. Each
+        horizon is correlated by itself and weighs the same. An outcome of exactly zero is half a
+        hit.
     """
     agree = (pl.col(_EXPECTED).sign() * pl.col(_OUTCOME).sign()).mean()
+    horizon = pl.col("horizon") if "horizon" in known.columns else pl.lit("")
     return (
         known.filter(pl.col(label).is_not_null())
-        .group_by("session", "bar_end", pl.col(label).alias("label"))
+        .group_by("session", "bar_end", horizon.alias("_horizon"), pl.col(label).alias("label"))
         .agg(
             pl.corr(_EXPECTED, _OUTCOME).alias("ic"),
             pl.corr(_EXPECTED, _OUTCOME, method="spearman").alias("rank_ic"),
@@ -170,9 +176,11 @@ def session_ics(known: pl.DataFrame, label: str) -> pl.DataFrame:
             pl.len().alias("_symbols"),
         )
         .filter(pl.col("_symbols") >= _MIN_SYMBOLS, pl.col("rank_ic").is_finite())
-        .group_by("session", "label")
+        .group_by("session", "label", "_horizon")
         .agg(pl.col("ic", "rank_ic", "forecast_hit_rate").mean())
-        .sort("label", "session")
+        .sort("label", "session", "_horizon")
+        .group_by("session", "label", maintain_order=True)
+        .agg(pl.col("ic", "rank_ic", "forecast_hit_rate").mean())
     )
 
 
@@ -247,24 +255,40 @@ def _labelled_trades(
         .join(bars, left_on="exited_at", right_on="bar_end", how="left")
         .sort("exited_at", "symbol")
     )
-    forecast = {"symbol", Prediction.AS_OF, _EXPECTED, "p_long", "p_short"}
+    trades = _opened_by(trades, simulation)
+    forecast = {"symbol", "horizon", Prediction.AS_OF, _EXPECTED, "p_long", "p_short"}
     if forecast <= set(predictions.columns):
         trades = _entered_on(trades, simulation, predictions)
     found = _with_labels(trades, regimes, sectors)
     return found.with_columns(pl.col("direction").alias("side"))
 
 
+def _opened_by(trades: pl.DataFrame, simulation: Simulation) -> pl.DataFrame:
+    """Join the horizon of the order that opened: the last on its side in the bar of the entry."""
+    c = OrderColumn
+    side = pl.when(pl.col(c.SIDE) == Side.BUY.value).then(pl.lit("long")).otherwise(pl.lit("short"))
+    opened = simulation.fills.group_by(
+        c.SYMBOL, pl.col(c.BAR_END).alias("entered_at"), side.alias("direction")
+    ).agg(pl.col(c.HORIZON).last())
+    return trades.join(opened, on=["symbol", "entered_at", "direction"], how="left")
+
+
 def _entered_on(
     trades: pl.DataFrame, simulation: Simulation, predictions: pl.DataFrame
 ) -> pl.DataFrame:
-    """Join the newest forecast of the symbol when the entry was decided."""
+    """Join the newest forecast of the symbol and horizon when the entry was decided."""
     decided = (
         simulation.fills.group_by(OrderColumn.SYMBOL, OrderColumn.BAR_END)
         .agg(pl.col(OrderColumn.AS_OF).min().alias("_decided"))
         .rename({OrderColumn.BAR_END.value: "entered_at"})
     )
     known = predictions.select(
-        "symbol", pl.col(Prediction.AS_OF).alias("_known"), _EXPECTED, "p_long", "p_short"
+        "symbol",
+        "horizon",
+        pl.col(Prediction.AS_OF).alias("_known"),
+        _EXPECTED,
+        "p_long",
+        "p_short",
     ).sort("_known")
     return (
         trades.join(decided, on=["symbol", "entered_at"], how="left")
@@ -273,7 +297,7 @@ def _entered_on(
             known,
             left_on="_decided",
             right_on="_known",
-            by="symbol",
+            by=["symbol", "horizon"],
             strategy="backward",
             check_sortedness=False,
         )
@@ -283,15 +307,15 @@ def _entered_on(
 
 def _groups(trades: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     found = [(ALL, trades)]
-    for by in ("year", "regime", "sector", "confidence", "side"):
+    for by in ("year", "regime", "sector", "horizon", "confidence", "side"):
         if by in trades:
             parts = trades.drop_nulls(by).partition_by(by, as_dict=True).items()
             found += [(f"{by}={label}", part) for (label,), part in sorted(parts)]
     return found
 
 
-def _block(values: Vector, horizon: Horizon, sessions: int) -> float:
-    least = float(max(5, 2 * horizon.sessions))
+def _block(values: Vector, horizons: Sequence[Horizon], sessions: int) -> float:
+    least = float(max(5, *(2 * h.sessions for h in horizons)))
     return max(1.0, min(max(least, automatic_block(values)), sessions / 3.0))
 
 

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from backtest.benchmark import UNIVERSE, align_benchmark
-from backtest.group_metrics import regime_of_sessions, skill_metrics, trade_metrics
+from backtest.group_metrics import (
+    ALL,
+    known_outcomes,
+    regime_of_sessions,
+    session_ics,
+    skill_metrics,
+    trade_metrics,
+)
 from backtest.session_metrics import (
     DRAWS,
     SESSIONS_PER_YEAR,
@@ -31,8 +39,7 @@ from backtest.session_metrics import (
 from backtest.simulation import COST_LINES, FillStatus, FlowKind, OrderColumn, Simulation
 from market import calendar
 from market.errors import BacktestError
-from market.horizons import Horizon
-from models.evaluation import rank_ic
+from market.horizons import Horizon, combined_name
 
 __all__ = [
     "SESSIONS_PER_YEAR",
@@ -80,7 +87,7 @@ def compute_metrics(
     simulation: Simulation,
     predictions_with_outcomes: pl.DataFrame,
     *,
-    horizon: Horizon,
+    horizons: Sequence[Horizon],
     seed: int,
     benchmark: pl.DataFrame | None = None,
     benchmark_name: str = UNIVERSE,
@@ -95,10 +102,10 @@ def compute_metrics(
         From :func:`backtest.simulate.simulate`.
     predictions_with_outcomes : pl.DataFrame
         The predictions joined with their labels: ``bar_end``, ``expected_return_bps``,
-        ``excess_return``; with ``symbol``, ``as_of``, ``p_long`` and ``p_short`` also by sector
-        and confidence. May be empty.
-    horizon : Horizon
-        The horizon that was traded.
+        ``excess_return``; with ``symbol``, ``horizon``, ``as_of``, ``p_long`` and ``p_short``
+        also by sector, horizon and confidence. May be empty.
+    horizons : sequence of Horizon
+        Those that were traded.
     seed : int
         Of the bootstrap.
     benchmark : pl.DataFrame, optional
@@ -120,22 +127,22 @@ def compute_metrics(
     Raises
     ------
     BacktestError
-        When the simulation is of another horizon or covers no session, or the benchmark has no
+        When the simulation is of other horizons or covers no session, or the benchmark has no
         value at the start.
     """
-    if simulation.horizon != horizon.name:
+    if simulation.horizon != combined_name(horizons):
         raise BacktestError(
             "metrics of another horizon",
-            got=horizon.name,
+            got=combined_name(horizons),
             allowed=simulation.horizon,
-            remedy="pass the horizon that was simulated",
+            remedy="pass the horizons that were simulated",
         )
     curve = session_curve(simulation)
     sessions = curve["session"][1:].to_list()
     series = session_series(simulation, curve, benchmark)
     draws = draw_sessions(len(sessions), block=block_of(series.returns), seed=seed)
     skill, skill_block = skill_metrics(
-        predictions_with_outcomes, horizon=horizon, seed=seed, regimes=regimes, sectors=sectors
+        predictions_with_outcomes, horizons=horizons, seed=seed, regimes=regimes, sectors=sectors
     )
     table = pl.concat(
         [
@@ -153,7 +160,7 @@ def compute_metrics(
         ]
     )
     metrics = {
-        "horizon": horizon.name,
+        "horizon": simulation.horizon,
         "start": sessions[0].isoformat(),
         "end": sessions[-1].isoformat(),
         "sessions": len(sessions),
@@ -362,11 +369,7 @@ def _bootstrap(draws: Draws, skill_block: float, seed: int) -> dict[str, object]
 def _by_month(scored: pl.DataFrame) -> list[dict[str, object]]:
     if scored.is_empty():
         return []
-    sessions = (
-        rank_ic(scored, "expected_return_bps", "excess_return")
-        .group_by(pl.col("bar_end").dt.date().alias("session"))
-        .agg(pl.col("rank_ic").mean())
-    )
+    sessions = session_ics(known_outcomes(scored).with_columns(pl.lit("").alias(ALL)), ALL)
     return (
         sessions.group_by(pl.col("session").dt.strftime("%Y-%m").alias("month"))
         .agg(pl.col("rank_ic").mean(), pl.len().cast(pl.Int64).alias("sessions"))

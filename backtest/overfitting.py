@@ -8,6 +8,7 @@ Bailey, Borwein, López de Prado and Zhu (2017), "The probability of backtest ov
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -298,23 +299,28 @@ def backtest_overfitting(
     return SplitVerdict(probability, names, statistic, used, purge, len(chosen), kept)
 
 
-def compare_engines(scored: pl.DataFrame, horizon: Horizon) -> SplitVerdict | None:
-    """Return how a choice of engine by its rank IC holds up in other sessions.
+def compare_engines(scored: pl.DataFrame, horizons: Sequence[Horizon]) -> dict[str, SplitVerdict]:
+    """Return by horizon how a choice of engine by its rank IC holds up in other sessions.
 
     Parameters
     ----------
     scored : pl.DataFrame
         Predictions of several engines, the ensemble among them, joined with their labels:
-        ``engine``, ``bar_end``, ``expected_return_bps``, ``excess_return``.
-    horizon : Horizon
-        Its overlap is purged between blocks.
+        ``horizon``, ``engine``, ``bar_end``, ``expected_return_bps``, ``excess_return``.
+    horizons : sequence of Horizon
+        Their overlaps are purged between blocks.
 
     Returns
     -------
-    SplitVerdict or None
-        Over the sessions in which every engine has a rank IC; ``None`` where fewer than two have
-        one, or sessions are too few.
+    dict
+        By name, over the sessions in which every engine has a rank IC. A horizon is left out
+        where fewer than two have one, or sessions are too few.
     """
+    found = {h.name: _compare(scored.filter(pl.col("horizon") == h.name), h) for h in horizons}
+    return {name: verdict for name, verdict in found.items() if verdict is not None}
+
+
+def _compare(scored: pl.DataFrame, horizon: Horizon) -> SplitVerdict | None:
     ics = session_ics(known_outcomes(scored), "engine")
     wide = ics.pivot("label", index="session", values="rank_ic").sort("session").drop_nulls()
     names = tuple(sorted(c for c in wide.columns if c != "session"))
@@ -325,7 +331,7 @@ def compare_engines(scored: pl.DataFrame, horizon: Horizon) -> SplitVerdict | No
 
 
 def judge_overfitting(
-    returns: Vector, trials: Trials, splits: SplitVerdict | None
+    returns: Vector, trials: Trials, splits: Mapping[str, SplitVerdict]
 ) -> dict[str, object]:
     """Return what the count of trials makes of a backtest, ready for JSON.
 
@@ -335,8 +341,8 @@ def judge_overfitting(
         Session returns after costs.
     trials : Trials
         Counted from the stores.
-    splits : SplitVerdict, optional
-        Of the engines that were to choose from.
+    splits : mapping
+        By horizon: of the engines that were to choose from. Of several the worst one counts.
 
     Returns
     -------
@@ -344,8 +350,8 @@ def judge_overfitting(
         ``probabilistic_sharpe_ratio`` (against zero), ``deflated_sharpe_ratio``,
         ``expected_maximum_sharpe`` (annualised), ``minimum_track_record_sessions``, ``trials``
         with its total, ``sharpe_variance`` (per session) and where it comes from,
-        ``probability_of_overfitting`` with what it rests on, and ``verdict``, one sentence. What
-        cannot be said is ``None``.
+        ``probability_of_overfitting`` with the ``splits`` it rests on and those by horizon, and
+        ``verdict``, one sentence. What cannot be said is ``None``.
 
     Notes
     -----
@@ -353,6 +359,7 @@ def judge_overfitting(
     sampling error of a strategy without skill, 1 / (n - 1): trials that resemble each other would
     otherwise make the hurdle vanish. Trials count as independent, which makes it higher.
     """
+    worst = max(splits, key=lambda h: splits[h].probability, default=None)
     found: dict[str, object] = {
         "probabilistic_sharpe_ratio": None,
         "deflated_sharpe_ratio": None,
@@ -363,8 +370,9 @@ def judge_overfitting(
         "sharpe_variance": None,
         "sharpe_variance_from": None,
         "trials": {**_as_json(trials), "total": trials.total},
-        "probability_of_overfitting": None if splits is None else splits.probability,
-        "splits": None if splits is None else _as_json(splits),
+        "probability_of_overfitting": None if worst is None else splits[worst].probability,
+        "probability_by_horizon": {h: s.probability for h, s in splits.items()},
+        "splits": None if worst is None else {**_as_json(splits[worst]), "horizon": worst},
     }
     if len(returns) >= _MIN_SESSIONS and np.ptp(returns) > 1e-12:
         found |= _of_sharpe(estimate_sharpe(returns), trials)

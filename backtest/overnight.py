@@ -100,7 +100,7 @@ class Overnight:
             price = float(self._tape.marks[bar, column]) * (1.0 - haircut)
             self._exits.cancel(symbol)
             at = self._tape.starts[bar]
-            intent = _closing(symbol, quantity)
+            intent = self._account.attributed(_closing(symbol, quantity))
             self._account.fill(intent, price, 0.0, at)
             self._record.filled(
                 intent,

@@ -138,6 +138,7 @@ class Record:
                 _number(intent.stop_loss_usd),
                 intent.time_in_force.value,
                 is_bracket_exit,
+                intent.horizon,
             )
         )
 

@@ -1,4 +1,4 @@
-"""Out-of-sample forecasts through the live decision code, bar by bar.
+"""Out-of-sample forecasts of one horizon or several through the live decision code, bar by bar.
 
 One code path: signals are composed, targets computed, orders planned and checked by the functions
 that live trading calls. Only what the outside world would do is simulated here: accepted
@@ -9,7 +9,7 @@ come between sessions (``overnight``). ``docs/backtest.md`` states every rule.
 Two things are stated rules rather than live behaviour. The exits at a session's close are decided
 when its last bar begins and fill at its close, as the closing auction does, also where bars are so
 short that live orders would miss it. And levels of signals and positions follow a split on its
-ex-date.
+ex-date. Several horizons trade one account, on the shortest bars among theirs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import polars as pl
 from backtest.account import SimulatedAccount
 from backtest.legs import RestingExits
 from backtest.overnight import Overnight, sessions_between
+from backtest.published import Published
 from backtest.record import Record
 from backtest.schedule import (
     Due,
@@ -33,6 +34,7 @@ from backtest.schedule import (
     checked_predictions,
     clock_at,
     decisions_due,
+    in_order,
 )
 from backtest.simulation import FillStatus, Simulation
 from backtest.tape import Moment, Tape, make_tape, premarket_of
@@ -48,14 +50,11 @@ from execution.targets import TargetRules
 from market import calendar
 from market.costs import CostModel
 from market.errors import BacktestError
-from market.horizons import ExitRule, Horizon
-from market.timeframes import Timeframe
+from market.horizons import ExitRule, Horizon, combined_name
 from models.forecast import Prediction
 from signals.compose import compose_signals
-from signals.schema import SIGNAL_SCHEMA, SignalColumn
 
 Progress = Callable[[int, int], None]
-SESSIONS_PER_YEAR = 252
 NO_DAY_TRADING = DayTrading(0, {})
 _DEFAULT_PLAN_RULES = PlanRules()
 _UNEVENTFUL = frozenset({SkipReason.AT_TARGET, SkipReason.KEPT})
@@ -65,7 +64,7 @@ def simulate(
     predictions: pl.DataFrame,
     bars: pl.DataFrame,
     *,
-    horizon: Horizon,
+    horizons: Sequence[Horizon],
     regimes: pl.DataFrame,
     rules: TargetRules,
     limits: RiskLimits,
@@ -77,16 +76,16 @@ def simulate(
     plan_rules: PlanRules = _DEFAULT_PLAN_RULES,
     progress: Progress | None = None,
 ) -> Simulation:
-    """Trade one horizon's forecasts as live trading would have, and record everything.
+    """Trade the forecasts of horizons in one account as live trading would have; record it all.
 
     Parameters
     ----------
     predictions : pl.DataFrame
-        ``PREDICTION_SCHEMA``, out of sample, one horizon, engine ``ensemble``.
+        ``PREDICTION_SCHEMA``, out of sample, of these horizons, engine ``ensemble``.
     bars : pl.DataFrame
-        Raw bars (``BAR_SCHEMA``) of the horizon's own timeframe.
-    horizon : Horizon
-        Its row of the horizons table.
+        Raw bars (``BAR_SCHEMA``) of the shortest timeframe among the horizons.
+    horizons : Sequence of Horizon
+        Rows of the horizons table, one or more, each once.
     regimes : pl.DataFrame
         ``as_of``, ``regime``; before the first row the regime is neutral.
     rules, limits, plan_rules
@@ -113,12 +112,13 @@ def simulate(
     Raises
     ------
     BacktestError
-        When predictions or bars are unusable, or no prediction can be traded on these bars.
+        When predictions or bars are unusable, or none of a horizon can be traded on these bars.
     """
     _check_cash(starting_cash_usd)
     tape = make_tape(bars, splits, dividends)
-    setting = _Setting(horizon, rules, limits, plan_rules, costs, band_bps)
-    due = decisions_due(checked_predictions(predictions, horizon), tape, horizon)
+    traded = in_order(horizons)
+    setting = _Setting(traded, rules, limits, plan_rules, costs, band_bps)
+    due = decisions_due(checked_predictions(predictions, traded), tape, traded)
     loop = _Loop(tape, setting, due, RegimeHistory.of(regimes), float(starting_cash_usd))
     return loop.run(progress)
 
@@ -133,21 +133,9 @@ def _check_cash(starting_cash_usd: float) -> None:
         )
 
 
-def annualised_volatility(volatility_bps: float, timeframe: Timeframe) -> float:
-    """Return the annual volatility (a share) behind a volatility per bar in basis points.
-
-    Examples
-    --------
-    >>> round(annualised_volatility(100.0, Timeframe.D1), 4)
-    0.1587
-    """
-    bars_per_session = calendar.REGULAR_MINUTES / timeframe.minutes
-    return volatility_bps / 1e4 * float(np.sqrt(SESSIONS_PER_YEAR * bars_per_session))
-
-
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    horizon: Horizon
+    horizons: tuple[Horizon, ...]
     rules: TargetRules
     limits: RiskLimits
     plan_rules: PlanRules
@@ -177,8 +165,8 @@ class _Loop:
         self.assets = {s: Asset(s, True, s not in hard, False, "active") for s in tape.symbols}
         self.known_count = 0
         self.known_bar = np.full(len(tape.symbols), -1, dtype=np.int64)
-        self.signals = pl.DataFrame(schema=SIGNAL_SCHEMA)
-        self.volatilities: dict[str, float] = {}
+        self.name, self.published = combined_name(setting.horizons), Published()
+        self.closes_flat = any(h.exit_rule is ExitRule.AT_CLOSE for h in setting.horizons)
         self.peak_equity_usd = Decimal(str(starting_cash_usd))
 
     def run(self, progress: Progress | None) -> Simulation:
@@ -186,7 +174,7 @@ class _Loop:
         self.record.first_row(first, self.starting_cash_usd)
         for bar in range(first, len(self.tape)):
             self.record.begin_bar()
-            self.overnight.pass_to(bar, self._split_signals)
+            self.overnight.pass_to(bar, self.published.split)
             self._before_bar(bar)
             self._inside_bar(bar)
             if self._is_last_of_session(bar):
@@ -198,7 +186,7 @@ class _Loop:
             if gone or (bar >= last and not self.account.quantities):
                 break
         return self.record.simulation(
-            self.setting.horizon.name,
+            self.name,
             self.starting_cash_usd,
             first,
             sessions_between(self.tape, set(self.due)),
@@ -213,9 +201,9 @@ class _Loop:
             return
         moment = due.moment if due is not None else self._quiet_moment(bar)
         self._learn(moment.decided_at)
-        batch_id = f"simulated-{self.setting.horizon.name}-{moment.decided_at.isoformat()}"
         if due is not None:
-            self._publish(due.predictions, moment.decided_at, batch_id, bar)
+            self._publish(due, bar)
+        batch_id = _batch_id(self.name, moment.decided_at)
         clock = clock_at(moment.decided_at, moment.is_open, self.tape.sessions[bar])
         accepted = self._decide(moment.decided_at, clock, batch_id, bar)
         opens, start = self.tape.opens[bar], self.tape.starts[bar]
@@ -223,11 +211,11 @@ class _Loop:
 
     def _at_close(self, bar: int) -> None:
         """Plan the exits of the session's close, and fill them in the closing auction."""
-        if self.setting.horizon.exit_rule is not ExitRule.AT_CLOSE or not self.account.quantities:
+        if not (self.closes_flat and self.account.quantities):
             return
         now, closed = self.tape.starts[bar], self.tape.ends[bar]
         self._learn(now)
-        batch_id = f"simulated-{self.setting.horizon.name}-{closed.isoformat()}-close"
+        batch_id = f"{_batch_id(self.name, closed)}-close"
         clock = clock_at(now, True, self.tape.sessions[bar])
         accepted = self._decide(now, clock, batch_id, bar, closes_at=closed)
         self._fill(accepted, now, bar, self.tape.closes[bar], closed)
@@ -267,43 +255,34 @@ class _Loop:
         row = self.tape.average_volumes[bar]
         return {s: Decimal(str(round(float(row[c]), 3))) for s, c in self.column.items()}
 
-    def _publish(
-        self, predictions: pl.DataFrame, now: dt.datetime, batch_id: str, bar: int
-    ) -> None:
-        """Compose signals as live runs do; a newer signal supersedes the one before it."""
+    def _publish(self, due: Due, bar: int) -> None:
+        """Compose each horizon's signals as live runs do; newer ones supersede those before."""
         prices = {s: float(p.price_usd) for s, p in self._prices(bar).items()}
-        symbols = predictions[Prediction.SYMBOL].to_list()
-        unknown = [s for s in symbols if s not in prices]
-        if unknown:
-            detail = "forecast for a symbol without a known bar"
-            code = DenialCode.MISSING_DATA.value
-            self.record.denials.extend((now, s, None, None, code, detail) for s in unknown)
-            predictions = predictions.filter(~pl.col(Prediction.SYMBOL).is_in(unknown))
+        now = due.moment.decided_at
+        for horizon, predictions in due.forecasts:
+            symbols = predictions[Prediction.SYMBOL].to_list()
+            unknown = [s for s in symbols if s not in prices]
+            if unknown:
+                detail = "forecast for a symbol without a known bar"
+                code = DenialCode.MISSING_DATA.value
+                self.record.denials.extend((now, s, None, None, code, detail) for s in unknown)
+                predictions = predictions.filter(~pl.col(Prediction.SYMBOL).is_in(unknown))
             if predictions.is_empty():
-                return
-        composed = compose_signals(
-            predictions,
-            horizon=self.setting.horizon,
-            prices=prices,
-            regime=self.regimes.at(now),
-            band_bps=self.setting.band_bps,
-            as_of=now,
-            data_hash="simulated",
-            config_hash="simulated",
-            contributions={},
-        )
-        fresh = as_published(composed, now, batch_id)
-        older = set(self.signals[SignalColumn.SYMBOL].to_list()) - set(symbols)
-        if older:
-            c = SignalColumn
-            kept = self.signals.filter(pl.col(c.SYMBOL).is_in(older), pl.col(c.VALID_UNTIL) > now)
-            fresh = pl.concat([kept, fresh])
-        self.signals = fresh
-        symbol_volatility = predictions.select(Prediction.SYMBOL, Prediction.VOLATILITY_BPS)
-        for symbol, volatility_bps in symbol_volatility.iter_rows():
-            self.volatilities[symbol] = annualised_volatility(
-                volatility_bps, self.setting.horizon.timeframe
+                continue
+            composed = compose_signals(
+                predictions,
+                horizon=horizon,
+                prices=prices,
+                regime=self.regimes.at(now),
+                band_bps=self.setting.band_bps,
+                as_of=now,
+                data_hash="simulated",
+                config_hash="simulated",
+                contributions={},
             )
+            fresh = as_published(composed, now, _batch_id(horizon.name, now))
+            self.published.supersede(horizon, fresh, now)
+            self.published.learn_volatilities(horizon, predictions)
 
     def _decide(
         self,
@@ -320,10 +299,10 @@ class _Loop:
             return []  # a dividend on short positions took the last of it
         own, resting = dict(account.quantities), self.exits.open_orders(account.quantities)
         targets = target_rule(closes_at)(
-            self.signals,
+            self.published.signals,
             [account.held[s] for s in sorted(account.held)],
             {s: p.price_usd for s, p in prices.items()},
-            self.volatilities,
+            self.published.volatilities,
             balances.equity_usd,
             self.setting.rules,
             now,
@@ -356,7 +335,7 @@ class _Loop:
             assets=self.assets,
             prices=prices,
             # A forecast out of sample comes from a model that was trained in time.
-            models_known_at={self.setting.horizon.name: now},
+            models_known_at={h.name: now for h in self.setting.horizons},
             data_problems={},
             peak_equity_usd=self.peak_equity_usd,
             sent_last_hour=0,
@@ -391,7 +370,8 @@ class _Loop:
     ) -> None:
         """Send accepted orders: exits in their way go first, a second leg after a whole first."""
         short_of_whole: set[str] = set()
-        for intent in intents:
+        for sent in intents:
+            intent = self.account.attributed(sent)
             symbol = intent.symbol
             column = self.column[symbol]
             if intent.cancels:
@@ -440,13 +420,6 @@ class _Loop:
             if rest is None:
                 self.exits.cancel(symbol)
 
-    def _split_signals(self, symbol: str, ratio: float) -> None:
-        here = pl.col(SignalColumn.SYMBOL) == symbol
-        self.signals = self.signals.with_columns(
-            pl.when(here).then(pl.col(c).list.eval(pl.element() / ratio)).otherwise(pl.col(c))
-            for c in (SignalColumn.TARGETS, SignalColumn.STOPS)
-        )
-
     def _mark(self, bar: int) -> None:
         marks = self.tape.marks[bar]
         held = self.account.quantities.items()
@@ -454,3 +427,7 @@ class _Loop:
         self.record.mark(bar, self.account.cash_usd, values)
         equity = Decimal(str(round(self.record.last_equity_usd, 2)))
         self.peak_equity_usd = max(self.peak_equity_usd, equity)
+
+
+def _batch_id(name: str, moment: dt.datetime) -> str:
+    return f"simulated-{name}-{moment.isoformat()}"

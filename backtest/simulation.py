@@ -39,6 +39,7 @@ class OrderColumn(StrEnum):
     STOP_LOSS = "stop_loss"
     TIME_IN_FORCE = "time_in_force"
     IS_BRACKET_EXIT = "is_bracket_exit"
+    HORIZON = "horizon"
 
 
 COST_LINES = (
@@ -99,6 +100,7 @@ ORDER_SCHEMA = pl.Schema(
         OrderColumn.STOP_LOSS: pl.Float64(),
         OrderColumn.TIME_IN_FORCE: pl.String(),
         OrderColumn.IS_BRACKET_EXIT: pl.Boolean(),
+        OrderColumn.HORIZON: pl.String(),
     }
 )
 
@@ -154,7 +156,7 @@ class Simulation:
     Attributes
     ----------
     horizon : str
-        The horizon whose forecasts were traded.
+        The horizon whose forecasts were traded; of several the names joined by ``+``.
     starting_cash_usd : float
         Cash before the first decision.
     orders : pl.DataFrame
@@ -165,6 +167,8 @@ class Simulation:
         ``COST_LINES``. ``reference_price`` is the last price that the decision knew;
         ``take_profit`` and ``stop_loss`` are what the order leaves with the broker, whose own
         fills are rows with ``is_bracket_exit`` and the ``as_of`` of the order that left them.
+        ``horizon`` is the one whose signal leads what an order opens or adds; of an order that
+        reduces or closes a position, the one that opened it.
     denials : pl.DataFrame
         ``DENIAL_SCHEMA``, one row per reason against an order. A forecast for a symbol without a
         known price is here too, with no side.

@@ -20,6 +20,7 @@ from market import calendar
 from market.errors import BacktestError
 from market.horizons import Horizon, Run, scheduled_for
 from market.schema import BAR_SCHEMA, Bar, Dividend, Split, conform
+from market.timeframes import Timeframe
 
 VOLUME_SESSIONS = 20
 """Sessions over which volume is averaged, here and live."""
@@ -36,7 +37,9 @@ class Moment:
     is_open: bool
 
 
-def moment_of(as_of: dt.datetime, horizon: Horizon) -> Moment | None:
+def moment_of(
+    as_of: dt.datetime, horizon: Horizon, timeframe: Timeframe | None = None
+) -> Moment | None:
     """Return when a forecast known at ``as_of`` is acted on, as live trading would.
 
     Inside a session an intraday forecast is acted on at once and fills at the open of the next
@@ -49,6 +52,8 @@ def moment_of(as_of: dt.datetime, horizon: Horizon) -> Moment | None:
         Aware.
     horizon : Horizon
         A row of the horizons table.
+    timeframe : Timeframe, optional
+        Of the bars that orders fill in; the horizon's own where nothing is said.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def moment_of(as_of: dt.datetime, horizon: Horizon) -> Moment | None:
     if horizon.timeframe.is_intraday and trading:
         opened, closed = calendar.session_open(day), calendar.session_close(day)
         if opened <= as_of < closed:
-            length = dt.timedelta(minutes=horizon.timeframe.minutes)
+            length = dt.timedelta(minutes=(timeframe or horizon.timeframe).minutes)
             start = opened + -((opened - as_of) // length) * length
             if start < closed:
                 return Moment(as_of, start, True)
@@ -260,7 +265,7 @@ def _check_bars(frame: pl.DataFrame) -> None:
             "a symbol has two bars at one time",
             got=f"{twice[Bar.SYMBOL][0]} at {twice[Bar.BAR_END][0]}",
             allowed="one bar per symbol and time, all of one timeframe",
-            remedy="pass bars of the horizon's own timeframe only",
+            remedy="pass bars of the shortest timeframe only",
         )
     good = pl.all_horizontal(
         pl.col(c).is_finite() & (pl.col(c) > 0) for c in (Bar.OPEN, Bar.CLOSE)

@@ -154,7 +154,7 @@ def overfitting_panel(m: Mapping[str, Any]) -> Panel | None:
         ["· backtests, with this one", f"{trials['backtests']:,}"],
         [
             "Probability of overfitting\n"
-            + ("nothing to choose from" if splits is None else _splits_note(splits)),
+            + ("nothing to choose from" if splits is None else _splits_note(found)),
             write_value(found["probability_of_overfitting"], Form.PERCENT),
         ],
     ]
@@ -234,15 +234,18 @@ def _group_note(by: str) -> str:
         "year": "Each year measured by itself. A trade counts in the year it was closed.",
         "regime": "The regime known at the session's open; trades by that of their exit.",
         "sector": "Rank IC among the symbols of the sector.",
-        "horizon": "Of the forecasts.",
+        "horizon": "Rank IC of the forecasts; trades by the horizon that opened them.",
         "confidence": "Probability of the side of the expected return; trades by that at entry.",
         "side": "Closed trades.",
     }[by]
 
 
-def _splits_note(splits: Mapping[str, Any]) -> str:
+def _splits_note(found: Mapping[str, Any]) -> str:
+    splits, horizons = found["splits"], len(found["probability_by_horizon"])
+    which = f"; horizon {splits['horizon']}, the worst of {horizons}" if horizons > 1 else ""
     of = "rank IC" if splits["statistic"] == "mean" else "Sharpe ratio"
     return (
         f"of {len(splits['strategies'])} engines by {of}: the best in one half of "
         f"{splits['blocks']} blocks below the median in the other, {splits['splits']:,} splits"
+        f"{which}"
     )

@@ -58,7 +58,7 @@ def simulated(market: SyntheticMarket, predictions: pl.DataFrame) -> Simulation:
     return simulate(
         predictions,
         market.daily,
-        horizon=find_horizon("1d"),
+        horizons=[find_horizon("1d")],
         regimes=classify_regimes(forward_adjust(market.daily, factors)),
         rules=TargetRules(),
         limits=LIMITS,

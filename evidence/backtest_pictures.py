@@ -171,7 +171,7 @@ def _simulate(market: SyntheticMarket, predictions: pl.DataFrame) -> Simulation:
     return simulate(
         predictions.with_columns(pl.lit(ENSEMBLE_ENGINE).alias("engine")),
         market.daily,
-        horizon=_DAY,
+        horizons=[_DAY],
         regimes=classify_regimes(market.daily),
         rules=TargetRules(long_only=False),
         limits=RiskLimits(allow_short=True),
@@ -200,7 +200,7 @@ def _metrics(
     metrics = compute_metrics(
         simulation,
         scored.filter(pl.col("engine") == engine),
-        horizon=_DAY,
+        horizons=[_DAY],
         seed=_SEED,
         benchmark=held,
         benchmark_name=name,
@@ -209,7 +209,7 @@ def _metrics(
     )
     returns = session_curve(simulation)["equity_usd"].pct_change().drop_nulls().to_numpy()
     trials = Trials(0, len(_NOISE), 0, 1, (), "this picture: the engines it compares")
-    metrics["overfitting"] = judge_overfitting(returns, trials, compare_engines(scored, _DAY))
+    metrics["overfitting"] = judge_overfitting(returns, trials, compare_engines(scored, [_DAY]))
     return metrics
 
 

@@ -44,6 +44,13 @@ def backtest(
     horizon: Horizons = None,
     start: Start = "",
     end: End = "",
+    combined: Annotated[
+        bool,
+        typer.Option(
+            "--combined",
+            help="The horizons in one account; all with predictions where none is named.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Backtest the out-of-sample signals through the live targets, planning and risk code."""
@@ -53,7 +60,13 @@ def backtest(
     check_dates(start, end)
     wanted = read_horizons(horizon, settings)
     with output.progress_bars(quiet=as_json) as progress:
-        done = Launcher(settings, progress=progress).backtest(wanted, start, end)
+        launcher = Launcher(settings, progress=progress)
+        if combined:
+            named = [h.name for h in wanted] if horizon else []
+            made = launcher.combined_backtest(named, start, end)
+            done = {made["horizons"]: made}
+        else:
+            done = launcher.backtest(wanted, start, end)
     if as_json:
         output.print_json(
             {
@@ -73,13 +86,14 @@ def list_kept(horizon: Horizons = None, as_json: JsonFlag = False) -> None:
     """List the backtests that are kept, the newest first."""
     stores = Stores(load_settings())
     names = {h.name for h in read_horizons(horizon, stores.settings)} if horizon else None
-    kept = [s for s in list_backtests(stores) if names is None or s.horizon in names]
+    kept = [s for s in list_backtests(stores) if names is None or names & set(s.horizons)]
     if as_json:
         output.print_json(
             [
                 {
                     "backtest": s.backtest_id,
                     "horizon": s.horizon,
+                    "horizons": s.horizons,
                     "created_at": s.created_at,
                     "start_session": s.start_session,
                     "end_session": s.end_session,

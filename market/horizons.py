@@ -7,6 +7,7 @@ and its exit rule are all read from :data:`HORIZONS`. Adding a horizon is adding
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -209,6 +210,17 @@ def last_complete_bar(timeframe: Timeframe, as_of: dt.datetime, delay: dt.timede
         if whole >= 1:
             return opened + whole * length
     return calendar.session_close(calendar.latest_session(moment))
+
+
+def combined_name(horizons: Iterable[Horizon]) -> str:
+    """Return the names of several horizons as one, the shortest first.
+
+    Examples
+    --------
+    >>> combined_name([find_horizon("14d"), find_horizon("1h")])
+    '1h+14d'
+    """
+    return "+".join(h.name for h in sorted(horizons, key=lambda h: h.minutes))
 
 
 def find_horizon(name: str) -> Horizon:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from backtest.comparison import SESSION_SCHEMA, Run
 from backtest.overfitting import Trials
 from backtest.session_metrics import SESSIONS_PER_YEAR
 from market.errors import BacktestError
-from market.horizons import Horizon
+from market.horizons import Horizon, combined_name
 from market.ledger_tables import backtests
 from pipelines.resources import Stores
 from signals.record import insert_new
@@ -33,7 +33,7 @@ class StoredBacktest:
     backtest_id : str
         Its key.
     horizon : str
-        What was traded.
+        What was traded; of several horizons the names joined by ``+``.
     created_at : datetime
         Aware, UTC.
     start_session, end_session : str
@@ -57,22 +57,34 @@ class StoredBacktest:
     tear_sheet: str
 
     @property
+    def horizons(self) -> list[str]:
+        """Names of the horizons that were traded."""
+        return self.horizon.split("+")
+
+    @property
     def name(self) -> str:
         """Horizon and time, as a person tells runs apart."""
         return f"{self.horizon} {self.created_at:%Y-%m-%d %H:%M:%S}"
 
 
-def count_looks(stores: Stores, horizon: Horizon, data_hash: str, config_hash: str) -> Trials:
-    """Count how often this horizon was looked at before a backtest of it.
+def count_looks(
+    stores: Stores, horizons: Sequence[Horizon], data_hash: str, config_hash: str
+) -> Trials:
+    """Count how often these horizons were looked at before a backtest of them.
 
     Parameters
     ----------
     stores : Stores
         Of the installation: its tracking store, its studies and its ledger.
-    horizon : Horizon
-        Its row of the horizons table.
+    horizons : sequence of Horizon
+        Rows of the horizons table. A backtest of any of them, alone or with others, was a look.
     data_hash, config_hash : str
         Of the backtest at hand: the same one again is no new look.
+
+    Returns
+    -------
+    Trials
+        Sums over the horizons; a backtest of several of them is one.
 
     Raises
     ------
@@ -83,11 +95,14 @@ def count_looks(stores: Stores, horizon: Horizon, data_hash: str, config_hash: s
     from models.tuning import count_trials
     from pipelines.tuning import STORAGE
 
-    runs, engines = stores.tracker.count_runs(horizon.name)
+    names = [h.name for h in horizons]
     studies = stores.settings.home.resolve() / STORAGE
-    searched, trials = count_trials(f"sqlite:///{studies}", horizon.name)
+    runs, engines = _sums(stores.tracker.count_runs(n) for n in names)
+    searched, trials = _sums(count_trials(f"sqlite:///{studies}", n) for n in names)
     others: dict[tuple[str, str], float | None] = {}
-    for found in list_backtests(stores, horizon.name):
+    for found in list_backtests(stores):
+        if not set(names) & set(found.horizons):
+            continue
         others.setdefault((found.data_hash, found.config_hash), found.metrics.get("sharpe_ratio"))
     others.pop((data_hash, config_hash), None)
     sharpes = [s / SESSIONS_PER_YEAR**0.5 for s in others.values() if s is not None]
@@ -102,9 +117,14 @@ def count_looks(stores: Stores, horizon: Horizon, data_hash: str, config_hash: s
     )
 
 
+def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    first, second = zip(*pairs, strict=True)
+    return sum(first), sum(second)
+
+
 def keep_backtest(
     stores: Stores,
-    horizon: Horizon,
+    horizons: Sequence[Horizon],
     predictions: pl.DataFrame,
     *,
     metrics: Mapping[str, object],
@@ -117,6 +137,10 @@ def keep_backtest(
 
     Parameters
     ----------
+    stores : Stores
+        Of the installation.
+    horizons : sequence of Horizon
+        Those that were traded.
     predictions : pl.DataFrame
         What was traded: ``session``, ``as_of``.
     metrics, page : mapping, str
@@ -134,7 +158,7 @@ def keep_backtest(
         As it stands in the ledger.
     """
     settings = stores.settings
-    backtest_id = f"{horizon.name}-{settings.config_hash}-{now:%Y%m%dT%H%M%S%f}"
+    backtest_id = f"{combined_name(horizons)}-{settings.config_hash}-{now:%Y%m%dT%H%M%S%f}"
     folder = settings.home / FOLDER / backtest_id
     scratch = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -152,7 +176,7 @@ def keep_backtest(
         "created_at": now,
         "start_session": str(predictions["session"].min()),
         "end_session": str(predictions["session"].max()),
-        "horizons": [horizon.name],
+        "horizons": combined_name(horizons).split("+"),
         "metrics": metrics,
         "data_hash": data_hash,
         "config_hash": settings.config_hash,
@@ -163,22 +187,22 @@ def keep_backtest(
     return _stored(row)
 
 
-def list_backtests(stores: Stores, horizon: str | None = None) -> list[StoredBacktest]:
-    """Return the backtests in the ledger, of one horizon or of all, the newest first."""
+def list_backtests(stores: Stores) -> list[StoredBacktest]:
+    """Return the backtests in the ledger, the newest first."""
     with stores.ledger as ledger:
         rows = ledger.rows(sa.select(backtests).order_by(backtests.c.created_at.desc()))
-    return [_stored(r) for r in rows if horizon is None or r["horizons"] == [horizon]]
+    return [_stored(r) for r in rows]
 
 
 def find_backtest(stored: Sequence[StoredBacktest], named: str) -> StoredBacktest:
-    """Return the backtest of an id or its beginning, or the newest of a horizon.
+    """Return the backtest of an id or its beginning, or the newest of a horizon or of several.
 
     Parameters
     ----------
     stored : sequence of StoredBacktest
         The newest first.
     named : str
-        ``1d``, or an id, or as much of one as tells it from the others.
+        ``1d``, ``1d+14d``, or an id, or as much of one as tells it from the others.
 
     Raises
     ------
@@ -198,6 +222,19 @@ def find_backtest(stored: Sequence[StoredBacktest], named: str) -> StoredBacktes
     return found[0]
 
 
+def backtest_command(horizon: str) -> str:
+    """Return the command that makes a backtest of a horizon, or of several joined by ``+``.
+
+    Examples
+    --------
+    >>> backtest_command("1d+14d")
+    'isobar backtest --combined --horizon 1d --horizon 14d'
+    """
+    names = horizon.split("+")
+    combined = ["--combined"] if len(names) > 1 else []
+    return " ".join(["isobar backtest", *combined, *(f"--horizon {n}" for n in names)])
+
+
 def read_run(stores: Stores, stored: StoredBacktest) -> Run:
     """Return a stored backtest with its sessions, to compare it.
 
@@ -213,7 +250,7 @@ def read_run(stores: Stores, stored: StoredBacktest) -> Run:
             "the sessions of this backtest are not kept",
             got=stored.backtest_id,
             allowed="a backtest with its folder",
-            remedy=f"run `isobar backtest --horizon {stored.horizon}` again",
+            remedy=f"run `{backtest_command(stored.horizon)}` again",
         )
     return Run(stored.name, stored.metrics, pl.read_parquet(path))
 

@@ -33,6 +33,7 @@ VERSION_JOB = "dataset_version_job"
 TRAINING_JOB = "training_job"
 DRIFT_JOB = "drift_job"
 BACKTEST_JOB = "backtest_job"
+COMBINED_BACKTEST_JOB = "combined_backtest_job"
 
 
 def run_job_name(run: Run) -> str:
@@ -82,6 +83,12 @@ def build_jobs(settings: Settings) -> list[Job]:
             description="Judge features, calibration and skill of each horizon's models.",
         ),
         _job(BACKTEST_JOB, ["walk_forward_backtest"], "Backtest a horizon after costs."),
+        # Apart: it takes as long as the horizon of the shortest bars, and no run waits for it.
+        _job(
+            COMBINED_BACKTEST_JOB,
+            ["combined_backtest"],
+            "Backtest several horizons in one account after costs.",
+        ),
         *(_run_job(run, settings) for run in PUBLISHING_RUNS if published_horizons(settings, run)),
         _job(
             run_job_name(Run.CLOSE),

@@ -238,6 +238,13 @@ class Launcher:
             for h in horizons
         }
 
+    def combined_backtest(
+        self, names: Sequence[str] = (), start: str = "", end: str = ""
+    ) -> Metadata:
+        """Backtest several horizons in one account, those that are set where none is named."""
+        config = {"combined_backtest": {"horizons": list(names), "start": start, "end": end}}
+        return self.launch(jobs.COMBINED_BACKTEST_JOB, config=config)["combined_backtest"]
+
     def scheduled_run(self, run: Run, session: dt.date) -> dict[str, Metadata]:
         """Do what the schedule of this run does for a session."""
         self._sessions(session, session)

@@ -273,8 +273,9 @@ def _evidence(ledger: Ledger, signals: pl.DataFrame, known_by: dt.datetime) -> p
     )
     found: dict[str, dict[str, Any]] = {}
     for row in ledger.rows(query):
-        for horizon in row["horizons"]:
-            found.setdefault(horizon, _skill(horizon, row))
+        # A combined backtest says nothing of one of its horizons by itself.
+        if len(row["horizons"]) == 1:
+            found.setdefault(row["horizons"][0], _skill(row["horizons"][0], row))
     return pl.DataFrame(list(found.values()), schema=EVIDENCE_SCHEMA, orient="row")
 
 

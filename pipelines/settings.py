@@ -224,6 +224,23 @@ class ModelSettings(Frozen):
         return names
 
 
+class BacktestSettings(Frozen):
+    """What a combined backtest is made of."""
+
+    combined_horizons: tuple[str, ...] = Field(
+        (), description="Horizons in one account; all with out-of-sample predictions when empty"
+    )
+
+    @field_validator("combined_horizons")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            find_horizon(name)
+        if len(set(names)) != len(names) or len(names) == 1:
+            raise ValueError("name two horizons or more, each once, or none")
+        return names
+
+
 class DriftSettings(Frozen):
     """From where on drift asks for a training; see docs/drift.md."""
 
@@ -250,7 +267,7 @@ class TradingSettings(Frozen):
 
 PLACES = frozenset(
     {"home", "profile", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-    | {"second_source", "drift", "logs", "telemetry"}
+    | {"second_source", "drift", "backtest", "logs", "telemetry"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
 
@@ -279,6 +296,7 @@ class Settings(Frozen):
     features: FeatureSettings = FeatureSettings()
     models: ModelSettings = ModelSettings()
     drift: DriftSettings = DriftSettings()
+    backtest: BacktestSettings = BacktestSettings()
     logs: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     trading: TradingSettings = TradingSettings()

@@ -33,7 +33,7 @@ NAMED = {
     "ISOBAR_LEDGER_URL": "ledger_url",
     "ISOBAR_MLFLOW_URL": "mlflow_url",
 }
-_LISTS = {"symbols", "horizons", "families", "indicators", "email_to"}
+_LISTS = {"symbols", "horizons", "combined_horizons", "families", "indicators", "email_to"}
 _NOT_SETTINGS = {"ISOBAR_HOME", "ISOBAR_SAMPLE_BARS", "ISOBAR_RELIABILITY"}
 _NOT_SETTINGS |= {"ISOBAR_TEST_ALPACA_KEY", "ISOBAR_TEST_ALPACA_SECRET"}
 

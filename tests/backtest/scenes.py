@@ -176,7 +176,7 @@ def dividends_of(*rows: tuple[str, int, float]) -> pl.DataFrame:
 
 def run(predictions: pl.DataFrame, bars: pl.DataFrame, **changes: Any) -> Simulation:
     arguments: dict[str, Any] = {
-        "horizon": find_horizon(predictions["horizon"].first() or "1d"),
+        "horizons": [find_horizon(n) for n in predictions["horizon"].unique().to_list() or ["1d"]],
         "regimes": pl.DataFrame(schema={"as_of": bars.schema["known_at"], "regime": pl.String}),
         "rules": HALVES,
         "limits": WIDE,
@@ -197,13 +197,21 @@ def synthetic() -> SyntheticMarket:
 
 @lru_cache(maxsize=4)
 def synthetic_bars(name: str) -> pl.DataFrame:
-    timeframe = find_horizon(name).timeframe
+    """Of a horizon, or of the first of several joined by ``+``."""
+    timeframe = find_horizon(name.partition("+")[0]).timeframe
     return resample(synthetic().minute, timeframe) if timeframe.is_intraday else synthetic().daily
 
 
 @lru_cache(maxsize=4)
 def oracle(name: str) -> pl.DataFrame:
-    """The truth as predictions, larger than life so that it clears the band."""
+    """The truth as predictions, larger than life so that it clears the band.
+
+    Of several horizons joined by ``+``: over the sessions of the first.
+    """
+    if "+" in name:
+        parts = [oracle(n) for n in name.split("+")]
+        sessions_of_first = parts[0]["session"].implode()
+        return pl.concat(p.filter(pl.col("session").is_in(sessions_of_first)) for p in parts)
     keys = synthetic_bars(name).select("symbol", "session", "bar_end", "known_at")
     expected = pl.col("expected_return_bps") * 4.0
     rows = (

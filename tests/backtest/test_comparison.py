@@ -25,7 +25,7 @@ from tests.backtest.test_report import DAY, NO_SCORES, constructed
 
 def run_of(name: str, returns: np.ndarray) -> Run:
     simulation = constructed([100.0, *(100.0 * np.cumprod(1.0 + returns)).tolist()])
-    metrics = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    metrics = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1)
     return Run(name, metrics, session_curve(simulation).select(SESSION_SCHEMA.names()))
 
 

@@ -121,9 +121,81 @@ def test_a_trade_is_in_the_bucket_of_the_forecast_it_was_entered_on(scene: dict[
         assert row(table, "hit_rate", f"confidence={bucket}")["n"] == count
 
 
+def test_trades_are_counted_by_the_horizon_that_opened_them() -> None:
+    # Forecasts of a day are less sure than those of an hour.
+    less = pl.col("horizon") == "1d"
+    predictions = scenes.oracle("1h+1d").with_columns(
+        pl.when(less).then(0.45).otherwise(p).alias(p) for p in ("p_long", "p_short")
+    )
+    simulation = scenes.run_synthetic("1h+1d", predictions=predictions)
+    sessions = session_curve(simulation)["session"][1:].to_list()
+    draws = draw_sessions(len(sessions), block=2.0, seed=1)
+    table = trade_metrics(simulation, predictions, sessions, draws)
+    counts = {"1h": 0, "1d": 0}
+    # The last order before a position was there, told by a plain account of shares.
+    held: dict[str, float] = {}
+    opener: dict[str, str] = {}
+    for order in simulation.fills.iter_rows(named=True):
+        symbol, before = order["symbol"], held.get(order["symbol"], 0.0)
+        signed = order["quantity"] if order["side"] == "buy" else -order["quantity"]
+        held[symbol] = before + signed
+        if before == 0.0:
+            opener[symbol] = order["horizon"]
+        elif before * signed < 0.0:
+            counts[opener[symbol]] += 1
+    assert min(counts.values()) > 3
+    for name, count in counts.items():
+        assert row(table, "hit_rate", f"horizon={name}")["n"] == count
+    assert row(table, "hit_rate", "confidence=0.4 to 0.5")["n"] == counts["1d"]
+    assert row(table, "hit_rate", "all")["n"] == sum(counts.values())
+
+
+def test_a_change_of_sides_is_a_trade_of_the_horizon_that_opens() -> None:
+    views = [("14d", 0, -100.0), ("7d", 2, 300.0), ("7d", 4, 300.0)]
+    predictions = pl.concat(
+        scenes.forecasts([("AAA", n, bps)], name).with_columns(
+            pl.lit(0.9 if name == "7d" else 0.6).alias(p) for p in ("p_long", "p_short")
+        )
+        for name, n, bps in views
+    )
+    bars = scenes.daily_bars({"AAA": [(100.0 + k, 100.0 + k) for k in range(16)]})
+    simulation = scenes.run(predictions, bars, plan_rules=scenes.HOLD)
+    crossed = simulation.fills.filter(pl.col("filled_at").is_duplicated())
+    # The week turns the position, and when it is over the fortnight turns it back.
+    assert crossed.select("side", "horizon").rows() == [
+        ("buy", "14d"),
+        ("buy", "7d"),
+        ("sell", "7d"),
+        ("sell", "14d"),
+    ]
+    sessions = session_curve(simulation)["session"][1:].to_list()
+    draws = draw_sessions(len(sessions), block=2.0, seed=1)
+    table = trade_metrics(simulation, predictions, sessions, draws)
+    for name, side in (("14d", "short"), ("7d", "long")):
+        one, other = (row(table, "mean_trade_usd", g) for g in (f"horizon={name}", f"side={side}"))
+        assert (one["value"], one["n"]) == (other["value"], other["n"])
+
+
+def test_skill_of_several_horizons_is_the_mean_of_theirs(scene: dict[str, Any]) -> None:
+    day, week = scene["scored"], find_horizon("7d")
+    rng = np.random.default_rng(3)
+    other = day.with_columns(
+        pl.lit("7d").alias("horizon"),
+        pl.Series("expected_return_bps", rng.standard_normal(day.height)),
+    )
+    alone = [skill_metrics(s, horizons=[h], seed=1)[0] for s, h in ((day, DAY), (other, week))]
+    table, block = skill_metrics(pl.concat([day, other]), horizons=[DAY, week], seed=1)
+    assert block >= 2 * week.sessions
+    for metric in ("ic", "rank_ic", "forecast_hit_rate"):
+        values = [row(a, metric, "all")["value"] for a in alone]
+        assert row(table, metric, "all")["value"] == pytest.approx(np.mean(values))
+        for name, value in zip(("1d", "7d"), values, strict=True):
+            assert row(table, metric, f"horizon={name}")["value"] == pytest.approx(value)
+
+
 def test_skill_by_group_is_the_mean_of_sessions(scene: dict[str, Any]) -> None:
     table, block = skill_metrics(
-        scene["scored"], horizon=DAY, seed=1, regimes=scene["regimes"], sectors=scene["sectors"]
+        scene["scored"], horizons=[DAY], seed=1, regimes=scene["regimes"], sectors=scene["sectors"]
     )
     assert block >= 5.0
     joined = scene["scored"].join(scene["sectors"], on="symbol")
@@ -154,7 +226,7 @@ def test_skill_by_group_is_the_mean_of_sessions(scene: dict[str, Any]) -> None:
 
 def test_without_outcomes_nothing_is_claimed(scene: dict[str, Any]) -> None:
     blind = scene["scored"].with_columns(pl.lit(None, dtype=pl.Float64).alias("excess_return"))
-    table, block = skill_metrics(blind, horizon=DAY, seed=1)
+    table, block = skill_metrics(blind, horizons=[DAY], seed=1)
     assert math.isnan(block)
     assert table["value"].null_count() == table.height
     assert set(table["n"]) == {0}

@@ -171,7 +171,7 @@ class TestVerdict:
     def judged(self, **changed: Any) -> dict[str, Any]:
         rng = np.random.default_rng(8)
         returns = changed.pop("returns", 0.01 * (rng.standard_normal(500) + 0.12))
-        return judge_overfitting(returns, changed.pop("trials", trials()), None)
+        return judge_overfitting(returns, changed.pop("trials", trials()), {})
 
     def test_more_looks_raise_the_hurdle(self) -> None:
         few, many = (self.judged(trials=trials(n)) for n in (2, 2000))
@@ -200,12 +200,24 @@ class TestVerdict:
         splits = backtest_overfitting(
             np.random.default_rng(0).standard_normal((100, 3)), ("a", "b", "c"), statistic="mean"
         )
-        found = judge_overfitting(np.full(5, 0.01), trials(3), splits)
+        found = judge_overfitting(np.full(5, 0.01), trials(3), {"1d": splits})
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert found["trials"]["counted_in"] == "a test"
         assert found["trials"]["total"] == 3
         assert found["deflated_sharpe_ratio"] is None
         assert "too little" in found["verdict"]
+
+    def test_of_several_horizons_the_worst_choice_counts(self) -> None:
+        noise = np.random.default_rng(0).standard_normal((100, 3))
+        splits = {
+            name: backtest_overfitting(noise + lead, ("a", "b", "c"), statistic="mean")
+            for name, lead in (("1d", np.array([2.0, 0.0, 0.0])), ("14d", 0.0))
+        }
+        found = judge_overfitting(np.full(5, 0.01), trials(3), splits)
+        by_horizon = found["probability_by_horizon"]
+        assert by_horizon["14d"] > by_horizon["1d"] == 0.0
+        assert found["probability_of_overfitting"] == by_horizon["14d"]
+        assert found["splits"]["horizon"] == "14d"
 
     def test_losing_needs_for_ever(self) -> None:
         losing = self.judged(returns=np.random.default_rng(0).standard_normal(300) - 0.3)

@@ -101,14 +101,14 @@ def sheet() -> tuple[dict[str, object], Simulation, str]:
     metrics = compute_metrics(
         simulation,
         scored,
-        horizon=DAY,
+        horizons=[DAY],
         seed=3,
         benchmark=universe_benchmark(adjusted),
         regimes=classify_regimes(market.daily),
     )
     returns = session_series(simulation, session_curve(simulation)).returns
     metrics["overfitting"] = judge_overfitting(
-        returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), DAY)
+        returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), [DAY])
     )
     text = render_tear_sheet(
         metrics,
@@ -124,7 +124,7 @@ def test_metrics_of_a_constructed_series():
     m = compute_metrics(
         constructed([100.0, 110.0, 99.0, 104.5, 110.0, 121.0], cost=1.0),
         NO_SCORES,
-        horizon=DAY,
+        horizons=[DAY],
         seed=1,
     )
     returns = np.array([0.1, -0.1, 104.5 / 99 - 1, 110 / 104.5 - 1, 0.1])
@@ -148,7 +148,7 @@ def test_metrics_of_a_constructed_series():
 
 
 def test_what_cannot_be_computed_is_null():
-    m = compute_metrics(constructed([100.0, 100.0, 100.0]), NO_SCORES, horizon=DAY, seed=1)
+    m = compute_metrics(constructed([100.0, 100.0, 100.0]), NO_SCORES, horizons=[DAY], seed=1)
     for name in ("sharpe_ratio", "sortino_ratio", "calmar_ratio", "hit_rate", "rank_ic"):
         assert m[name] is None, name
     assert m["sharpe_interval"] == [None, None]
@@ -158,14 +158,14 @@ def test_what_cannot_be_computed_is_null():
 
 def test_a_session_without_bars_counts():
     m = compute_metrics(
-        constructed([100.0, 110.0, 0.0, 121.0], skip=2), NO_SCORES, horizon=DAY, seed=1
+        constructed([100.0, 110.0, 0.0, 121.0], skip=2), NO_SCORES, horizons=[DAY], seed=1
     )
     assert m["sessions"] == 3
 
 
 def test_metrics_refuse_another_horizon():
     with pytest.raises(BacktestError, match="another horizon"):
-        compute_metrics(constructed([1.0, 2.0]), NO_SCORES, horizon=find_horizon("7d"), seed=1)
+        compute_metrics(constructed([1.0, 2.0]), NO_SCORES, horizons=[find_horizon("7d")], seed=1)
 
 
 def test_the_sharpe_interval_holds_the_ratio_and_is_reproducible():
@@ -240,7 +240,7 @@ def test_every_metric_is_in_the_table_by_group(sheet):
 
 def test_years_make_up_the_whole():
     values = 100.0 * np.cumprod(1.0 + np.random.default_rng(0).normal(0.0, 0.01, 320))
-    m = compute_metrics(constructed(values.tolist()), NO_SCORES, horizon=DAY, seed=1)
+    m = compute_metrics(constructed(values.tolist()), NO_SCORES, horizons=[DAY], seed=1)
     years = [
         r["value"]
         for r in m["table"]
@@ -270,7 +270,7 @@ def test_the_strategy_that_holds_the_benchmark_has_a_beta_of_one():
     simulation = constructed(values.tolist())
     curve = session_curve(simulation)
     held = curve.select("session", (3.0 * pl.col("equity_usd")).alias("value"))
-    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1, benchmark=held)
+    m = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1, benchmark=held)
     assert m["beta"] == pytest.approx(1.0)
     assert m["alpha"] == pytest.approx(0.0, abs=1e-9)
     assert m["benchmark_total_return"] == pytest.approx(m["total_return"])
@@ -279,10 +279,10 @@ def test_the_strategy_that_holds_the_benchmark_has_a_beta_of_one():
 @pytest.mark.parametrize(("deflated", "tone"), [(0.99, "green"), (0.81, "gold"), (None, "gold")])
 def test_the_verdict_is_green_only_where_the_looks_do_not_explain_it(deflated, tone):
     simulation = scenes.run_synthetic("1d")
-    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    m = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1)
     m |= {
         "sharpe_interval": [0.3, 2.5],
-        "overfitting": judge_overfitting(np.zeros(3), Trials(0, 0, 0, 1, (), "nothing"), None)
+        "overfitting": judge_overfitting(np.zeros(3), Trials(0, 0, 0, 1, (), "nothing"), {})
         | {"deflated_sharpe_ratio": deflated},
     }
     page = render_tear_sheet(m, simulation, title="", subtitle="")
@@ -291,7 +291,7 @@ def test_the_verdict_is_green_only_where_the_looks_do_not_explain_it(deflated, t
 
 def test_every_line_of_costs_is_told_and_shown():
     simulation = scenes.run_synthetic("1d", costs=CostModel(commission_bps=0.2))
-    m = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    m = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1)
     m |= {
         "cost_sensitivity": cost_sensitivity(simulation).to_dicts(),
         "capacity": asdict(capacity(simulation)),
@@ -334,7 +334,7 @@ def test_the_tear_sheet_refuses_what_does_not_belong_together(sheet):
 
 def test_a_tear_sheet_without_any_trade_is_drawn():
     simulation = constructed([100.0, 100.0, 100.0])
-    metrics = compute_metrics(simulation, NO_SCORES, horizon=DAY, seed=1)
+    metrics = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1)
     text = render_tear_sheet(metrics, simulation, title="Quiet", subtitle="")
     assert "too little to judge" in text
 

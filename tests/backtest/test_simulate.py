@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from backtest import account
-from backtest.simulate import annualised_volatility
+from backtest.published import annualised_volatility
 from backtest.tape import moment_of
 from execution import paper_book
 from execution.intents import PlanRules
@@ -204,7 +204,7 @@ def test_an_account_without_equity_stops():
     assert simulation.equity.height == 3
 
 
-@pytest.mark.parametrize("name", ["1d", "1h"])
+@pytest.mark.parametrize("name", ["1d", "1h", "1h+1d"])
 def test_no_order_fills_on_the_bar_that_made_its_decision(name):
     simulation = scenes.run_synthetic(name)
     fills = simulation.fills
@@ -238,7 +238,7 @@ def _changed_after(bars: pl.DataFrame, moment: dt.datetime) -> pl.DataFrame:
     return bars.with_columns(pl.when(later).then(pl.col(c) * 1.7).otherwise(c) for c in prices)
 
 
-@pytest.mark.parametrize("name", ["1d", "1h"])
+@pytest.mark.parametrize("name", ["1d", "1h", "1h+1d"])
 @pytest.mark.parametrize("share", [0.35, 0.7])
 @pytest.mark.parametrize("what", ["truncated", "changed"])
 def test_later_bars_change_no_earlier_order(name, share, what):
@@ -311,9 +311,9 @@ def test_bad_input_is_named():
         (scenes.forecasts([("AAA", 3, 100.0)]), "no prediction can be traded"),
     ):
         with pytest.raises(BacktestError, match=message):
-            scenes.run(predictions, bars, horizon=horizon)
+            scenes.run(predictions, bars, horizons=[horizon])
     with pytest.raises(BacktestError, match="another horizon"):
-        scenes.run(good, bars, horizon=find_horizon("7d"))
+        scenes.run(good, bars, horizons=[find_horizon("7d")])
     for broken, message in (
         (bars.clear(), "no bars"),
         (pl.concat([bars, bars]), "two bars at one time"),

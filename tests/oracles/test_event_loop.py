@@ -40,6 +40,7 @@ def assert_same(simulation: Simulation, oracle: dict, ends: pl.Series) -> None:
 @given(
     prices=st.tuples(paths, paths, paths),
     rows=views,
+    others=st.one_of(st.just([]), views),
     splits=actions,
     ratio=ratios,
     dividends=actions,
@@ -47,7 +48,7 @@ def assert_same(simulation: Simulation, oracle: dict, ends: pl.Series) -> None:
     cost=st.sampled_from([0.0, 3.0, 25.0]),
 )
 def test_simulator_event_loop_and_vectorbt_agree_to_the_cent(
-    prices, rows, splits, ratio, dividends, amount, cost
+    prices, rows, others, splits, ratio, dividends, amount, cost
 ):
     market = {s: [(50.0, 50.0), *p] for s, p in zip(SYMBOLS, prices, strict=True)}
     # Every session of the grid has a bar of a symbol that nothing is forecast of.
@@ -56,7 +57,11 @@ def test_simulator_event_loop_and_vectorbt_agree_to_the_cent(
     split_table = scenes.splits_of(*((s, n, ratio) for s, n in splits))
     dividend_table = scenes.dividends_of(*((s, n, amount) for s, n in dividends))
     simulation = scenes.run(
-        scenes.forecasts(rows, "1d", volatility_bps=3000.0),
+        pl.concat(
+            scenes.forecasts(views, name, volatility_bps=3000.0)
+            for name, views in (("1d", rows), ("7d", others))
+            if views
+        ),
         bars,
         costs=CostModel.flat(slippage_bps=cost),
         splits=split_table,
@@ -70,7 +75,7 @@ def test_simulator_event_loop_and_vectorbt_agree_to_the_cent(
     assert difference.max() < CENT
 
 
-@pytest.mark.parametrize("name", ["1d", "1h"])
+@pytest.mark.parametrize("name", ["1d", "1h", "1h+1d"])
 def test_the_three_agree_on_the_synthetic_market(name):
     market = scenes.synthetic()
     simulation = scenes.run_synthetic(name)

@@ -13,12 +13,18 @@ import pytest
 import sqlalchemy as sa
 
 from backtest.metric_names import METRICS
-from market.errors import BacktestError, ModelError
+from market.errors import BacktestError, ModelError, SettingsError
 from market.horizons import find_horizon
 from market.ledger_tables import backtests
 from models.recipe import challenger_engine
 from models.tuning import Budget, count_trials, tune
-from pipelines.assets.backtest import is_backtested, run_backtest, summary_table
+from pipelines.assets.backtest import (
+    _shared_period,
+    combined_horizons,
+    is_backtested,
+    run_backtest,
+    summary_table,
+)
 from pipelines.backtest_store import (
     StoredBacktest,
     count_looks,
@@ -26,6 +32,9 @@ from pipelines.backtest_store import (
     list_backtests,
     read_run,
 )
+from pipelines.report_data import _evidence
+from pipelines.resources import Stores
+from pipelines.settings import load_settings
 from pipelines.tuning import STORAGE
 from tests.commands import isobar
 from tests.live_record import DAYS, HORIZON, MARKET, NOW, SKILL, TRAINED, WALKED_FROM, LiveRecord
@@ -33,6 +42,7 @@ from tests.live_record import forecasts as forecast
 from tests.markets import regimes_of
 from tests.models.planted import blend_family, mix_space, planted
 from tests.models.test_tuning import WINDOWS, moment
+from tests.pipelines.installation import environment_of
 
 ENGINES = {"ensemble": 1.0, "linear": 0.6, challenger_engine("linear"): 0.0}
 LATER = NOW + dt.timedelta(hours=3)
@@ -56,8 +66,8 @@ def made_record(home: Path, empty_mlflow: Path) -> LiveRecord:
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
     made = made_record(tmp_path_factory.mktemp("backtests") / "home", empty_mlflow)
-    run_backtest(made.stores, HORIZON, None, None, NOW)
-    run_backtest(made.stores, HORIZON, DAYS[WALKED_FROM], DAYS[TRAINED - 20], LATER)
+    run_backtest(made.stores, [HORIZON], None, None, NOW)
+    run_backtest(made.stores, [HORIZON], DAYS[WALKED_FROM], DAYS[TRAINED - 20], LATER)
     return made
 
 
@@ -122,10 +132,10 @@ class TestKept:
         with monkeypatch.context() as patch:
             patch.setattr(pl.DataFrame, "write_parquet", full)
             with pytest.raises(OSError, match="No space"):
-                run_backtest(made.stores, HORIZON, None, None, NOW)
+                run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert rows_of(made) == []
         assert not is_backtested(made.stores, HORIZON)
-        stored = run_backtest(made.stores, HORIZON, None, None, NOW)
+        stored = run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert Path(stored.tear_sheet).is_file()
 
 
@@ -144,12 +154,12 @@ class TestLooks:
     def test_the_same_again_is_no_new_look(self, record: LiveRecord) -> None:
         first, second = rows_of(record)
         hashes = [(r["data_hash"], r["config_hash"]) for r in (first, second)]
-        assert count_looks(record.stores, HORIZON, *hashes[0]).backtests == 2
-        assert count_looks(record.stores, HORIZON, *hashes[1]).backtests == 2
-        assert count_looks(record.stores, HORIZON, hashes[0][0], "other settings").backtests == 3
+        assert count_looks(record.stores, [HORIZON], *hashes[0]).backtests == 2
+        assert count_looks(record.stores, [HORIZON], *hashes[1]).backtests == 2
+        assert count_looks(record.stores, [HORIZON], hashes[0][0], "other settings").backtests == 3
 
     def test_another_horizon_has_looks_of_its_own(self, record: LiveRecord) -> None:
-        found = count_looks(record.stores, find_horizon("14d"), "d", "c")
+        found = count_looks(record.stores, [find_horizon("14d")], "d", "c")
         assert (found.training_runs, found.forecasters, found.backtests) == (0, 0, 1)
         assert found.total == 1
 
@@ -172,8 +182,109 @@ class TestLooks:
         made = made_record(tmp_path / "home", empty_mlflow)
         (tmp_path / "home" / STORAGE).write_bytes(b"not a database" * 100)
         with pytest.raises(ModelError, match="cannot be counted"):
-            run_backtest(made.stores, HORIZON, None, None, NOW)
+            run_backtest(made.stores, [HORIZON], None, None, NOW)
         assert rows_of(made) == []
+
+
+BOTH = [HORIZON, find_horizon("14d")]
+LONG = {"ISOBAR_MODELS__HORIZONS": "1d,14d"}
+
+
+def with_two_horizons(home: Path, empty_mlflow: Path) -> LiveRecord:
+    made = made_record(home, empty_mlflow)
+    # The longer horizon has fewer sessions.
+    parts = [
+        forecast(WALKED_FROM + 10, TRAINED - 5, skill=SKILL, boldness=1.0, seed=9).with_columns(
+            pl.lit(engine).alias("engine"), pl.lit("14d").alias("horizon")
+        )
+        for engine in ENGINES
+    ]
+    made.stores.lake.replace("predictions", pl.concat(parts), ["14d"])
+    return made
+
+
+def stores_of(made: LiveRecord, **changes: str) -> Stores:
+    with environment_of({**made.environment, **LONG, **changes}, made.stores.settings.home):
+        return Stores(load_settings())
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
+    made = with_two_horizons(tmp_path_factory.mktemp("combined") / "home", empty_mlflow)
+    run_backtest(made.stores, [HORIZON], None, None, NOW)
+    done = isobar("backtest", "--combined", "--json", environment=made.environment | LONG)
+    assert done.status == 0, done.err
+    assert list(done.document) == ["1d+14d"]
+    return made
+
+
+class TestCombined:
+    def test_the_ledger_has_all_horizons_and_every_metric(self, both: LiveRecord) -> None:
+        row = rows_of(both)[1]
+        assert row["horizons"] == ["1d", "14d"]
+        assert row["start_session"] == str(DAYS[WALKED_FROM + 10])
+        assert row["end_session"] == str(DAYS[TRAINED - 5])
+        table = row["metrics"]["table"]
+        assert {r["metric"] for r in table if r["group"] == "all"} == {m.metric for m in METRICS}
+        by_horizon = {r["group"] for r in table if r["metric"] == "rank_ic"}
+        assert {"horizon=1d", "horizon=14d"} <= by_horizon
+        assert {r["group"] for r in table if r["metric"] == "hit_rate"} >= {"horizon=1d"}
+        judged = row["metrics"]["overfitting"]
+        assert set(judged["probability_by_horizon"]) == {"1d", "14d"}
+        assert judged["splits"]["purge"] == find_horizon(judged["splits"]["horizon"]).sessions
+        assert "in one account" in Path(row["tear_sheet"]).read_text()
+        assert json.loads(json.dumps(row["metrics"], allow_nan=False)) == row["metrics"]
+
+    def test_looks_at_any_of_its_horizons_count(self, both: LiveRecord) -> None:
+        alone, together = (r["metrics"]["overfitting"]["trials"] for r in rows_of(both))
+        assert alone["backtests"] == 1
+        # That of the one horizon, and this one.
+        assert (together["forecasters"], together["backtests"]) == (3, 2)
+        for horizons, looks in (([HORIZON], 3), ([BOTH[1]], 2), ([find_horizon("7d")], 1)):
+            assert count_looks(both.stores, horizons, "other", "settings").backtests == looks
+
+    def test_the_report_does_not_take_it_for_one_of_its_horizons(self, both: LiveRecord) -> None:
+        with both.stores.ledger as ledger:
+            found = _evidence(ledger, pl.DataFrame({"horizon": ["1d", "14d"]}), LATER)
+        assert found["horizon"].to_list() == ["1d"]
+        assert found["rank_ic"][0] == rows_of(both)[0]["metrics"]["rank_ic"]
+
+    def test_commands_know_it_by_its_name(self, both: LiveRecord) -> None:
+        listed = isobar(
+            "backtest", "list", "--horizon", "14d", "--json", environment=both.environment | LONG
+        )
+        assert [r["horizons"] for r in listed.document] == [["1d", "14d"]]
+        done = isobar("backtest", "compare", "1d", "1d+14d", "--json", environment=both.environment)
+        assert done.status == 0, done.err
+        assert [n.partition(" ")[0] for n in done.document["runs"]] == ["1d", "1d+14d"]
+
+    def test_one_horizon_is_no_combination(self, both: LiveRecord) -> None:
+        asked = ("backtest", "--combined", "--horizon", "1d")
+        done = isobar(*asked, environment=both.environment | LONG)
+        assert done.status != 0
+        assert "several horizons" in done.message
+
+    def test_settings_and_arguments_say_which(self, both: LiveRecord) -> None:
+        assert [h.name for h in combined_horizons(stores_of(both))] == ["1d", "14d"]
+        assert [h.name for h in combined_horizons(both.stores, ["7d", "1d"])] == ["7d", "1d"]
+        chosen = stores_of(both, ISOBAR_BACKTEST__COMBINED_HORIZONS="14d,7d")
+        assert [h.name for h in combined_horizons(chosen)] == ["14d", "7d"]
+        # What is backtested changes no forecast, and no hash of the settings.
+        assert chosen.settings.config_hash == stores_of(both).settings.config_hash
+        with pytest.raises(SettingsError, match="two horizons or more"):
+            stores_of(both, ISOBAR_BACKTEST__COMBINED_HORIZONS="14d")
+
+    def test_periods_that_do_not_meet_are_refused(self, both: LiveRecord) -> None:
+        day = DAYS[TRAINED]
+        with pytest.raises(BacktestError, match="no out-of-sample predictions of horizon 14d"):
+            run_backtest(both.stores, BOTH, day, None, NOW)
+        late = forecast(TRAINED - 2, TRAINED, skill=SKILL, boldness=1.0, seed=9)
+        frames = [
+            late,
+            forecast(WALKED_FROM, TRAINED - 9, skill=SKILL, boldness=1.0, seed=9),
+        ]
+        with pytest.raises(BacktestError, match="no session in common"):
+            _shared_period(frames)
 
 
 class TestFound:
@@ -187,6 +298,11 @@ class TestFound:
         assert find_backtest(kept, "14d").backtest_id == "14d-a-1"
         assert find_backtest(kept, "1d-a").backtest_id == "1d-a-1"
         assert find_backtest(kept, "1d-b-2").backtest_id == "1d-b-2"
+
+    def test_a_combination_by_its_name(self) -> None:
+        kept = self.stored("1d+14d-b-2", "1d-a-1", "1d+14d-a-1")
+        assert find_backtest(kept, "1d+14d").backtest_id == "1d+14d-b-2"
+        assert find_backtest(kept, "1d").backtest_id == "1d-a-1"
 
     @pytest.mark.parametrize(("named", "problem"), [("1d-", "several"), ("2h", "no such")])
     def test_what_is_not_one_is_refused(self, named: str, problem: str) -> None:

@@ -30,6 +30,7 @@ from models.ensemble import META_ENGINE
 from models.registry import engines_of, families_of
 from pipelines.assets.orders import trade_newest
 from pipelines.launch import Launcher
+from pipelines.settings import load_settings
 from pipelines.training import read_labels
 from signals.publish import verify_chain
 from tests.pipelines.installation import (
@@ -134,6 +135,25 @@ class TestModels:
         for row in found:
             assert row["config_hash"] == installation.settings.config_hash
             assert "<html" in Path(row["tear_sheet"]).read_text()[:500].lower()
+
+
+class TestCombinedBacktest:
+    def test_hours_and_days_share_an_account_over_the_sessions_of_the_hours(
+        self, installation: Installation, tmp_path: Path
+    ):
+        copy = installation.copy(tmp_path)
+        with environment_of(copy.environment, copy.home):
+            made = Launcher(load_settings(), now=copy.clock.now()).combined_backtest()
+        row = rows_of(copy, sa.select(backtests).where(backtests.c.backtest_id == made["backtest"]))
+        assert row[0]["horizons"] == list(HORIZONS)
+        alone = rows_of(copy, sa.select(backtests))
+        hours = next(r for r in alone if r["horizons"] == ["1h"])
+        for bound in ("start_session", "end_session"):
+            assert row[0][bound] == hours[bound]
+        groups = {r["group"] for r in made["metrics"]["table"]}
+        assert {f"horizon={name}" for name in HORIZONS} <= groups
+        assert made["metrics"]["overfitting"]["trials"]["backtests"] == len(alone)
+        assert "<html" in Path(made["tear sheet"]).read_text()[:500].lower()
 
 
 class TestSignals:
