@@ -74,8 +74,7 @@ def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "sensitivity": _sensitivity(found),
         "capacity": _capacities(found),
         "overfitting": {
-            name: float(np.median([f["overfitting"][name] for f in found]))
-            for name in _OVERFITTING
+            name: float(np.median([f["overfitting"][name] for f in found])) for name in _OVERFITTING
         },
         "deflated_above": sum(f["overfitting"]["deflated_sharpe_ratio"] > 0.95 for f in found),
         "trials": found[0]["overfitting"]["trials"]["total"],
@@ -106,9 +105,7 @@ def _sensitivity(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _capacities(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the middle and the ends of the capacities that were found."""
     known = sorted(
-        f["capacity"]["capacity_usd"]
-        for f in found
-        if f["capacity"]["capacity_usd"] is not None
+        f["capacity"]["capacity_usd"] for f in found if f["capacity"]["capacity_usd"] is not None
     )
     return {
         "found": len(known),
