@@ -56,7 +56,7 @@ bench: $(READY) ## Run the benchmarks
 bench-peers: $(READY) $(PEERS_READY) ## Compare Alpha158 with pyqlib, in an environment of its own
 	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
 
-evidence: $(READY) $(PEERS_READY) ## Measure what the models are worth and write docs/evidence.md
+evidence: $(READY) $(PEERS_READY) ## Measure models and backtests and write docs/evidence.md
 	$(BIN)/python -m evidence.run
 
 $(PEERS_READY): benchmarks/peers/requirements.txt
