@@ -10,13 +10,14 @@ from typing import Any
 
 from backtest.metric_names import BY_NAME, METRICS, write_value
 from evidence.backtest_real_daily_runs import CONFIG, NAME, UNSTOPPED, measure
-from evidence.backtests import metric
+from evidence.backtests import BAND_BPS, metric
 from evidence.tables import interval, number, percent, table
 
 __all__ = ["CONFIG", "NAME", "NEEDS_REAL_BARS", "TITLE", "measure", "pictures", "sections"]
 
 TITLE = "Backtests on real daily bars"
 NEEDS_REAL_BARS = True
+CONFIDENCE = 0.95
 _SHORT = (
     "total_return",
     "annual_return",
@@ -37,6 +38,8 @@ def sections(result: dict[str, Any]) -> str:
     """See :class:`evidence.part.Part`."""
     parts = [
         _setting(result),
+        "### Verdict\n",
+        _verdict(result),
         "### Side by side\n",
         _side_by_side(result),
         "### Sharpe ratio of ours less that of each other\n",
@@ -84,13 +87,57 @@ beside it has no such stop, and is compared with the account without one.
 *Beside it*, on the same days. Buy-and-hold: members of the first session at equal amounts, at the
 venue's costs, dividends reinvested. Momentum: the best {percent(momentum["share"], 0)} by twelve
 months without the last, formed each {momentum["every"]} sessions, sized and traded by the same live
-code. TopkDropout: pyqlib 0.9.7's strategy in pyqlib's backtest on pyqlib's own forecasts of the
-horizon, best {topk["topk"]}, {topk["n_drop"]} change a session, at the next open like ours; at 1d
-also at the next close, from which its label begins. It knows rates of what is bought and sold, and
-an impact of another form. Its rates are what a dollar of ours bought and sold of that horizon cost
-on average, spread, impact, slippage and fees together ({_rates(result)}); its own impact is off.
-It trades fractions of adjusted shares, which reinvests dividends, and keeps 5 percent in cash too.
+code, whose targets and stops close positions in between: what they free stays in cash until the
+next formation ({percent(_invested(result), 0)} invested on average). TopkDropout: pyqlib 0.9.7's
+strategy in pyqlib's backtest on pyqlib's own forecasts of the horizon, best {topk["topk"]},
+{topk["n_drop"]} change a session, at the next open like ours; at 1d also at the next close, from
+which its label begins. It knows rates of what is bought and sold, and an impact of another form.
+Its rates are what a dollar of ours bought and sold of that horizon cost on average, spread, impact,
+slippage and fees together ({_rates(result)}); its own impact is off. It trades fractions of
+adjusted shares, which reinvests dividends, and keeps 5 percent in cash at its purchases.
 """
+
+
+def _verdict(result: Report) -> str:
+    """Say what the tables below say, counted."""
+    gaps, every = result["differences"], dict(_reports(result))
+    ours = {name: every[f"{name}, {UNSTOPPED}"] for name in result["horizons"]}
+    before = sum((r["sharpe_interval_before_costs"][0] or 0.0) > 0.0 for r in ours.values())
+    after = sum((r["sharpe_interval"][0] or 0.0) > 0.0 for r in ours.values())
+    judged = [r["overfitting"] for f in result["horizons"].values() for r in f["reports"].values()]
+    passing = sum((o["deflated_sharpe_ratio"] or 0.0) > CONFIDENCE for o in judged)
+    ahead = sum((gap["low"] or 0.0) > 0.0 for found in gaps.values() for gap in found.values())
+    lost = (
+        f"{name} {sum((gap['high'] or 0.0) < 0.0 for gap in found.values())} of {len(found)}"
+        for name, found in gaps.items()
+    )
+    return f"""\
+Without the stop, the interval of the Sharpe ratio lies above zero at {before} of {len(ours)}
+horizons before costs, and at {after} after them. Of our {len(judged)} accounts {passing} have a
+deflated Sharpe ratio above {CONFIDENCE:g}. After costs our Sharpe ratio is clearly above that of
+{ahead} of the others, and clearly below that of: {", ".join(lost)}.
+
+What is bought and sold in a year, times equity, and so how long a dollar stays invested:
+{_turnover(ours)}. Every session's forecasts decide sizes anew, also where they look weeks ahead.
+The band that a forecast has to clear is {BAND_BPS:g} bps; a round trip cost {_round_trips(result)}.
+"""
+
+
+def _turnover(ours: Mapping[str, Report]) -> str:
+    return ", ".join(
+        f"{name} {r['annual_turnover']:.0f} and "
+        f"{2.0 * 252 * r['average_gross_exposure'] / r['annual_turnover']:.1f} sessions"
+        for name, r in ours.items()
+    )
+
+
+def _round_trips(result: Report) -> str:
+    trips = [1e4 * sum(f["rates"].values()) for f in result["horizons"].values()]
+    return f"{min(trips):.0f} to {max(trips):.0f} bps"
+
+
+def _invested(result: Report) -> float:
+    return result["momentum"]["reports"][UNSTOPPED]["average_gross_exposure"]
 
 
 def _ended(universe: Report) -> str:
@@ -191,7 +238,8 @@ def _costs(result: Report) -> str:
     ]
     return (
         table(head, taken)
-        + "\n\nSharpe ratio and total return of the same orders at other costs, and capacity:\n\n"
+        + "\n\nSharpe ratio and total return of the same orders at other costs, and capacity. A "
+        "return before costs adds back the dollars that costs took; × 0 has them invested, too.\n\n"
         + table(("account", *(f"× {m:g}" for m in multiples), "capacity"), other)
         + "\n"
     )
