@@ -195,11 +195,6 @@ def test_another_configuration_of_the_backtest_is_a_look_and_other_forecasts_are
     assert {x["what"] for x in real_daily.read_looks(looks)} == {"b"}
 
 
-def test_this_configuration_is_among_the_looks_that_are_committed():
-    digests = [x["config"] for x in real_daily.read_looks(real_daily.LOOKS)]
-    assert real_daily.config_hash(runs.CONFIG) in digests
-
-
 def test_rates_are_what_orders_paid(market, adjusted):
     simulation = simulate_live(predictions_of(market.bars, "1d"), market, find_horizon("1d"))
     rates = runs.cost_rates(simulation)
