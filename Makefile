@@ -62,7 +62,7 @@ docs: $(READY) ## Build the documentation site in var/site; any warning fails
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs var/site
 	@echo "Open var/site/index.html"
 
-evidence: $(READY) $(PEERS_READY) ## Measure what the models are worth and write docs/evidence.md
+evidence: $(READY) $(PEERS_READY) ## Measure models and backtests and write docs/evidence.md
 	$(BIN)/python -m evidence.run
 
 $(PEERS_READY): benchmarks/peers/requirements.txt

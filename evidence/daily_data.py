@@ -23,11 +23,44 @@ _KNOWN = ("return_fixed", "history_before_dropped", "row_dropped")
 
 def read_daily(folder: Path) -> pl.DataFrame:
     """Return forward-adjusted daily bars (``BAR_SCHEMA``) without the source's known faults."""
+    raw, splits, dividends = _read_file(folder)
+    adjusted = forward_adjust(raw, session_factors(raw, splits, dividends))
+    return correct(adjusted, _read_corrections(folder))
+
+
+def read_raw(
+    folder: Path, first: dt.date, last: dt.date
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return raw bars of some sessions without the source's known faults, splits and dividends.
+
+    Raises
+    ------
+    MarketError
+        When the return of one of these sessions is to be fixed: only adjusted prices can be.
+    """
+    raw, splits, dividends = _read_file(folder)
+    listed = _read_corrections(folder)
+    fixed = pl.col("action") == "return_fixed"
+    late = listed.filter(fixed & pl.col("date").is_between(first, last))
+    if late.height:
+        raise MarketError(
+            "raw prices cannot be corrected by a return",
+            got=f"{late['symbol'][0]} on {late['date'][0]}",
+            allowed="sessions without such a correction",
+            remedy="read a period without it",
+        )
+    kept = correct(raw, listed.filter(~fixed))
+    return kept.filter(pl.col("session").is_between(first, last)), splits, dividends
+
+
+def _read_file(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     made = load_bars_file(folder / BARS, as_of=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     assert made.daily is not None
-    adjusted = forward_adjust(made.daily, session_factors(made.daily, made.splits, made.dividends))
-    listed = pl.read_csv(folder / CORRECTIONS, schema_overrides={"date": pl.Date})
-    return correct(adjusted, listed)
+    return made.daily, made.splits, made.dividends
+
+
+def _read_corrections(folder: Path) -> pl.DataFrame:
+    return pl.read_csv(folder / CORRECTIONS, schema_overrides={"date": pl.Date})
 
 
 def correct(daily: pl.DataFrame, corrections: pl.DataFrame) -> pl.DataFrame:

@@ -10,20 +10,20 @@ from evidence.parts import NAMES, find_part
 INTRODUCTION = """\
 # Evidence
 
-What the models are worth, measured. `make evidence` measures what has not been measured with the
-present code, then writes this page and its pictures; nothing on it is written by hand.
-`python -m evidence.run --part NAME` measures one part, `python -m evidence.run --page` writes the
-page from what was measured before.
+What the models and the backtests are worth, measured. `make evidence` measures what has not been
+measured with the present code, then writes this page and its pictures; nothing on it is written by
+hand. `python -m evidence.run --part NAME` measures one part, `python -m evidence.run --page` writes
+the page from what was measured before.
 
 Intervals are 95 percent. A *rank IC* is the rank correlation, across symbols at one time, of a
 forecast with the outcome: the return over the horizon less the mean of all symbols. Its mean is
 over sessions. Real bars are read from the folder that `ISOBAR_SAMPLE_BARS` names; of them only
 statistics are shown.
 
-Each chapter ends with the code that it was measured with, and knows nothing of later code. Those on
-synthetic markets and on real minute bars are from before an ensemble's expected return was scaled
-by what past ones were worth, which changes neither the order of symbols at one time nor a
-probability, and before the meta-learner saw outcomes clipped to 4 volatilities.
+Each chapter ends with the code that it was measured with, and knows nothing of later code. Those of
+models on synthetic markets and on real minute bars are from before an ensemble's expected return
+was scaled by what past ones were worth, which changes neither the order of symbols at one time nor
+a probability, and before the meta-learner saw outcomes clipped to 4 volatilities.
 """
 
 

@@ -9,7 +9,15 @@ from typing import cast
 from evidence.part import Part
 from market.errors import UsageError
 
-NAMES = ("planted_alpha", "no_alpha", "real_daily", "real_minute")
+NAMES = (
+    "planted_alpha",
+    "no_alpha",
+    "real_daily",
+    "real_minute",
+    "backtest_no_alpha",
+    "backtest_planted_alpha",
+    "backtest_real_daily",
+)
 
 
 def find_part(name: str) -> Part | None:

@@ -118,9 +118,7 @@ def _our_forecasts(
 
     What a killed run left is taken up again.
     """
-    wanted = _files(run.folder)
-    if not all(p.exists() for p in wanted.values()):
-        _walk(run, daily, members, sectors, wanted)
+    wanted = _walked_files(run, daily, members, sectors)
     made: dict[str, dict[str, pl.DataFrame]] = {}
     unscaled: dict[str, pl.DataFrame] = {}
     for horizon, families in CONFIG["families"].items():
@@ -131,6 +129,36 @@ def _our_forecasts(
         made[horizon] = {**recipe, ENSEMBLE: mean, **grouped}
         unscaled[horizon] = daily_groups.unscaled(group, horizon, daily, regimes)
     return made, unscaled
+
+
+def group_predictions(
+    run: Any, daily: pl.DataFrame, members: pl.DataFrame, sectors: pl.DataFrame
+) -> dict[str, dict[str, pl.DataFrame]]:
+    """Return the groups' out-of-sample predictions (``PREDICTION_SCHEMA``) by horizon and family.
+
+    Those of a measurement of this part are read again; what it lacks is trained.
+    """
+    wanted = _walked_files(run, daily, members, sectors)
+    return {
+        horizon: {f: pl.read_parquet(wanted[GROUP, horizon, f]) for f in families}
+        for horizon, families in CONFIG["groups"].items()
+    }
+
+
+def engines_judged() -> int:
+    """Return how many forecasts of ours a look judges, all horizons together."""
+    recipes = sum(len(families) + 1 for families in CONFIG["families"].values())
+    groups = sum(len(f) + 1 + find_horizon(h).stacked for h, f in CONFIG["groups"].items())
+    return recipes + groups
+
+
+def _walked_files(
+    run: Any, daily: pl.DataFrame, members: pl.DataFrame, sectors: pl.DataFrame
+) -> dict[tuple[str, str, str], Path]:
+    wanted = _files(run.folder)
+    if not all(p.exists() for p in wanted.values()):
+        _walk(run, daily, members, sectors, wanted)
+    return wanted
 
 
 def _files(folder: Path) -> dict[tuple[str, str, str], Path]:
@@ -268,7 +296,12 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
 
 
 def count_look(
-    config: Mapping[str, Any], path: Path, *, today: dt.date, changed: str
+    config: Mapping[str, Any],
+    path: Path,
+    *,
+    today: dt.date,
+    changed: str,
+    what: str = "every horizon, model, year and regime of the table",
 ) -> dict[str, Any]:
     """Return which look at the out-of-sample years this is, and note a new one and what changed.
 
@@ -284,7 +317,7 @@ def count_look(
         "date": today.isoformat(),
         "config": digest,
         "period": f"{config['first_session']} to {config['last_session']}",
-        "what": "every horizon, model, year and regime of the table",
+        "what": what,
         "changed": changed,
     }
     looks.append(look)

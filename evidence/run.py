@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import hashlib
 import os
 import platform
 import sys
@@ -12,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from evidence.cache_folders import cache_folder
 from evidence.code_version import ROOT, code_hash
 from evidence.files import read_json, write_bytes, write_json
 from evidence.page import render
@@ -64,8 +62,7 @@ def bring_up_to_date(part: Part, *, seeds: int | None = None, again: bool = Fals
             file=sys.stderr,
         )
         return
-    digest = hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-    folder = RESULTS / "cache" / part.NAME / f"{code}-{digest}"
+    folder = cache_folder(RESULTS / "cache", part.NAME, code, config)
     if again:
         for old in folder.glob("*.json"):
             old.unlink()

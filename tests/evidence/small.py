@@ -7,7 +7,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from evidence import no_alpha_runs, planted_alpha_runs, real_minute_runs
+from evidence import (
+    backtest_no_alpha_runs,
+    backtest_planted_alpha_runs,
+    no_alpha_runs,
+    planted_alpha_runs,
+    real_minute_runs,
+)
 from evidence.part import Run
 from market.synthetic import SyntheticSpec, generate
 
@@ -44,6 +50,23 @@ MINUTE = {
     "train_rows": 1_000,
     "params": {**_FEW, "lightgbm": {"trees": 5}},
 }
+BACKTEST_NO_ALPHA = {
+    **backtest_no_alpha_runs.CONFIG,
+    "seeds": 3,
+    "symbols": 8,
+    "sessions": 170,
+    "min_train_sessions": 80,
+    "test_sessions": 60,
+    "params": _FEW,
+}
+BACKTEST_PLANTED = {
+    **backtest_planted_alpha_runs.CONFIG,
+    **{k: BACKTEST_NO_ALPHA[k] for k in ("sessions", "min_train_sessions", "test_sessions")},
+    "seeds": 2,
+    "symbols": 12,
+    "alpha": {"1d": 0.3},
+    "params": _FEW,
+}
 
 
 @lru_cache
@@ -52,6 +75,12 @@ def result_of(name: str) -> dict[str, Any]:
     run = Run(Path(mkdtemp()))
     if name == "no_alpha":
         config, found = NO_ALPHA, no_alpha_runs.measure_with(NO_ALPHA, run)
+    elif name == "backtest_no_alpha":
+        config = BACKTEST_NO_ALPHA
+        found = backtest_no_alpha_runs.measure_with(config, run)
+    elif name == "backtest_planted_alpha":
+        config = BACKTEST_PLANTED
+        found = backtest_planted_alpha_runs.measure_with(config, run)
     elif name == "planted_alpha":
         config, found = PLANTED, planted_alpha_runs.measure_with(PLANTED, run)
     else:

@@ -13,7 +13,13 @@ from evidence.page import render
 from evidence.parts import NAMES, find_part
 from tests.evidence.small import result_of
 
-MINE = ("planted_alpha", "no_alpha", "real_minute")
+MINE = (
+    "planted_alpha",
+    "no_alpha",
+    "real_minute",
+    "backtest_no_alpha",
+    "backtest_planted_alpha",
+)
 
 
 def test_without_results_every_part_is_not_run_and_says_what_would() -> None:
@@ -21,7 +27,7 @@ def test_without_results_every_part_is_not_run_and_says_what_would() -> None:
     assert page.count("**Not run.**") == len(NAMES)
     for name in NAMES:
         assert f"python -m evidence.run --part {name}`" in page
-    assert page.count("with `ISOBAR_SAMPLE_BARS` set measures it") == 2
+    assert page.count("with `ISOBAR_SAMPLE_BARS` set measures it") == 3
 
 
 @pytest.mark.parametrize("name", MINE)

@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from evidence import daily_groups, daily_judge, daily_models, real_daily
-from evidence.daily_data import CORRECTIONS, correct, read_daily
+from evidence.daily_data import CORRECTIONS, correct, read_daily, read_raw
 from evidence.daily_peers import member_spans
 from features.regime import classify_regimes
+from market.actions import forward_adjust, session_factors
 from market.errors import MarketError
 from market.horizons import find_horizon
 from market.synthetic import SyntheticSpec, generate
@@ -105,6 +106,31 @@ def test_listed_faults_are_gone_from_real_bars():
             assert at.is_empty()
         else:
             assert own.filter(pl.col("session") < row["date"]).is_empty()
+
+
+@pytest.mark.real_bars
+@pytest.mark.skipif(not SAMPLES, reason="ISOBAR_SAMPLE_BARS is not set")
+def test_raw_bars_with_their_splits_and_dividends_are_the_adjusted_ones():
+    first, last = dt.date(2009, 7, 1), dt.date(2014, 12, 31)
+    raw, splits, dividends = read_raw(Path(SAMPLES), first, last)
+    again = forward_adjust(raw, session_factors(raw, splits, dividends))
+    inside = pl.col("session").is_between(first, last)
+    change = (pl.col("close") / pl.col("close").shift(1)).over("symbol").alias("change")
+
+    def changes(bars):
+        return bars.filter(inside).sort("symbol", "session").select("symbol", "session", change)
+
+    ours, theirs = changes(again), changes(read_daily(Path(SAMPLES)))
+    assert ours.select("symbol", "session").equals(theirs.select("symbol", "session"))
+    np.testing.assert_allclose(ours["change"].to_numpy(), theirs["change"].to_numpy(), rtol=1e-9)
+    assert raw["session"].min() == first
+
+
+@pytest.mark.real_bars
+@pytest.mark.skipif(not SAMPLES, reason="ISOBAR_SAMPLE_BARS is not set")
+def test_raw_bars_that_only_a_return_would_correct_are_refused():
+    with pytest.raises(MarketError, match="cannot be corrected by a return"):
+        read_raw(Path(SAMPLES), dt.date(2003, 8, 1), dt.date(2003, 8, 31))
 
 
 def test_spells_of_members_are_unbroken(daily):
