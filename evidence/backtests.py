@@ -62,7 +62,7 @@ def simulate_live(
     return simulate(
         predictions,
         market.bars,
-        horizon=horizon,
+        horizons=[horizon],
         regimes=market.regimes,
         rules=rules or TargetRules(),
         limits=limits or RiskLimits(),
