@@ -232,7 +232,7 @@ def count_trials(looks: int) -> Trials:
 def _one_horizon(data: _Data, name: str, looks: int) -> dict[str, Any]:
     horizon = find_horizon(name)
     scored, ensemble, _ = data.predictions(name)
-    splits, trials = compare_engines(scored, horizon), count_trials(looks)
+    splits, trials = compare_engines(scored, [horizon]), count_trials(looks)
     benchmark_name, benchmark = data.benchmark
     made: dict[str, Any] = {"reports": {}}
     for limits in CONFIG["limits"]:
@@ -287,7 +287,7 @@ def _momentum(data: _Data) -> dict[str, Any]:
                 with_outcomes(traded, labels),
                 horizon,
                 trials=Trials(0, 0, 0, 1, (), "a published rule, tried once"),
-                splits=None,
+                splits={},
                 seed=CONFIG["seed"],
                 benchmark=benchmark,
                 benchmark_name=benchmark_name,

@@ -81,7 +81,7 @@ def backtest_synthetic(config: dict[str, Any], seed: int) -> dict[str, Any]:
         scored,
         horizon,
         trials=Trials(1, looked_at, 0, 1, (), "engines of this market's training, one backtest"),
-        splits=compare_engines(scored, horizon),
+        splits=compare_engines(scored, [horizon]),
         seed=_BOOTSTRAP_SEED,
         benchmark=universe_benchmark(forward_adjust(market.daily, factors)),
         regimes=prepared.regimes,

@@ -95,7 +95,7 @@ def judged(
     horizon: Horizon,
     *,
     trials: Trials,
-    splits: SplitVerdict | None,
+    splits: Mapping[str, SplitVerdict],
     seed: int,
     **context: Any,
 ) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def judged(
         Its row of the horizons table.
     trials : Trials
         Counted, this backtest among them.
-    splits : SplitVerdict, optional
-        Of the engines that were to choose from.
+    splits : mapping
+        From :func:`backtest.overfitting.compare_engines`; empty where there was no choice.
     seed : int
         Of the bootstrap.
     **context
@@ -120,7 +120,7 @@ def judged(
         :func:`backtest.metrics.compute_metrics`.
     """
     mine = scored.filter(pl.col("engine") == ENSEMBLE_ENGINE)
-    metrics = compute_metrics(simulation, mine, horizon=horizon, seed=seed, **context)
+    metrics = compute_metrics(simulation, mine, horizons=[horizon], seed=seed, **context)
     table = metrics.pop("table")
     assert isinstance(table, list)
     metrics.pop("rank_ic_by_month")
