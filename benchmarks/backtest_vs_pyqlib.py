@@ -37,22 +37,37 @@ SYMBOLS, SESSIONS = 500, 2_520
 ROUNDS = 5
 BUY_COST, SELL_COST = 0.0005, 0.0015
 CASH_USD = 1e8
-PEERS = Path(__file__).parent / "peers"
+DUMP = Path(__file__).parent / "peers" / "alpha158_pyqlib.py"
+TOPK = Path(__file__).parents[1] / "evidence" / "peers" / "topk_pyqlib.py"
 _AGREES = 1e-5  # its prices are of single precision
 
 
 def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
     """Run all sides on the same bars; raise ``SystemExit`` where their equities differ."""
     market, predictions = synthetic(symbols, sessions)
-    bars, scores, out = folder / "bars.parquet", folder / "scores.parquet", folder / "out"
+    names = ("bars", "scores", "equity", "trades")
+    bars, scores, equity, trades = (folder / f"{n}.parquet" for n in names)
     market.daily.with_columns(vwap=pl.col("close")).write_parquet(bars)
-    predictions.select("symbol", "session", score="expected_return_bps").write_parquet(scores)
-    run([str(peer), str(PEERS / "alpha158_pyqlib.py"), "dump", str(bars), str(folder / "qlib")])
-    costs = ("--buy-cost", str(BUY_COST), "--sell-cost", str(SELL_COST), "--cash", str(CASH_USD))
-    script = (str(peer), str(PEERS / "topk_pyqlib.py"), "run", str(folder / "qlib"))
-    theirs = run([*script, str(scores), str(out), *costs, "--rounds", "2"])
-    same = from_trades(market.daily, pl.read_parquet(out / "trades.parquet"))
-    furthest = _compare(same, pl.read_parquet(out / "equity.parquet"))
+    predictions.select("symbol", "session", forecast="expected_return_bps").write_parquet(scores)
+    run([str(peer), str(DUMP), "dump", str(bars), str(folder / "qlib")])
+    # Its calendar wants a session after the last one that it trades in.
+    days = market.daily["session"].unique().sort()
+    options = {
+        "start": days[0],
+        "end": days[-2],
+        "topk": 50,
+        "n-drop": 5,
+        "account": CASH_USD,
+        "deal": "open",
+        "open-cost": BUY_COST,
+        "close-cost": SELL_COST,
+        "trades": trades,
+        "rounds": 2,
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    theirs = run([str(peer), str(TOPK), str(folder / "qlib"), str(scores), str(equity), *words])
+    same = from_trades(market.daily, pl.read_parquet(trades))
+    furthest = _compare(same, pl.read_parquet(equity))
     ours = simulated(market, predictions)
     bare = bare_call(ours)
     replayed = replay_orders(ours).equity["equity_usd"].to_numpy()
@@ -63,7 +78,7 @@ def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
         "ours": _median(lambda: replay_orders(ours)),
         "bare": _median(bare),
     }
-    slow = min(theirs["seconds"])
+    slow = theirs["seconds"]
     return [
         f"{symbols} symbols x {sessions:,} sessions, medians of {ROUNDS} rounds",
         f"its equity from its own trades: within {furthest:.1e} of pyqlib's at every close",
@@ -139,7 +154,7 @@ def _compare(same: Simulation, equity: pl.DataFrame) -> float:
         session=pl.col("bar_end").dt.convert_time_zone("America/New_York").dt.date(),
         ours="equity_usd",
     )
-    both = equity.select(session=pl.col("datetime").cast(pl.Date), theirs="account").join(
+    both = equity.select(session=pl.col("session").cast(pl.Date), theirs="account").join(
         ours, on="session"
     )
     if both.height < equity.height:

@@ -32,26 +32,45 @@ def backtest(given: argparse.Namespace) -> dict:
     signal.index.names = ["datetime", "instrument"]
     days = pd.Index(signal.index.get_level_values("datetime").unique())
     nothing = pd.Series(0.0, index=days.union([pd.Timestamp(given.start)]))
-    began = time.perf_counter()
-    report, _ = backtest_daily(
-        start_time=given.start,
-        end_time=given.end,
-        strategy=TopkDropoutStrategy(signal=signal, topk=given.topk, n_drop=given.n_drop),
-        account=given.account,
-        benchmark=nothing,
-        exchange_kwargs={
-            "codes": sorted(frame["symbol"].unique()),
-            "deal_price": given.deal,
-            "open_cost": given.open_cost,
-            "close_cost": given.close_cost,
-            "min_cost": 0.0,
-            "limit_threshold": None,
-            "trade_unit": None,
-        },
-    )
-    spent = time.perf_counter() - began
+    spent = []
+    for _ in range(given.rounds):
+        began = time.perf_counter()
+        report, positions = backtest_daily(
+            start_time=given.start,
+            end_time=given.end,
+            strategy=TopkDropoutStrategy(signal=signal, topk=given.topk, n_drop=given.n_drop),
+            account=given.account,
+            benchmark=nothing,
+            exchange_kwargs={
+                "codes": sorted(frame["symbol"].unique()),
+                "deal_price": given.deal,
+                "open_cost": given.open_cost,
+                "close_cost": given.close_cost,
+                "min_cost": 0.0,
+                "limit_threshold": None,
+                "trade_unit": None,
+            },
+        )
+        spent.append(time.perf_counter() - began)
     report.rename_axis("session").reset_index().to_parquet(given.out)
-    return {"seconds": spent, "sessions": len(report)}
+    if given.trades is not None:
+        _trades(positions).to_parquet(given.trades)
+    return {"seconds": min(spent), "sessions": len(report), "qlib": qlib.__version__}
+
+
+def _trades(positions: dict):
+    """Return what each session changed of the positions: ``session``, ``symbol``, ``quantity``."""
+    import pandas as pd
+
+    rows, before = [], {}
+    for day, held in sorted(positions.items()):
+        now = {s: held.get_stock_amount(s) for s in held.get_stock_list()}
+        for symbol in sorted(before.keys() | now.keys()):
+            changed = now.get(symbol, 0.0) - before.get(symbol, 0.0)
+            if changed != 0.0:
+                rows.append((day, symbol, changed))
+        before = now
+    return pd.DataFrame(rows, columns=["session", "symbol", "quantity"])
 
 
 def main() -> None:
@@ -68,6 +87,8 @@ def main() -> None:
     parser.add_argument("--deal", choices=["open", "close"], required=True)
     parser.add_argument("--open-cost", type=float, required=True)
     parser.add_argument("--close-cost", type=float, required=True)
+    parser.add_argument("--trades", type=Path, help="Where the trades go, if they are wanted.")
+    parser.add_argument("--rounds", type=int, default=1, help="The fastest one counts.")
     print(json.dumps(backtest(parser.parse_args())))
 
 
