@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from execution.adjustments import CorporateActions
+from execution.adjustments import CorporateActions, split_levels
 from execution.broker import Account, Broker, Clock, Order
 from execution.closing import assert_closing_time, closing_batch, target_rule
 from execution.day_trading import count_day_trades
@@ -407,8 +407,11 @@ def _decide(
     account, clock, positions = broker.account(), broker.clock(), broker.positions()
     known = journalled_ids(ledger)
     open_orders = _open_orders(ledger, broker, known)
+    signals = decode_signals(ledger.read(query))
+    if market.actions is not None:
+        signals = split_levels(signals, market.actions.splits, now)
     targets = target_rule(clock.next_close if kind.closes else None)(
-        decode_signals(ledger.read(query)),
+        signals,
         held_positions(ledger),
         {symbol: last.price_usd for symbol, last in market.prices.items()},
         market.volatilities,
