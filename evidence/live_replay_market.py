@@ -33,6 +33,8 @@ _GAP, _GAP_EVERY = 0.03, 5
 # What of intraday bars is without volume, missing, or has a forecast.
 _QUIET, _MISSING, _FORECAST = 0.03, 0.02, 0.35
 _DAILY_VOLATILITY = 0.012
+_FORECAST_FROM = dt.timedelta(hours=2)
+"""Before the close: intraday forecasts begin there, so that a month takes no hour to replay."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _predictions(
         spans = [(d, e) for d, e in spans if d != days[WARM_UP - 1]]
         volatility_bps /= (calendar.REGULAR_MINUTES / horizon.timeframe.minutes) ** 0.5
     for day, end in spans:
-        if intraday and end == calendar.session_close(day):
+        left = calendar.session_close(day) - end
+        if intraday and not dt.timedelta(0) < left < _FORECAST_FROM:
             continue
         if not intraday and day == days[-1]:
             continue

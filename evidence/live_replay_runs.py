@@ -59,6 +59,7 @@ RULES = TradeRules(
 )
 _KEY = "replay"
 _MORNING = "1d"
+_CENT = 0.005  # floats on one side, decimals on the other
 _MODEL = "replay"
 
 FILL = ("symbol", "side", "quantity", "price", "filled_at")
@@ -105,9 +106,7 @@ def simulated(market: ReplayMarket, participation: float | None, rules: TradeRul
         market.predictions,
         market.bars,
         horizon=market.horizon,
-        regimes=pl.DataFrame(
-            schema={"as_of": market.bars.schema["known_at"], "regime": pl.String}
-        ),
+        regimes=pl.DataFrame(schema={"as_of": market.bars.schema["known_at"], "regime": pl.String}),
         rules=rules.targets,
         limits=rules.limits,
         costs=CostModel(
@@ -198,6 +197,7 @@ class _Live:
         self.market, self.rules, self.folder, self.client = market, rules, folder, client
         self.clock, self.ledger, self.broker = clock, ledger, broker
         self.known = Known(market)
+        self.run = (Run.INTRADAY if Run.INTRADAY in market.horizon.runs else Run.MIDDAY).value
         self.month = LiveMonth()
         self.traded_until = calendar.session_close(calendar.previous_session(market.sessions[0]))
         self.traded_until -= dt.timedelta(microseconds=1)
@@ -218,15 +218,23 @@ class _Live:
 
     def daily_session(self, session: dt.date) -> None:
         """The premarket run, and the sensor when the market opens."""
-        self.batch(scheduled_for(Run.PREMARKET, session), "premarket")
-        self.attend(calendar.session_open(session), opened=True)
+        now = scheduled_for(Run.PREMARKET, session)
+        self.batch(self.forecasts(now), self.market.horizon, now, "premarket")
+        self.attend(calendar.session_open(session), always=True)
 
     def intraday_session(self, session: dt.date) -> None:
         """A run at the end of each bar, and the close's when it is due."""
         self.morning(session)
         closing = scheduled_for(Run.CLOSE, session)
         for _, end in list(bar_spans(self.market.horizon, session))[:-1]:
-            self.batch(end, "intraday")
+            self.clock.advance_to(end)
+            fresh = self.forecasts(end)
+            if not fresh.is_empty():
+                self.batch(fresh, self.market.horizon, end, self.run)
+            elif self.broker.positions():
+                self.batch(self.other(), find_horizon(_MORNING), end, "midday")
+            else:
+                continue
             self.attend(end)
             if end == closing and self.market.horizon.exit_rule is ExitRule.AT_CLOSE:
                 view = self.known.view(end)
@@ -240,24 +248,25 @@ class _Live:
                         now=end,
                     )
                 )
+        self.attend(calendar.session_close(session) - dt.timedelta(minutes=1), always=True)
 
     def morning(self, session: dt.date) -> None:
         """The premarket run, which publishes other horizons: what was left overnight is closed."""
         now = scheduled_for(Run.PREMARKET, session)
-        self.clock.advance_to(now)
-        fresh = self.market.predictions.head(1).with_columns(
+        self.batch(self.other(), find_horizon(_MORNING), now, "premarket")
+        self.attend(calendar.session_open(session), always=True)
+
+    def other(self) -> pl.DataFrame:
+        """Return a forecast of another horizon for a symbol that is not traded."""
+        return self.market.predictions.head(1).with_columns(
             pl.lit(OTHER).alias(Prediction.SYMBOL),
             pl.lit(0.0).alias(Prediction.EXPECTED_RETURN_BPS),
         )
-        self.publish(fresh, find_horizon(_MORNING), now, "premarket")
-        view = self.known.view(now)
-        self.judge(trade(self.ledger, self.broker, market=view, rules=self.rules, now=now))
-        self.attend(calendar.session_open(session), opened=True)
 
-    def batch(self, now: dt.datetime, run: str) -> None:
-        """Publish what is forecast by now, and trade it."""
+    def batch(self, fresh: pl.DataFrame, horizon: Horizon, now: dt.datetime, run: str) -> None:
+        """Publish forecasts, and trade."""
         self.clock.advance_to(now)
-        self.publish(self.forecasts(now), self.market.horizon, now, run)
+        self.publish(fresh, horizon, now, run)
         view = self.known.view(now)
         self.judge(trade(self.ledger, self.broker, market=view, rules=self.rules, now=now))
 
@@ -299,11 +308,11 @@ class _Live:
         )
         self.month.counts.update(signals=signals.height, batches=1)
 
-    def attend(self, now: dt.datetime, *, opened: bool = False) -> None:
+    def attend(self, now: dt.datetime, *, always: bool = False) -> None:
         """Do what the sensor does: settle orders and send second legs, until nothing waits."""
         self.clock.advance_to(now)
-        view = self.known.view(now, opened=opened)
-        if opened or unfinished_plans(self.ledger, self.broker.name):
+        view = self.known.view(now, opened=always)
+        if always or unfinished_plans(self.ledger, self.broker.name):
             for _ in range(2):
                 attend(self.ledger, self.broker, market=view, rules=self.rules, now=now)
 
@@ -415,11 +424,50 @@ class Known:
         }
 
 
-def simulated_fills(simulation: Simulation) -> list[Row]:
-    """Return the fills of a backtest as :class:`LiveMonth` has them."""
-    return sorted(simulation.fills.select(FILL).rows())
+def differences(market: ReplayMarket, simulation: Simulation, live: LiveMonth) -> list[str]:
+    """Return everything in which a backtest and its month at the paper broker differ."""
+    fills = simulation.fills.select(FILL).rows()
+    denials = simulation.denials.select("as_of", "symbol", "side", "quantity", "code").rows()
+    found = _apart("fill", fills, live.fills)
+    found += _apart("journalled fill", fills, live.journalled)
+    found += _apart("denial", denials, live.denials)
+    held = _positions(market, fills)
+    found += _apart(
+        "position", list(held.items()), [(s, float(q)) for s, q in live.positions.items()]
+    )
+    at_close = simulation.equity[1:].group_by("session", maintain_order=True).last()
+    accounts = {r["session"]: r for r in at_close.iter_rows(named=True)}
+    for session, told in live.equity.items():
+        row = accounts.get(session)
+        if row is None:  # the record ends when all is sold after the last forecast
+            continue
+        for name, value in zip(("cash_usd", "equity_usd"), told, strict=True):
+            if abs(row[name] - float(value)) >= _CENT:
+                found.append(f"{name} of {session}: simulated {row[name]:.2f}, live {value}")
+    return found + live.findings
 
 
-def simulated_denials(simulation: Simulation) -> list[Row]:
-    """Return the denials of a backtest as :class:`LiveMonth` has them."""
-    return simulation.denials.select("as_of", "symbol", "side", "quantity", "code").rows()
+def _positions(market: ReplayMarket, fills: list[Row]) -> dict[str, float]:
+    """Return what fills come to, through splits."""
+    held: Counter[str] = Counter()
+    for symbol, side, quantity, _, at in fills:
+        shares = float(quantity)
+        for split in market.splits.filter(pl.col("symbol") == symbol).iter_rows(named=True):
+            before = at.astimezone(calendar.NEW_YORK).date() < split["ex_date"]
+            if before and split["ex_date"] <= market.sessions[-1]:
+                shares *= split["split_ratio"]
+        held[symbol] += shares if side == "buy" else -shares  # type: ignore[assignment]
+    return {s: float(q) for s, q in held.items() if q}
+
+
+def _apart(what: str, simulated: list[Row], live: list[Row]) -> list[str]:
+    """Return rows that one side has more often than the other."""
+    ours, theirs = Counter(map(_shown, simulated)), Counter(map(_shown, live))
+    only = [f"{what} only simulated: {row}" for row in (ours - theirs).elements()]
+    return only + [f"{what} only live: {row}" for row in (theirs - ours).elements()]
+
+
+def _shown(row: Row) -> str:
+    return " ".join(
+        v.astimezone(dt.UTC).isoformat() if isinstance(v, dt.datetime) else str(v) for v in row
+    )

@@ -9,7 +9,7 @@ from typing import cast
 from evidence.part import Part
 from market.errors import UsageError
 
-NAMES = ("planted_alpha", "no_alpha", "real_daily", "real_minute")
+NAMES = ("planted_alpha", "no_alpha", "real_daily", "real_minute", "live_replay")
 
 
 def find_part(name: str) -> Part | None:

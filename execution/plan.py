@@ -199,8 +199,8 @@ def _change(
         return Skipped(symbol, SkipReason.BELOW_ONE_SHARE if small else SkipReason.AT_TARGET)
     if any((_remaining(o) > 0) != (change > 0) for o in scene.own_orders):
         return Skipped(symbol, SkipReason.OPPOSING_ORDER)
-    if scene.own != 0 and scene.own * scene.expected <= 0:
-        # Until it has filled, what opens would only close, and its exits would be refused.
+    if scene.own * scene.pending < 0 and scene.own * (scene.expected + change) < 0:
+        # Until what closes has filled, what opens would only close, and its exits be refused.
         return Skipped(symbol, SkipReason.CLOSING_ORDER)
     if (refusal := _foreign(symbol, scene, change)) is not None:
         return refusal
