@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -97,7 +97,6 @@ class LiveMonth:
     positions: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
     counts: Counter[str] = field(default_factory=Counter[str])
     findings: list[str] = field(default_factory=list[str])
-    orders: Any = None
 
 
 def simulated(market: ReplayMarket, participation: float | None, rules: TradeRules) -> Simulation:
@@ -152,7 +151,7 @@ def _official_client(url: str) -> Any:
 @contextmanager
 def _live(
     market: ReplayMarket, participation: float | None, rules: TradeRules, folder: Path
-) -> Iterator[_Live]:
+) -> Generator[_Live]:
     share = None if participation is None else Decimal(str(participation))
     clock = ReplayClock(calendar.session_open(market.sessions[0]) - dt.timedelta(hours=2))
     app = create_app(
@@ -177,8 +176,8 @@ def _live(
         try:
             yield _Live(market, rules, folder, clock, ledger, broker, client)
         finally:
-            client._session.close()
-            broker._client._session.close()
+            client._session.close()  # pyright: ignore[reportPrivateUsage]
+            broker._client._session.close()  # pyright: ignore[reportPrivateUsage]
 
 
 class _Live:
@@ -346,10 +345,6 @@ class _Live:
         found = self.ledger.read("SELECT findings FROM reconciliations")["findings"]
         month.findings = [str(f) for f in found if "drift" in str(f) or "order" in str(f)]
         orders = self.ledger.read("SELECT state FROM orders WHERE parent_id IS NULL")
-        month.orders = self.ledger.read(
-            "SELECT symbol, side, quantity, leg, reason, state, filled_quantity, time_in_force, "
-            "take_profit_usd, stop_loss_usd, CAST(updated_at AS TEXT) AS updated_at, parent_id IS NOT NULL AS is_exit FROM orders ORDER BY updated_at"
-        )
         month.counts["orders"] = orders.filter(pl.col("state") != "denied").height
         return month
 

@@ -97,8 +97,8 @@ def time_in_force_of_leg(leg: int, time_in_force: TimeInForce) -> TimeInForce:
 
     Examples
     --------
-    >>> time_in_force_of_leg(2, TimeInForce.OPG).value, time_in_force_of_leg(1, TimeInForce.OPG).value
-    ('day', 'opg')
+    >>> [time_in_force_of_leg(leg, TimeInForce.OPG).value for leg in (1, 2)]
+    ['opg', 'day']
     """
     after_auction = leg > 1 and time_in_force is TimeInForce.OPG
     return TimeInForce.DAY if after_auction else time_in_force
