@@ -11,6 +11,7 @@ from evidence.live_replay_market import SESSIONS, make_market
 from evidence.live_replay_runs import RULES, differences, simulated, traded_live
 from evidence.part import Run
 from execution.fill_rules import FillRules
+from execution.paper_book import PaperBook
 from execution.paper_conditions import PaperConditions
 
 
@@ -55,11 +56,22 @@ def test_exits_that_rest_over_nights_and_through_a_split(tmp_path):
     assert {"gtc", "day", "opg"} <= set(simulation.orders["time_in_force"])
 
 
-@pytest.mark.parametrize("rules", [FillRules(better_open=True), FillRules(touch_fills=True)])
-def test_a_kinder_broker_is_told_apart(tmp_path, monkeypatch, rules):
-    kinder = partial(PaperConditions, rules=rules)
+def test_a_broker_with_better_opens_is_told_apart(tmp_path, monkeypatch):
+    kinder = partial(PaperConditions, rules=FillRules(better_open=True))
     monkeypatch.setattr(live_replay_runs, "PaperConditions", kinder)
-    _, _, found = both(tmp_path, "1h", 8, None)
+    _, _, found = both(tmp_path, "4h", 11, None)
+    assert any(line.startswith("fill only live") for line in found)
+
+
+def test_a_broker_that_wakes_targets_in_their_entrys_bar_is_told_apart(tmp_path, monkeypatch):
+    wake = PaperBook._wake
+
+    def early(book, leg, touch):
+        wake(book, leg, touch)
+        leg.eligible_from = touch.bar_start
+
+    monkeypatch.setattr(PaperBook, "_wake", early)
+    _, _, found = both(tmp_path, "1h", 5, None)
     assert any(line.startswith("fill only live") for line in found)
 
 
