@@ -37,6 +37,8 @@ class SimulatedAccount:
         The exit rule of each position.
     exits : dict
         When a touched target or stop last closed each symbol.
+    ruled : dict
+        When the order was decided whose exit rule each position has.
     session_equity_usd : float
         Equity at the last session close, from which the daily loss counts.
     """
@@ -46,6 +48,7 @@ class SimulatedAccount:
     quantities: dict[str, Decimal] = field(default_factory=dict)
     held: dict[str, HeldPosition] = field(default_factory=dict)
     exits: dict[str, dt.datetime] = field(default_factory=dict)
+    ruled: dict[str, dt.datetime] = field(default_factory=dict)
 
     def equity_usd(self, prices: Mapping[str, LastPrice]) -> float:
         """Return cash plus positions at their last known prices."""
@@ -92,9 +95,14 @@ class SimulatedAccount:
         if after == 0:
             self.quantities.pop(symbol, None)
             self.held.pop(symbol, None)
+            self.ruled.pop(symbol, None)
             return
         self.quantities[symbol] = after
-        if after * intent.signed_quantity > 0:
+        same_side = symbol in self.held and self.held[symbol].quantity * after > 0
+        # The rest of an older order adds shares, and not its rule.
+        is_newest = not same_side or self.ruled.get(symbol, as_of) <= as_of
+        if after * intent.signed_quantity > 0 and is_newest:
+            self.ruled[symbol] = as_of
             self.held[symbol] = HeldPosition(
                 symbol=symbol,
                 quantity=after,

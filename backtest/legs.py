@@ -1,6 +1,7 @@
 """Targets and stops that rest at the broker, and what a bar does to them.
 
-A bar leaves open in which order its prices came. The rules are the pessimistic ones:
+A bar leaves open in which order its prices came. The rules are the pessimistic ones of
+:mod:`execution.fill_rules`, which the paper broker shares:
 
 - A stop is hit by a price at or beyond it. It fills at its own price, or at the open of a bar that
   opens beyond it, and takes liquidity like a market order.
@@ -24,10 +25,11 @@ import numpy as np
 
 from backtest.tape import Tape
 from execution.broker import Order, OrderStatus, OrderType, Side, TimeInForce
+from execution.fill_rules import FillRules, hits_stop, scaled_level
 from execution.intents import OrderIntent
 from execution.targets import TargetReason
 
-_LEVEL_DIGITS = 6
+_RULES = FillRules()
 _EXIT_NAMES = {OrderType.LIMIT: "target", OrderType.STOP: "stop"}
 
 
@@ -65,15 +67,19 @@ class RestingExits:
         self._target, self._stop = np.full(count, np.nan), np.full(count, np.nan)
         self._since = np.zeros(count, dtype=np.int64)
         self._triggered = np.zeros(count, dtype=bool)
+        self._at_open = np.zeros(count, dtype=bool)
 
-    def leave(self, entry: OrderIntent, bar: int, as_of: dt.datetime) -> None:
-        """Bring the exits of an entry to life, which has filled whole at the open of a bar."""
+    def leave(
+        self, entry: OrderIntent, bar: int, as_of: dt.datetime, *, at_open: bool = True
+    ) -> None:
+        """Bring the exits of an entry to life, filled whole at the open of a bar or inside it."""
         column = self._column[entry.symbol]
         self._left[entry.symbol] = _Left(entry, as_of)
         self._sign[column] = 1.0 if entry.side is Side.BUY else -1.0
         self._target[column] = _level(entry.take_profit_usd)
         self._stop[column] = _level(entry.stop_loss_usd)
         self._since[column], self._triggered[column] = bar, False
+        self._at_open[column] = at_open
 
     def cancel(self, symbol: str) -> None:
         """Take the exits of a symbol away, if there are any."""
@@ -93,7 +99,9 @@ class RestingExits:
         if symbol in self._left:
             column = self._column[symbol]
             for levels in (self._target, self._stop):
-                levels[column] = round(levels[column] / ratio, _LEVEL_DIGITS)
+                if not np.isnan(levels[column]):
+                    before = Decimal(repr(float(levels[column])))
+                    levels[column] = float(scaled_level(before, Decimal(repr(ratio))))
 
     def open_orders(self, quantities: Mapping[str, Decimal]) -> list[Order]:
         """Return the exits as the broker would list them."""
@@ -105,26 +113,8 @@ class RestingExits:
 
     def _orders_of(self, symbol: str, quantity: Decimal) -> list[Order]:
         left, column = self._left[symbol], self._column[symbol]
-        entry = left.entry
-        levels = ((OrderType.LIMIT, self._target[column]), (OrderType.STOP, self._stop[column]))
-        return [
-            Order(
-                client_order_id=f"{entry.client_order_id}-{_EXIT_NAMES[kind]}",
-                broker_order_id=f"{entry.client_order_id}-{_EXIT_NAMES[kind]}",
-                symbol=symbol,
-                side=entry.side.opposite,
-                quantity=quantity,
-                filled_quantity=Decimal(0),
-                filled_average_price_usd=None,
-                status=OrderStatus.ACCEPTED,
-                submitted_at=left.as_of,
-                updated_at=left.as_of,
-                order_type=kind,
-                parent_id=entry.client_order_id,
-            )
-            for kind, level in levels
-            if not np.isnan(level)
-        ]
+        stand = (not np.isnan(self._target[column]), not np.isnan(self._stop[column]))
+        return leg_orders(left.entry, left.as_of, quantity, *stand)
 
     def touched(self, bar: int) -> list[Touch]:
         """Return the exits that a bar reaches, by symbol. A hit stop stays hit until it is gone."""
@@ -135,10 +125,12 @@ class RestingExits:
         live = (sign != 0.0) & trades & np.isfinite(opens)
         worst = np.where(sign > 0.0, tape.lows[bar], tape.highs[bar])
         best = np.where(sign > 0.0, tape.highs[bar], tape.lows[bar])
-        stopped = live & (self._triggered | (sign * (worst - self._stop) <= 0.0))
-        gapped = self._triggered | (sign * (opens - self._stop) <= 0.0)
+        stopped = live & (self._triggered | hits_stop(sign, worst, self._stop))
         later = self._since < bar
-        reached = live & later & ~stopped & (sign * (best - self._target) > 0.0)
+        gapped = self._triggered | hits_stop(sign, opens, self._stop)
+        gapped &= later | self._at_open
+        through = _RULES.reaches_limit(sign, best, self._target)
+        reached = live & later & ~stopped & through
         self._triggered |= stopped
         start, end = tape.starts[bar], tape.ends[bar]
         found: list[Touch] = []
@@ -170,6 +162,31 @@ class RestingExits:
             reason=TargetReason.EXIT_STOP if touch.is_stop else TargetReason.EXIT_TARGET,
             horizon=entry.horizon,
         ), left.as_of
+
+
+def leg_orders(
+    entry: OrderIntent, as_of: dt.datetime, quantity: Decimal, target: bool, stop: bool
+) -> list[Order]:
+    """Return the exits of an entry as the broker would list them; which of them stand is said."""
+    kinds = ((OrderType.LIMIT, target), (OrderType.STOP, stop))
+    return [
+        Order(
+            client_order_id=f"{entry.client_order_id}-{_EXIT_NAMES[kind]}",
+            broker_order_id=f"{entry.client_order_id}-{_EXIT_NAMES[kind]}",
+            symbol=entry.symbol,
+            side=entry.side.opposite,
+            quantity=quantity,
+            filled_quantity=Decimal(0),
+            filled_average_price_usd=None,
+            status=OrderStatus.ACCEPTED,
+            submitted_at=as_of,
+            updated_at=as_of,
+            order_type=kind,
+            parent_id=entry.client_order_id,
+        )
+        for kind, stands in kinds
+        if stands
+    ]
 
 
 def _level(value: Decimal | None) -> float:

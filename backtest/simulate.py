@@ -6,10 +6,9 @@ orders fill at the open of the next bar as far as its volume allows (``venue``),
 that rest at the broker fill inside bars (``legs``), and borrow, splits, dividends and delistings
 come between sessions (``overnight``). ``docs/backtest.md`` states every rule.
 
-Two things are stated rules rather than live behaviour. The exits at a session's close are decided
-when its last bar begins and fill at its close, as the closing auction does, also where bars are so
-short that live orders would miss it. And levels of signals and positions follow a split on its
-ex-date. Several horizons trade one account, on the shortest bars among theirs.
+At the same fills a replay of the live path at the paper broker makes the same trades, to the
+share (``evidence.live_replay``). Several horizons trade one account, on the shortest bars among
+theirs.
 """
 
 from __future__ import annotations
@@ -36,9 +35,10 @@ from backtest.schedule import (
     decisions_due,
     in_order,
 )
-from backtest.simulation import FillStatus, Simulation
+from backtest.simulation import Simulation
 from backtest.tape import Moment, Tape, make_tape, premarket_of
 from backtest.venue import Venue
+from backtest.working import WorkingOrders
 from execution.broker import Asset, Clock
 from execution.closing import target_rule
 from execution.day_trading import DayTrading
@@ -50,7 +50,7 @@ from execution.targets import TargetRules
 from market import calendar
 from market.costs import CostModel
 from market.errors import BacktestError
-from market.horizons import ExitRule, Horizon, combined_name
+from market.horizons import ExitRule, Horizon, Run, combined_name, scheduled_for
 from models.forecast import Prediction
 from signals.compose import compose_signals
 
@@ -159,6 +159,7 @@ class _Loop:
         self.account = SimulatedAccount(starting_cash_usd, starting_cash_usd)
         self.record, self.exits = Record(tape), RestingExits(tape)
         self.venue = Venue(tape, costs)
+        self.working = WorkingOrders(tape, self.venue, self.account, self.exits, self.record)
         self.overnight = Overnight(tape, costs, self.account, self.exits, self.record)
         self.column = {s: i for i, s in enumerate(tape.symbols)}
         hard = set(costs.unborrowable)
@@ -176,14 +177,17 @@ class _Loop:
             self.record.begin_bar()
             self.overnight.pass_to(bar, self.published.split)
             self._before_bar(bar)
+            if self._is_closing_time(bar):
+                self._plan_close(bar)
+            self.working.work(bar)
             self._inside_bar(bar)
-            if self._is_last_of_session(bar):
-                self._at_close(bar)
+            if self._ends_session(bar):
+                self.working.end_session(bar)
             self._mark(bar)
             if progress is not None:
                 progress(bar + 1 - first, len(self.tape) - first)
             gone = self.record.last_equity_usd <= 0.0
-            if gone or (bar >= last and not self.account.quantities):
+            if gone or (bar >= last and not self.account.quantities and not self.working):
                 break
         return self.record.simulation(
             self.name,
@@ -206,22 +210,28 @@ class _Loop:
         batch_id = _batch_id(self.name, moment.decided_at)
         clock = clock_at(moment.decided_at, moment.is_open, self.tape.sessions[bar])
         accepted = self._decide(moment.decided_at, clock, batch_id, bar)
-        opens, start = self.tape.opens[bar], self.tape.starts[bar]
-        self._fill(accepted, moment.decided_at, bar, opens, start)
+        self.working.send(accepted, moment.decided_at, bar)
 
-    def _at_close(self, bar: int) -> None:
-        """Plan the exits of the session's close, and fill them in the closing auction."""
+    def _plan_close(self, bar: int) -> None:
+        """Send the exits of the session's close, as the close's run does when this bar begins."""
         if not (self.closes_flat and self.account.quantities):
             return
-        now, closed = self.tape.starts[bar], self.tape.ends[bar]
+        now, session = self.tape.starts[bar], self.tape.sessions[bar]
         self._learn(now)
+        closed = calendar.session_close(session)
         batch_id = f"{_batch_id(self.name, closed)}-close"
-        clock = clock_at(now, True, self.tape.sessions[bar])
+        clock = clock_at(now, True, session)
         accepted = self._decide(now, clock, batch_id, bar, closes_at=closed)
-        self._fill(accepted, now, bar, self.tape.closes[bar], closed)
+        self.working.send(accepted, now, bar)
 
-    def _is_last_of_session(self, bar: int) -> bool:
-        return self.tape.ends[bar] == calendar.session_close(self.tape.sessions[bar])
+    def _is_closing_time(self, bar: int) -> bool:
+        """Say whether the close's run is due as this bar begins, or was since the one before."""
+        due = scheduled_for(Run.CLOSE, self.tape.sessions[bar])
+        same = bar > 0 and self.tape.days[bar - 1] == self.tape.days[bar]
+        return self.tape.starts[bar] >= due and not (same and self.tape.starts[bar - 1] >= due)
+
+    def _ends_session(self, bar: int) -> bool:
+        return bar + 1 == len(self.tape) or self.tape.days[bar + 1] != self.tape.days[bar]
 
     def _quiet_moment(self, bar: int) -> Moment:
         """Return when exit rules are looked at before a bar that no forecast precedes."""
@@ -298,6 +308,7 @@ class _Loop:
         if balances.equity_usd <= 0:
             return []  # a dividend on short positions took the last of it
         own, resting = dict(account.quantities), self.exits.open_orders(account.quantities)
+        resting += self.working.open_orders()
         targets = target_rule(closes_at)(
             self.published.signals,
             [account.held[s] for s in sorted(account.held)],
@@ -360,40 +371,6 @@ class _Loop:
 
     # ------------------------------------------------------------------ the outside world
 
-    def _fill(
-        self,
-        intents: Sequence[OrderIntent],
-        as_of: dt.datetime,
-        bar: int,
-        prices: np.ndarray,
-        at: dt.datetime,
-    ) -> None:
-        """Send accepted orders: exits in their way go first, a second leg after a whole first."""
-        short_of_whole: set[str] = set()
-        for sent in intents:
-            intent = self.account.attributed(sent)
-            symbol = intent.symbol
-            column = self.column[symbol]
-            if intent.cancels:
-                self.exits.cancel(symbol)
-            if intent.leg > 1 and symbol in short_of_whole:
-                lapsed = FillStatus.LAPSED
-                self.record.unfilled(intent, intent.quantity, lapsed, as_of=as_of, bar=bar)
-                continue
-            price = float(prices[column])
-            filled, rest = self.venue.part_of(intent, bar, column, price)
-            if filled > 0:
-                part = replace(intent, quantity=filled)
-                cost = self.venue.cost_of(intent.side, filled, bar, column, price, takes=True)
-                self.account.fill(part, price, cost.total_usd, as_of)
-                self.record.filled(intent, filled, price, cost, as_of=as_of, at=at, bar=bar)
-            if rest is not None:
-                short_of_whole.add(symbol)
-                left = intent.quantity - filled
-                self.record.unfilled(intent, left, rest, as_of=as_of, bar=bar)
-            elif intent.has_exits:
-                self.exits.leave(intent, bar, as_of)
-
     def _inside_bar(self, bar: int) -> None:
         """Let the bar reach the targets and stops that rest at the broker."""
         for touch in self.exits.touched(bar):
@@ -405,8 +382,8 @@ class _Loop:
                 part = replace(intent, quantity=filled)
                 takes = touch.is_stop
                 cost = self.venue.cost_of(intent.side, filled, bar, column, price, takes=takes)
-                # Signals of before the end of the bar are spent: when in it is not known.
-                self.account.fill(part, price, cost.total_usd, self.tape.ends[bar])
+                # Signals of before the fill are spent; inside a bar that is its end.
+                self.account.fill(part, price, cost.total_usd, touch.at)
                 self.record.filled(
                     intent,
                     filled,

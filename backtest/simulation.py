@@ -55,9 +55,10 @@ COST_LINES = (
 class FillStatus(StrEnum):
     """What became of an accepted order, or of the part of it that a row stands for.
 
-    ``EXPIRED``: the symbol had no bar where the order would have filled (a halt).
+    What ended without a fill has the reason of its last try. ``EXPIRED``: the symbol had no bar
+    where the order would have filled (a halt).
     ``NO_VOLUME``: it had a bar in which nothing was traded.
-    ``ABOVE_PARTICIPATION``: more than the bar's volume allows; this part expired.
+    ``ABOVE_PARTICIPATION``: more than the bars' volume allowed until the order ended.
     ``LIMIT_NOT_REACHED``: the price lay beyond the order's limit.
     ``LAPSED``: the second leg of a change through zero, whose first leg did not fill whole.
     """

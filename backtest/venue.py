@@ -10,10 +10,12 @@ from backtest.liquidity import measure_liquidity
 from backtest.simulation import FillStatus
 from backtest.tape import Tape
 from execution.broker import Side
+from execution.fill_rules import FillRules, within_limit
 from execution.intents import OrderIntent
 from market.costs import CostModel, FillCost
 
 _NOTHING = Decimal(0)
+_RULES = FillRules()
 
 
 class Venue:
@@ -49,6 +51,14 @@ class Venue:
         self._taken[column] = taken + filled
         return filled, None if filled == intent.quantity else FillStatus.ABOVE_PARTICIPATION
 
+    def reaches(self, intent: OrderIntent, bar: int, column: int) -> bool:
+        """Say whether a bar that trades goes through the limit of an order that rests."""
+        if intent.limit_price_usd is None or not self._tape.volumes[bar, column] > 0.0:
+            return False
+        extremes = self._tape.highs if intent.side is Side.SELL else self._tape.lows
+        best, limit = extremes[bar, column], float(intent.limit_price_usd)
+        return bool(_RULES.reaches_limit(_sign(intent), best, limit))
+
     def cost_of(
         self, side: Side, quantity: Decimal, bar: int, column: int, price: float, *, takes: bool
     ) -> FillCost:
@@ -65,7 +75,8 @@ class Venue:
 
 def _is_beyond_limit(intent: OrderIntent, price: float) -> bool:
     limit = intent.limit_price_usd
-    if limit is None:
-        return False
-    bound = float(limit)
-    return price > bound if intent.side is Side.BUY else price < bound
+    return limit is not None and not within_limit(_sign(intent), price, float(limit))
+
+
+def _sign(intent: OrderIntent) -> int:
+    return 1 if intent.side is Side.SELL else -1

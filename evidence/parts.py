@@ -17,6 +17,7 @@ NAMES = (
     "backtest_no_alpha",
     "backtest_planted_alpha",
     "backtest_real_daily",
+    "live_replay",
 )
 
 

@@ -23,6 +23,7 @@ from market.identity import known_at
 from market.ledger import Ledger
 from market.ledger_tables import adjustments, fills
 from market.schema import Dividend, Identity, Split
+from signals.schema import SignalColumn
 
 _SHARE = Decimal("0.000000001")
 _CENT = Decimal("0.01")
@@ -83,7 +84,8 @@ def apply_actions(ledger: Ledger, actions: CorporateActions, now: dt.datetime) -
     ledger : Ledger
         The journal.
     actions : CorporateActions
-        Those whose day has come by ``now`` count, from the open of their session on.
+        Those whose day has come by ``now`` count: splits and dividends from when their day begins
+        in New York, renames from the open of their session on.
     now : datetime
         Aware.
 
@@ -98,7 +100,7 @@ def apply_actions(ledger: Ledger, actions: CorporateActions, now: dt.datetime) -
     events = _moves(ledger)
     done = {a.adjustment_id for a in read_adjustments(ledger)}
     for day, kind, row in _due(actions, today):
-        effective_at = known_at(day)
+        effective_at = known_at(day) if kind is AdjustmentKind.RENAME else _midnight(day)
         symbol = row["symbol"]
         owned = sum((q for s, at, q in events if s == symbol and at < effective_at), _ZERO)
         if owned == 0 or effective_at > now:
@@ -140,6 +142,36 @@ def accept_difference(
     name = f"{kind.value}:{symbol}:{now.isoformat()}"
     made = Adjustment(name, kind, symbol, difference, _ZERO, now, {"reason": reason})
     _insert(ledger, [made], now)
+
+
+def split_levels(signals: pl.DataFrame, splits: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:
+    """Return signals with targets and stops per share of now.
+
+    Parameters
+    ----------
+    signals : pl.DataFrame
+        ``SIGNAL_SCHEMA``.
+    splits : pl.DataFrame
+        ``SPLIT_SCHEMA``.
+    now : datetime
+        Aware. Splits whose day has begun in New York count for the signals from before it.
+    """
+    c = SignalColumn
+    for row in splits.iter_rows(named=True):
+        at = _midnight(row[Split.EX_DATE])
+        if at <= now:
+            older = (pl.col(c.SYMBOL) == row[Split.SYMBOL]) & (pl.col(c.AS_OF) < at)
+            signals = signals.with_columns(
+                pl.when(older)
+                .then(pl.col(name).list.eval(pl.element() / row[Split.SPLIT_RATIO]))
+                .otherwise(pl.col(name))
+                for name in (c.TARGETS, c.STOPS)
+            )
+    return signals
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), NEW_YORK).astimezone(dt.UTC)
 
 
 _MOMENT = dt.timedelta(microseconds=1)

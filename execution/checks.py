@@ -94,7 +94,8 @@ def _check_market(intent: OrderIntent, scene: Scene) -> Iterator[Denial]:
     if scene.clock.is_open:
         return
     wait = (scene.clock.next_open - scene.now).total_seconds()
-    auction = intent.time_in_force is TimeInForce.OPG
+    # A second leg leaves when the auction has filled the first.
+    auction = intent.time_in_force is TimeInForce.OPG or intent.leg > 1
     longest = scene.limits.opg_wait_seconds if auction else scene.limits.day_wait_seconds
     if not 0 <= wait <= longest:
         yield Denial(DenialCode.MARKET_CLOSED, f"{wait:.0f} s to the open")

@@ -87,6 +87,31 @@ def send_plan(ledger: Ledger, broker: Broker, plan_id: str, now: dt.datetime) ->
     return read_plan(ledger, plan_id)
 
 
+def cancel_outlived(ledger: Ledger, broker: Broker, now: dt.datetime) -> int:
+    """Cancel entries whose plan has ended, so that none fills in a later session; return how many.
+
+    An entry that leaves its exits until canceled stands so long itself. What of it has not filled
+    when its plan ends must not open a position on some later day.
+
+    Raises
+    ------
+    BrokerError
+        When the broker is out of reach; a later call goes on.
+    """
+    gone = 0
+    for order in pending_orders(ledger):
+        lasts = order.intent.time_in_force is TimeInForce.GTC and order.parent_id is None
+        if not lasts or order.broker_order_id is None:
+            continue
+        if now >= read_plan(ledger, order.plan_id).expires_at:
+            broker.cancel(order.broker_order_id)
+            found = broker.find_order(order.intent.client_order_id)
+            if found is not None:
+                adopt_order(ledger, found, now)
+            gone += 1
+    return gone
+
+
 def sync_orders(ledger: Ledger, broker: Broker, now: dt.datetime) -> SyncReport:
     """Poll every order of ours that may still fill, and write its status and fills.
 

@@ -16,7 +16,7 @@ from execution.intents import OrderIntent
 from execution.journal import filled_intents
 from execution.targets import HeldPosition, TargetReason
 from market.ledger import Ledger
-from market.ledger_tables import fills
+from market.ledger_tables import fills, orders
 
 # Five sessions, with a weekend and holidays among them.
 _DAY_TRADES_REACH = dt.timedelta(days=12)
@@ -61,14 +61,30 @@ def held_positions(ledger: Ledger) -> list[HeldPosition]:
 
 
 def level_exits(ledger: Ledger) -> dict[str, dt.datetime]:
-    """Return when a touched target or stop last closed each symbol."""
+    """Return when a touched target or stop last closed each symbol.
+
+    Of an exit that rested at the broker that is its last fill, of any other when it was planned.
+    """
     touched = {TargetReason.EXIT_TARGET, TargetReason.EXIT_STOP}
-    changes = read_adjustments(ledger)
-    return {
-        _follow(intent, at, changes).symbol: at
-        for intent, at in filled_intents(ledger)
-        if intent.reason in touched
-    }
+    changes, at_broker = read_adjustments(ledger), _exits_filled(ledger)
+    found: dict[str, dt.datetime] = {}
+    for intent, planned in filled_intents(ledger):
+        if intent.reason in touched:
+            at = at_broker.get(intent.client_order_id, planned)
+            symbol = _follow(intent, at, changes).symbol
+            found[symbol] = max(at, found.get(symbol, at))
+    return found
+
+
+def _exits_filled(ledger: Ledger) -> dict[str, dt.datetime]:
+    """Return when each exit that rested at the broker last filled, by its id."""
+    query = (
+        sa.select(fills.c.client_order_id, fills.c.filled_at)
+        .join(orders, orders.c.client_order_id == fills.c.client_order_id)
+        .where(orders.c.parent_id.is_not(None))
+        .order_by(fills.c.filled_at)
+    )
+    return {r["client_order_id"]: r["filled_at"] for r in ledger.rows(query)}
 
 
 def day_fills(ledger: Ledger, now: dt.datetime) -> list[DayFill]:

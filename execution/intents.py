@@ -34,6 +34,7 @@ class SkipReason(StrEnum):
     OWN_MISSING_AT_BROKER = "own_missing_at_broker"
     UNRESOLVED_ORDER = "unresolved_order"
     OPPOSING_ORDER = "opposing_order"
+    CLOSING_ORDER = "closing_order_working"
     TOO_LATE_TO_SEND = "too_late_to_send"
 
 

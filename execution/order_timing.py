@@ -92,6 +92,18 @@ def _cutoff(intent: OrderIntent, clock: Clock) -> dt.datetime:
     return clock.next_close
 
 
+def time_in_force_of_leg(leg: int, time_in_force: TimeInForce) -> TimeInForce:
+    """Return how a leg stands: a second one leaves after the opening auction has filled the first.
+
+    Examples
+    --------
+    >>> [time_in_force_of_leg(leg, TimeInForce.OPG).value for leg in (1, 2)]
+    ['opg', 'day']
+    """
+    after_auction = leg > 1 and time_in_force is TimeInForce.OPG
+    return TimeInForce.DAY if after_auction else time_in_force
+
+
 def time_in_force_at(clock: Clock, *, for_close: bool = False) -> TimeInForce:
     """Return how an order sent now should stand.
 

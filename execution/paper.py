@@ -138,7 +138,12 @@ def create_app(
         )
     conditions = conditions or PaperConditions()
     book = PaperBook(
-        Tape(bars, participation=conditions.participation, halts=conditions.halts),
+        Tape(
+            bars,
+            participation=conditions.participation,
+            halts=conditions.halts,
+            rules=conditions.rules,
+        ),
         now=aware(clock()),
         starting_cash_usd=starting_cash_usd,
         account_number=account_number,

@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 import polars as pl
 
+from execution.fill_rules import scaled_level
 from execution.paper_orders import BookOrder, Holding
 from market import calendar
 from market.errors import ExecutionError
@@ -15,7 +16,7 @@ from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Dividend, Split, confor
 
 _ONE = Decimal(1)
 _QUANTITY_STEP = Decimal("0.000000001")
-_CENT, _HUNDREDTH_CENT = Decimal("0.01"), Decimal("0.0001")
+_CENT = Decimal("0.01")
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -106,10 +107,7 @@ def dividend_cash(quantity: Decimal, amount_usd: Decimal) -> Decimal:
 
 
 def _scaled(value: Decimal | None, ratio: Decimal) -> Decimal | None:
-    if value is None:
-        return None
-    new = value / ratio
-    return new.quantize(_CENT if new >= 1 else _HUNDREDTH_CENT, ROUND_HALF_EVEN).normalize() + 0
+    return None if value is None else scaled_level(value, ratio)
 
 
 def _positive(value: float, name: str, symbol: str) -> Decimal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+from collections import defaultdict
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
@@ -93,6 +94,7 @@ class PaperBook:
         self._by_client_id: dict[str, BookOrder] = {}
         self._open: dict[str, BookOrder] = {}
         self._changed: list[BookOrder] = []
+        self._taken: defaultdict[tuple[str, dt.datetime], Decimal] = defaultdict(Decimal)
 
     @property
     def now(self) -> dt.datetime:
@@ -380,7 +382,7 @@ class PaperBook:
         if touch.at_open:  # the rest of this bar, its open included, may fill it
             order.eligible_from = touch.bar_start
             return
-        order.eligible_from = touch.bar_end
+        order.eligible_from, order.rested = touch.bar_end, True
         limit = order.limit_price_usd
         if touch.most > 0 and is_marketable(order.side, limit, touch.price_usd):
             self._fill(order, touch)
@@ -389,11 +391,15 @@ class PaperBook:
         price = touch.price_usd
         if order.notional_usd is not None and not order.filled_quantity:
             order.quantity = self._bought(order, price)
-        quantity = min(order.remaining, touch.most)
+        quantity = min(order.remaining, self._left_of(order.symbol, touch))
+        order.eligible_from, order.rested = touch.bar_end, True
+        if not quantity:  # others took what the bar had
+            return
+        self._taken[order.symbol, touch.bar_start] += quantity
         position = self._portfolio.trade(order.symbol, order.signed * quantity, price)
         order.filled_quantity += quantity
         order.filled_value_usd += quantity * price
-        order.updated_at, order.eligible_from = touch.at, touch.bar_end
+        order.updated_at = touch.at
         if order.remaining:
             order.status = OrderStatus.PARTIALLY_FILLED
         else:
@@ -409,12 +415,16 @@ class PaperBook:
             for leg in waiting_legs(order):
                 self._wake(leg, touch)
 
+    def _left_of(self, symbol: str, touch: Touch) -> Decimal:
+        """Return what of a bar's shares no order of the account has taken yet."""
+        return max(ZERO, touch.most - self._taken[symbol, touch.bar_start])
+
     def _wake(self, leg: BookOrder, touch: Touch) -> None:
-        """Bring a leg to life: an entry at the open leaves it the bar, one inside only its rest."""
+        """Bring a leg to life: in what is left of the bar of its entry only a stop can be hit."""
         leg.held, leg.routed, leg.updated_at = False, True, touch.at
         leg.session = touch.bar_start.astimezone(calendar.NEW_YORK).date()
-        leg.eligible_from = touch.bar_start if touch.at_open else touch.bar_end
-        leg.inside_bar = None if touch.at_open else touch.bar_start
+        leg.eligible_from, leg.inside_bar = touch.bar_end, touch.bar_start
+        leg.at_open, leg.rested = touch.at_open, True
         self._touch(leg)
         self.records.note(Event.NEW, leg, touch.at)
 

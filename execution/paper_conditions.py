@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from execution.fill_rules import FillRules
 from market.errors import ExecutionError
 
 
@@ -30,8 +31,11 @@ class PaperConditions:
     Parameters
     ----------
     participation : Decimal, optional
-        The share of a bar's volume that one order may take, above 0 and at most 1; whole shares,
-        and the rest waits for later bars. ``None``: a bar that traded fills an order whole.
+        The share of a bar's volume that the orders of a symbol may take together, above 0 and at
+        most 1; whole shares, and the rest waits for later bars. ``None``: a bar that traded fills
+        an order whole.
+    rules : FillRules
+        What a bar does to an order that rests. The default is what the backtest assumes.
     halts : tuple of Halt
         Bars that start inside a halt are not traded against, and new orders are refused.
     inactive : frozenset of str
@@ -59,6 +63,7 @@ class PaperConditions:
     """
 
     participation: Decimal | None = None
+    rules: FillRules = field(default_factory=FillRules)
     halts: tuple[Halt, ...] = ()
     inactive: frozenset[str] = frozenset()
     not_shortable: frozenset[str] = frozenset()

@@ -1,15 +1,19 @@
 """What a bar does to an order: pure functions of the tape, the order and the moment.
 
-The rules, where a bar leaves the path of prices open, are the pessimistic ones:
+The rules, where a bar leaves the path of prices open, are the pessimistic ones of
+:mod:`execution.fill_rules`, which the backtest shares:
 
 - A market order fills at the open of the first bar that starts at or after its arrival.
-- A limit order fills at a better open, else at its limit, when the bar that reached it ends.
-- A stop is hit at an open beyond it and fills there, else at its own price when the bar ends. A
-  buy stop turns into a limit order a little above its stop, as the service documents.
+- A limit order fills at the first open after its arrival, if that lies within the limit. Else it
+  rests: it fills at its limit, when a bar ends that went through it.
+- A stop is hit at an open beyond it and fills there, else at its own price when the bar ends.
 - A trailing stop follows the highs (lows) of the bars before, and this bar's open: a bar's own
   high moves the stop from the next bar on.
 - When stop and target lie inside the same bar, the stop is hit.
+- Exits of an entry wake with it: in what is left of its bar only the stop can be hit.
+- An auction is the bar that begins with the session, or ends with it, and no other.
 - A bar without volume fills nothing and hits nothing. A bar fills at most its participation.
+- What arrives at the moment at which a bar begins comes before what rested by then.
 """
 
 from __future__ import annotations
@@ -23,11 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from execution.broker import OrderType, Side, TimeInForce
+from execution.fill_rules import FillRules, hits_stop, within_limit, worse_price
 from execution.paper_hours import expires_at, last_session, routed_at
 from execution.paper_orders import BookOrder
 from execution.paper_tape import Tape, Track, days, micros, moment, price
+from market import calendar
 
 _STOPS = frozenset({OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAILING_STOP})
+_AUCTIONS = frozenset({TimeInForce.OPG, TimeInForce.CLS})
 _HUNDRED = Decimal(100)
 _COLLAR_BELOW_50, _COLLAR = Decimal("1.04"), Decimal("1.025")
 _LEVEL_DECIMALS = 4
@@ -82,16 +89,15 @@ def next_happening(tape: Tape, order: BookOrder, now: dt.datetime) -> Happening 
         return happening(routed, Kind.ROUTE) if routed <= now else None
     if order.will_reject is not None:
         return happening(max(routed, order.updated_at), Kind.REJECT)
-    if order.time_in_force is TimeInForce.OPG:
-        touch = _opening(tape.track(order.symbol), order, now)
-        if touch is not None and (order.filled_quantity or not _fills(order, touch)):
-            return happening(touch.at, Kind.EXPIRE)
-    elif order.time_in_force is TimeInForce.CLS:
-        touch = _closing(tape.track(order.symbol), order, now)
-        if touch is not None and (order.filled_quantity or not _fills(order, touch)):
-            return happening(touch.at, Kind.EXPIRE)
+    if order.time_in_force in _AUCTIONS:
+        at = auction_at(order)
+        if at > now or order.session > tape.last_session:
+            return None
+        touch = _auction(tape.track(order.symbol), order, at)
+        if touch is None or order.rested or not _fills(order, touch):
+            return happening(at, Kind.EXPIRE)
     else:
-        touch = _continuous(tape.track(order.symbol), order, now)
+        touch = _continuous(tape, order, now)
     if touch is not None:
         return happening(touch.at, Kind.TRIGGER if _is_waiting(order) else Kind.FILL, touch)
     expiry = expires_at(order)
@@ -100,13 +106,13 @@ def next_happening(tape: Tape, order: BookOrder, now: dt.datetime) -> Happening 
     return None
 
 
-def resting_limit(order: BookOrder) -> Decimal | None:
-    """Return the limit that binds an order now; a hit buy stop has one a little above its stop.
+def resting_limit(order: BookOrder, rules: FillRules) -> Decimal | None:
+    """Return the limit that binds an order now; a hit buy stop may have one above its stop.
 
     Source: Alpaca converts buy stops into stop-limit orders, 4 % above a stop below 50 USD,
     2.5 % above any other.
     """
-    if order.order_type is OrderType.STOP and order.side is Side.BUY:
+    if rules.buy_stop_collar and order.order_type is OrderType.STOP and order.side is Side.BUY:
         stop = order.stop_price_usd or Decimal(0)
         return stop * (_COLLAR_BELOW_50 if stop < 50 else _COLLAR)
     return order.limit_price_usd
@@ -114,9 +120,12 @@ def resting_limit(order: BookOrder) -> Decimal | None:
 
 def is_marketable(side: Side, limit: Decimal | None, price_usd: Decimal) -> bool:
     """Say whether an order of this limit trades at a price."""
-    if limit is None:
-        return True
-    return price_usd <= limit if side is Side.BUY else price_usd >= limit
+    return limit is None or bool(within_limit(sign_of(side), price_usd, limit))
+
+
+def sign_of(side: Side) -> int:
+    """Return 1 for a sale and -1 for a purchase, as :mod:`execution.fill_rules` counts."""
+    return 1 if side is Side.SELL else -1
 
 
 def trailing_levels(
@@ -147,59 +156,69 @@ def _fills(order: BookOrder, touch: Touch) -> bool:
     return touch.most > 0 and is_marketable(order.side, order.limit_price_usd, touch.price_usd)
 
 
-def _opening(track: Track, order: BookOrder, now: dt.datetime) -> Touch | None:
-    index = _edge(track, order.session, first=True)
-    if index is None or track.start[index] > micros(now):
+def auction_at(order: BookOrder) -> dt.datetime:
+    """Return the moment of the auction that an order is for."""
+    if order.time_in_force is TimeInForce.OPG:
+        return calendar.session_open(order.session)
+    return expires_at(order)
+
+
+def _auction(track: Track, order: BookOrder, at: dt.datetime) -> Touch | None:
+    """Return the bar that begins with the session, or ends with it, if there is one."""
+    opens = order.time_in_force is TimeInForce.OPG
+    moments = track.start if opens else track.end
+    index = int(np.searchsorted(moments, micros(at), side="left"))
+    if index == moments.size or moments[index] != micros(at):
         return None
-    return _touch(track, index, price(track.open[index]), at_open=True)
+    paid = track.open[index] if opens else track.close[index]
+    return _touch(track, index, price(paid), at_open=opens)
 
 
-def _closing(track: Track, order: BookOrder, now: dt.datetime) -> Touch | None:
-    close = expires_at(order)
-    index = _edge(track, order.session, first=False)
-    if index is None or close > now:
-        return None
-    most = Decimal(int(track.most[index]))
-    start, end = moment(track.start[index]), moment(track.end[index])
-    return Touch(close, price(track.close[index]), most, start, end, False)
-
-
-def _edge(track: Track, session: dt.date, *, first: bool) -> int | None:
-    low = int(np.searchsorted(track.session, days(session), side="left"))
-    high = int(np.searchsorted(track.session, days(session), side="right"))
-    traded = np.flatnonzero(track.volume[low:high] > 0)
-    return low + int(traded[0 if first else -1]) if traded.size else None
-
-
-def _continuous(track: Track, order: BookOrder, now: dt.datetime) -> Touch | None:
+def _continuous(tape: Tape, order: BookOrder, now: dt.datetime) -> Touch | None:
+    track = tape.track(order.symbol)
     low = int(np.searchsorted(track.session, days(order.session), side="left"))
+    rests = order.parent is not None or order.rested or tape.began(order.eligible_from, now)
     high = min(
-        int(np.searchsorted(track.start, micros(now), side="right")),
+        int(np.searchsorted(track.start, micros(now), side="left" if rests else "right")),
         int(np.searchsorted(track.session, days(last_session(order)), side="right")),
     )
     if _is_waiting(order):
         return _trigger(track, order, low, high, now)
     low = max(low, int(np.searchsorted(track.start, micros(order.eligible_from), side="left")))
-    return _trade(track, order, low, high, now)
+    return _trade(track, order, tape.rules, low, high, now)
 
 
-def _trade(track: Track, order: BookOrder, low: int, high: int, now: dt.datetime) -> Touch | None:
-    limit = resting_limit(order)
-    usable = track.most[low:high] > 0
-    if limit is not None:
-        bound = float(limit)
-        buys = order.side is Side.BUY
-        usable &= track.low[low:high] <= bound if buys else track.high[low:high] >= bound
-    hits = np.flatnonzero(usable)
+def _trade(
+    track: Track, order: BookOrder, rules: FillRules, low: int, high: int, now: dt.datetime
+) -> Touch | None:
+    """Return the first bar that an order trades in: at its open, or at the limit inside."""
+    limit, window = resting_limit(order, rules), slice(low, high)
+    usable = track.most[window] > 0
+    if limit is None:
+        hits = np.flatnonzero(usable)
+        return _at_open(track, low + int(hits[0])) if hits.size else None
+    sign, bound = sign_of(order.side), float(limit)
+    at_open = usable & within_limit(sign, track.open[window], bound)
+    if not rules.better_open:
+        # Only the first open after the arrival is met by an order that does not rest yet.
+        first = np.flatnonzero(track.volume[window] > 0)[:1]
+        meets = np.zeros(high - low if high > low else 0, dtype=bool)
+        meets[[] if order.rested else first] = True
+        at_open &= meets
+    best = track.high[window] if sign > 0 else track.low[window]
+    hits = np.flatnonzero(at_open | (usable & rules.reaches_limit(sign, best, bound)))
     if not hits.size:
         return None
     index = low + int(hits[0])
-    opened = price(track.open[index])
-    if limit is None or is_marketable(order.side, limit, opened):
-        return _touch(track, index, opened, at_open=True)
+    if at_open[hits[0]]:
+        return _at_open(track, index)
     if track.end[index] > micros(now):
         return None
     return _touch(track, index, limit, at_open=False)
+
+
+def _at_open(track: Track, index: int) -> Touch:
+    return _touch(track, index, price(track.open[index]), at_open=True)
 
 
 def _trigger(track: Track, order: BookOrder, low: int, high: int, now: dt.datetime) -> Touch | None:
@@ -207,14 +226,10 @@ def _trigger(track: Track, order: BookOrder, low: int, high: int, now: dt.dateti
     low = max(low, int(np.searchsorted(track.start, since, side="left")))
     if low >= high:
         return None
-    window = slice(low, high)
+    window, sign = slice(low, high), sign_of(order.side)
     at_open, inside = _levels(track, order, window)
-    if order.side is Side.SELL:
-        gapped = track.open[window] <= at_open
-        reached = track.low[window] <= inside
-    else:
-        gapped = track.open[window] >= at_open
-        reached = track.high[window] >= inside
+    gapped = hits_stop(sign, track.open[window], at_open)
+    reached = hits_stop(sign, track.low[window] if sign > 0 else track.high[window], inside)
     gapped &= track.start[window] >= micros(order.eligible_from)
     hits = np.flatnonzero((gapped | reached) & (track.volume[window] > 0))
     if not hits.size:
@@ -222,10 +237,13 @@ def _trigger(track: Track, order: BookOrder, low: int, high: int, now: dt.dateti
     hit = int(hits[0])
     index = low + hit
     if gapped[hit]:
-        return _touch(track, index, price(track.open[index]), at_open=True)
+        return _at_open(track, index)
     if track.end[index] > micros(now):
         return None
-    return _touch(track, index, price(inside[hit]), at_open=False)
+    level = inside[hit]
+    if order.at_open and order.inside_bar == moment(track.start[index]):
+        level = worse_price(sign, track.open[index], level)
+    return _touch(track, index, price(level), at_open=False)
 
 
 def _levels(track: Track, order: BookOrder, window: slice) -> tuple[Levels, Levels]:

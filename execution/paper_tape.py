@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from execution.fill_rules import FillRules
 from execution.paper_conditions import Halt
 from market import calendar
+from market.costs import shares_of
 from market.errors import ExecutionError
 from market.schema import BAR_SCHEMA, Bar, conform
 
@@ -26,14 +28,15 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _PRICE_STEP = Decimal("0.000001")
 _USED = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
 _NO_LIMIT = 10**15
-_TINY = 1e-9  # 0.1 of 30 shares is three shares, whatever the floats say
+_RULES = FillRules()
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
     """One symbol's bars as arrays; times in microseconds, sessions in days since 1970.
 
-    ``most`` is how many shares one order may take of a bar: zero where nothing traded.
+    ``most`` is how many shares the orders of the account may take of a bar: zero where nothing
+    traded.
     """
 
     start: npt.NDArray[np.int64]
@@ -55,10 +58,12 @@ class Tape:
     bars : pl.DataFrame
         ``BAR_SCHEMA``, any timeframe; bars that start outside the regular session are left out.
     participation : Decimal, optional
-        The share of a bar's volume that one order may take, in whole shares; ``None`` for all
-        that it wants of a bar that traded at all.
+        The share of a bar's volume that the orders of the symbol may take together, in whole
+        shares; ``None`` for all that they want of a bar that traded at all.
     halts : tuple of Halt
         Bars that start inside one are left out.
+    rules : FillRules
+        What a bar does to an order that rests.
 
     Raises
     ------
@@ -75,7 +80,9 @@ class Tape:
         *,
         participation: Decimal | None = None,
         halts: tuple[Halt, ...] = (),
+        rules: FillRules = _RULES,
     ) -> None:
+        self.rules = rules
         frame = _regular(conform(bars, BAR_SCHEMA, "paper bars"))
         for halt in halts:
             inside = pl.col(Bar.BAR_START).is_between(halt.start, halt.end, closed="left")
@@ -87,6 +94,8 @@ class Tape:
                 Bar.SYMBOL, as_dict=True, maintain_order=True
             ).items()
         }
+        starts = frame[Bar.BAR_START].unique().sort()
+        self._starts = starts.to_physical().cast(pl.Int64).to_numpy()
         self._last_session = max(int(track.session[-1]) for track in self._tracks.values())
 
     @property
@@ -98,6 +107,11 @@ class Tape:
     def last_session(self) -> dt.date:
         """The last session of any symbol: after it nothing fills and nothing expires."""
         return _EPOCH_DAY + dt.timedelta(days=self._last_session)
+
+    def began(self, since: dt.datetime, before: dt.datetime) -> bool:
+        """Say whether a bar of any symbol began in a span, ``since`` inside and ``before`` not."""
+        first = int(np.searchsorted(self._starts, micros(since), side="left"))
+        return first < self._starts.size and bool(self._starts[first] < micros(before))
 
     def mark(self, symbol: str, now: dt.datetime) -> Decimal | None:
         """Return the close of the last finished bar, else the first bar's open once it started."""
@@ -182,7 +196,7 @@ def _track(part: pl.DataFrame, participation: Decimal | None) -> Track:
     if participation is None:
         most = np.where(volume > 0, _NO_LIMIT, 0)
     else:
-        most = np.floor(volume * float(participation) + _TINY).astype(np.int64)
+        most = shares_of(volume, float(participation)).astype(np.int64)
     return Track(
         start=whole(Bar.BAR_START),
         end=whole(Bar.BAR_END),

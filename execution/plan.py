@@ -38,7 +38,7 @@ from execution.intents import (
     SkipReason,
     client_order_id,
 )
-from execution.order_timing import closing_style, feasible, style_of
+from execution.order_timing import closing_style, feasible, style_of, time_in_force_of_leg
 from execution.targets import TargetDecision, TargetReason, Targets
 from market.hash_chain import canonical_json
 
@@ -199,6 +199,9 @@ def _change(
         return Skipped(symbol, SkipReason.BELOW_ONE_SHARE if small else SkipReason.AT_TARGET)
     if any((_remaining(o) > 0) != (change > 0) for o in scene.own_orders):
         return Skipped(symbol, SkipReason.OPPOSING_ORDER)
+    if scene.own * scene.pending < 0 and scene.own * (scene.expected + change) < 0:
+        # Until what closes has filled, what opens would only close, and its exits be refused.
+        return Skipped(symbol, SkipReason.CLOSING_ORDER)
     if (refusal := _foreign(symbol, scene, change)) is not None:
         return refusal
     closes = target == 0
@@ -255,7 +258,7 @@ def _legs(
             side=side,
             quantity=quantity,
             order_type=OrderType.MARKET if style.limit is None else OrderType.LIMIT,
-            time_in_force=style.time_in_force,
+            time_in_force=time_in_force_of_leg(leg, style.time_in_force),
             leg=leg,
             attempt=rules.attempt,
             reason=decision.reason,

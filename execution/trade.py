@@ -9,12 +9,12 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from execution.adjustments import CorporateActions
+from execution.adjustments import CorporateActions, split_levels
 from execution.broker import Account, Broker, Clock, Order
 from execution.closing import assert_closing_time, closing_batch, target_rule
 from execution.day_trading import count_day_trades
 from execution.denials import DenialCode
-from execution.dispatch import send_plan
+from execution.dispatch import cancel_outlived, send_plan
 from execution.guard import GuardRules, causes_to_stop, stop_trading
 from execution.holdings import day_fills, held_positions, level_exits, own_quantities
 from execution.intents import CLOSING_ATTEMPT, LastPrice, Plan, PlanRules, Refused
@@ -185,6 +185,7 @@ def trade(
     """
     if not dry_run:
         watch(ledger, broker, market=market, rules=rules, now=now)
+        cancel_outlived(ledger, broker, now)
     batch = newest_batch(ledger)
     if batch is None:
         return TradeReport(None, dry_run)
@@ -280,6 +281,8 @@ def attend(
     Parameters and errors are those of :func:`trade`.
     """
     found = watch(ledger, broker, market=market, rules=rules, now=now)
+    if cancel_outlived(ledger, broker, now):
+        found = watch(ledger, broker, market=market, rules=rules, now=now)
     unfinished = unfinished_plans(ledger, broker.name)
     for plan_id in unfinished:
         send_plan(ledger, broker, plan_id, now)
@@ -407,8 +410,11 @@ def _decide(
     account, clock, positions = broker.account(), broker.clock(), broker.positions()
     known = journalled_ids(ledger)
     open_orders = _open_orders(ledger, broker, known)
+    signals = decode_signals(ledger.read(query))
+    if market.actions is not None:
+        signals = split_levels(signals, market.actions.splits, now)
     targets = target_rule(clock.next_close if kind.closes else None)(
-        decode_signals(ledger.read(query)),
+        signals,
         held_positions(ledger),
         {symbol: last.price_usd for symbol, last in market.prices.items()},
         market.volatilities,

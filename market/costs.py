@@ -10,6 +10,9 @@ import datetime as dt
 import math
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from typing import Any
+
+import numpy as np
 
 from market.errors import MarketError
 from market.regulatory_fees import regulatory_fees_usd
@@ -232,11 +235,22 @@ class CostModel:
         """
         if self.participation is None:
             return None
-        return Decimal(math.floor(round(self.participation * volume, 6)))
+        return Decimal(int(shares_of(volume, self.participation)))
 
     def borrow_usd(self, value_usd: float, nights: int) -> float:
         """Return what borrowing shares of a value costs over some calendar nights."""
         return self.multiplier * self.borrow_rate * value_usd * nights / DAYS_PER_YEAR
+
+
+def shares_of(volume: Any, participation: float) -> Any:
+    """Return the whole shares that a share of some volume comes to; of an array, each.
+
+    Examples
+    --------
+    >>> int(shares_of(30.0, 0.1))
+    3
+    """
+    return np.floor(np.round(participation * volume, 6))  # 0.1 of 30 is 3, whatever floats say
 
 
 def _not_a_share(name: str, got: float, allowed: str) -> MarketError:

@@ -12,6 +12,7 @@ import pytest
 from backtest.legs import RestingExits
 from backtest.tape import make_tape
 from execution.broker import OrderType, Side, TimeInForce
+from execution.fill_rules import scaled_level
 from execution.intents import OrderIntent, PlanRules
 from execution.targets import TargetReason
 from market.costs import CostModel
@@ -165,7 +166,12 @@ def test_exits_follow_a_split_overnight():
     )
     assert simulation.orders["time_in_force"][0] == "gtc"
     assert exits_of(simulation) == [
-        ("sell", 1000.0, pytest.approx(target / 2, abs=1e-6), "exit_target_touched")
+        (
+            "sell",
+            1000.0,
+            float(scaled_level(Decimal(str(target)), Decimal(2))),
+            "exit_target_touched",
+        )
     ]
 
 
@@ -224,7 +230,7 @@ def test_exits_of_the_day_expire_at_its_close():
     assert exits.open_orders({}) == []
 
 
-def test_an_entry_that_fills_in_part_leaves_no_exits():
+def test_an_entry_leaves_its_exits_when_its_rest_has_filled():
     thin = (100.0, 100.0, 100.0, 100.0, 1000.0)
     _, stop = levels_of(four_hours([[CALM] * 13] * 2))
     low = (100.0, 100.0, stop - 1, 100.0, 1e6)
@@ -233,7 +239,19 @@ def test_an_entry_that_fills_in_part_leaves_no_exits():
     simulation = four_hours([day, [CALM] * 13], costs=costs)
     assert simulation.orders.select("quantity", "status").rows()[:2] == [
         (100.0, "filled"),
-        (400.0, "above_participation"),
+        (400.0, "filled"),  # at the next open
+    ]
+    assert exits_of(simulation) == [("sell", 500.0, stop, "exit_stop_touched")]
+
+
+def test_an_entry_that_stays_a_part_leaves_no_exits():
+    thin, none = (100.0, 100.0, 100.0, 100.0, 1000.0), (100.0, 100.0, 80.0, 100.0, 0.0)
+    costs = CostModel(participation=0.1)
+    day = [CALM, CALM, thin, *[none] * 10]
+    simulation = four_hours([day, [CALM] * 13], costs=costs)
+    assert simulation.orders.select("quantity", "status").rows()[:2] == [
+        (100.0, "filled"),
+        (400.0, "no_volume"),  # until the session ended
     ]
     assert exits_of(simulation) == []
 

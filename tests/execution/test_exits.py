@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
-from execution.broker import OrderType
-from execution.dispatch import sync_orders
+from execution.broker import OrderType, TimeInForce
+from execution.dispatch import cancel_outlived, sync_orders
 from execution.holdings import held_positions, level_exits, own_quantities
 from execution.intents import PlanRules
-from execution.journal import JournalState, pending_orders
+from execution.journal import JournalState, pending_orders, read_order, read_plan
 from execution.risk import RiskLimits
 from execution.state import verify_audit
 from execution.targets import TargetReason, TargetRules
@@ -158,3 +159,33 @@ def test_a_fault_anywhere_loses_no_exit_and_doubles_no_order(tmp_path, monkeypat
             assert verify_audit(ledger) == [], at
         at += 1
     assert total > 40
+
+
+def test_signals_from_before_an_exit_filled_are_spent(ledger, broker, tmp_path):
+    """Also those that came after the entry: else the next run opens what was just stopped."""
+    publish(ledger, tmp_path, content("A", **LEVELS))
+    run(ledger, broker)
+    between = NOW + dt.timedelta(minutes=1)
+    at = {"as_of": between, "scheduled_for": between, "ts_emit": between}
+    publish(ledger, tmp_path, content("A", **LEVELS), **at)
+    stop = exit_of(broker, OrderType.STOP)
+    broker.touch(stop)
+    broker.orders[stop] = replace(broker.orders[stop], updated_at=LATER)
+    sync_orders(ledger, broker, LATER)
+    assert level_exits(ledger) == {"A": LATER}
+    run(ledger, broker, LATER)
+    assert broker.holdings["A"] == 0
+
+
+def test_an_entry_that_outlives_its_plan_is_canceled(ledger, broker, tmp_path):
+    broker.fill_share = Decimal("0.5")
+    publish(ledger, tmp_path, content("A", **LEVELS))
+    run(ledger, broker)
+    (entry,) = [o for o in pending_orders(ledger) if o.parent_id is None]
+    assert entry.intent.time_in_force is TimeInForce.GTC
+    ends = read_plan(ledger, entry.plan_id).expires_at
+    assert cancel_outlived(ledger, broker, ends - dt.timedelta(seconds=1)) == 0
+    assert cancel_outlived(ledger, broker, ends) == 1
+    assert read_order(ledger, entry.intent.client_order_id).state is JournalState.CANCELED
+    assert own_quantities(ledger) == {"A": 30}
+    assert cancel_outlived(ledger, broker, ends) == 0

@@ -45,9 +45,11 @@ def test_an_order_takes_its_share_of_each_bar_and_the_rest_waits() -> None:
         found = rig.at(THURSDAY, 0).order(order)
         assert (found.status, found.filled_qty) == (OrderStatus.PARTIALLY_FILLED, "100")
         assert found.filled_at is None
-        found = rig.at(THURSDAY, 1).order(order)
+        # At the very moment of the open what arrives comes first.
+        assert rig.at(THURSDAY, 1).order(order).filled_qty == "100"
+        found = rig.at(THURSDAY, 1.1).order(order)
         assert (found.filled_qty, found.filled_avg_price) == ("200", "100.5")
-        found = rig.at(THURSDAY, 2).order(order)
+        found = rig.at(THURSDAY, 2.1).order(order)
         assert (found.status, found.filled_avg_price) == (OrderStatus.FILLED, "100.8")
         assert found.filled_at == moment(THURSDAY, 2)
         assert rig.cash() == 100_000 - 10_000 - 10_100 - 5_100
@@ -74,7 +76,8 @@ def test_a_canceled_rest_leaves_what_has_filled() -> None:
 
 @pytest.mark.parametrize(("tif", "price"), [("opg", "100"), ("cls", "103")])
 def test_an_auction_fills_once_and_the_rest_expires(tif: str, price: str) -> None:
-    with paper(RISING, conditions=TENTH) as rig:
+    last = frame(bar("XYZ", THURSDAY, 389, (103.0, 103.0, 103.0, 103.0)))
+    with paper(RISING.vstack(last), conditions=TENTH) as rig:
         order = rig.market("XYZ", "buy", 250, tif)
         found = rig.at(THURSDAY, 390).order(order)
         assert (found.status, found.filled_qty) == (OrderStatus.EXPIRED, "100")
@@ -87,10 +90,10 @@ def test_a_stop_in_parts_goes_on_as_a_market_order() -> None:
         rig.market("XYZ", "sell", 1)
         body = {"side": "sell", "type": "stop", "stop_price": "95", "qty": "250"}
         placed = rig.post(symbol="XYZ", time_in_force="day", **body).json()
-        rig.at(THURSDAY, 2)
+        rig.at(THURSDAY, 2.1)
         found = rig.client.get_order_by_id(placed["id"])
-        # 100 at the stop, 100 at 97, 50 at 98
-        assert (found.status, found.filled_avg_price) == (OrderStatus.FILLED, "96.4")
+        # The sale at the open took one share of the bar: 99 at the stop, 100 at 97, 51 at 98.
+        assert (found.status, found.filled_avg_price) == (OrderStatus.FILLED, "96.412")
 
 
 def test_a_bar_without_volume_fills_nothing_and_hits_nothing() -> None:
@@ -103,12 +106,12 @@ def test_a_bar_without_volume_fills_nothing_and_hits_nothing() -> None:
         order = rig.market("XYZ", "buy", 1)
         rig.limit("XYZ", "buy", 1, 90.0)
         assert rig.at(THURSDAY, 0.5).order(order).status is OrderStatus.NEW
-        assert rig.at(THURSDAY, 1).order(order).filled_avg_price == "101"
+        assert rig.at(THURSDAY, 1.1).order(order).filled_avg_price == "101"
         assert rig.at(THURSDAY, 3).positions() == {"XYZ": Decimal(1)}
     with paper(bars, conditions=TENTH) as rig:
         order = rig.market("XYZ", "buy", 1)
         assert rig.at(THURSDAY, 1.5).order(order).status is OrderStatus.NEW
-        assert rig.at(THURSDAY, 2).order(order).filled_avg_price == "102"
+        assert rig.at(THURSDAY, 2.1).order(order).filled_avg_price == "102"
 
 
 def test_a_stop_is_not_hit_where_nothing_traded() -> None:

@@ -35,12 +35,10 @@ def by_hand(rows: list[dict[str, Any]], new: NewOrder, at: dt.datetime, share: f
     waits = new.order_type not in (OrderType.MARKET, OrderType.LIMIT)
     limit = None if new.limit_price_usd is None else float(new.limit_price_usd)
     level = None if new.stop_price_usd is None else float(new.stop_price_usd)
-    if new.order_type is OrderType.STOP and buys:
-        assert level is not None
-        limit = level * (1.04 if level < 50 else 1.025)
     seen = [row for row in rows if row["bar_end"] <= at]
     water = seen[-1]["close"] if seen else rows[0]["open"] if rows[0]["bar_start"] <= at else None
     fills: list[Fill] = []
+    arrives = True
     for row in rows:
         if row["bar_start"] < at or row["volume"] <= 0 or not left:
             continue
@@ -65,10 +63,15 @@ def by_hand(rows: list[dict[str, Any]], new: NewOrder, at: dt.datetime, share: f
                 price, when = level, row["bar_end"]
             else:
                 continue
-        if limit is not None and (price - limit) * sign > 0:
-            if fresh_stop or (best - limit) * sign > 0:
+        meets_open, arrives = arrives and not fresh_stop, False
+        if limit is not None and not (meets_open and (price - limit) * sign <= 0):
+            if fresh_stop:
+                if (price - limit) * sign > 0:
+                    continue
+            elif (best - limit) * sign >= 0:
                 continue
-            price, when = limit, row["bar_end"]
+            else:
+                price, when = limit, row["bar_end"]
         if most:
             fills.append((when, Decimal(repr(price)).quantize(Decimal("0.000001")), most))
             left -= most

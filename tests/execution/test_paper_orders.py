@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 from execution.broker import TimeInForce
+from execution.fill_rules import FillRules
+from execution.paper_conditions import PaperConditions
 from execution.paper_hours import order_session
 from execution.paper_orders import PaperRefusal
 from market import calendar
@@ -103,11 +105,17 @@ def test_a_stop_gapped_over_fills_at_the_open() -> None:
         assert outcome(rig.at(THURSDAY, 1), order) == ("filled", "90")
 
 
-@pytest.mark.parametrize(("opens", "expected"), [(104.0, "104"), (108.0, None)])
-def test_a_buy_stop_has_a_collar_above_it(opens: float, expected: str | None) -> None:
+@pytest.mark.parametrize(
+    ("opens", "collar", "expected"),
+    [(104.0, True, "104"), (108.0, True, None), (108.0, False, "108")],
+)
+def test_a_buy_stop_may_have_a_collar_above_it(
+    opens: float, collar: bool, expected: str | None
+) -> None:
     """105 is a stop of 50 USD or more: its limit is 2.5 % above it."""
     bars = minutes("XYZ", (100, 101, 99, 100), (opens, opens, opens, opens))
-    with paper(bars) as rig:
+    conditions = PaperConditions(rules=FillRules(buy_stop_collar=collar))
+    with paper(bars, conditions=conditions) as rig:
         order = stop(rig.at(THURSDAY, 0.5), "buy", 103)
         assert rig.order(rig_order := order).status is OrderStatus.NEW
         assert rig.at(THURSDAY, 2).order(rig_order).filled_avg_price == expected
@@ -192,7 +200,8 @@ def test_gtc_lives_through_sessions_and_day_does_not() -> None:
         rig.at(FRIDAY, 390)
         assert rig.order(day).status is OrderStatus.EXPIRED
         assert rig.order(lasting).status is OrderStatus.NEW
-        assert outcome(rig.at(MONDAY, 0), lasting) == ("filled", "90")
+        assert outcome(rig.at(MONDAY, 0.1), lasting) == ("new", None)
+        assert outcome(rig.at(MONDAY, 390), lasting) == ("filled", "91")  # its own price, no better
 
 
 def test_gtc_expires_after_ninety_days() -> None:

@@ -222,14 +222,17 @@ def test_no_fill_breaks_its_order_its_bar_or_its_group(
         if order.limit_price_usd is not None:
             worse = (price - order.limit_price_usd) * order.signed
             assert worse <= 0
-        closing = order.time_in_force is port.TimeInForce.CLS  # the last trade may be older
+        # A target gets its own price, also where the whole bar was better.
+        buys = order.side is port.Side.BUY
+        no_better = pl.col("low") <= float(price) + 1e-9
+        if not buys:
+            no_better = pl.col("high") >= float(price) - 1e-9
         touching = bars.filter(
             pl.col("symbol") == order.symbol,
             pl.col("bar_start") <= update.at,
-            (pl.col("bar_end") >= update.at) | closing,
+            pl.col("bar_end") >= update.at,
             pl.col("volume") > 0,
-            pl.col("low") <= float(price) + 1e-9,
-            pl.col("high") >= float(price) - 1e-9,
+            no_better,
         )
         assert not touching.is_empty()
         if share is not None:

@@ -387,3 +387,24 @@ def test_the_closing_auction_takes_orders_until_ten_minutes_before():
     late = replace(clock, now=clock.next_close - dt.timedelta(minutes=10))
     assert time_in_force_at(early, for_close=True) is TimeInForce.CLS
     assert time_in_force_at(late, for_close=True) is TimeInForce.DAY
+
+
+def test_nothing_is_opened_beside_a_close_that_has_not_filled():
+    """Its exits would be refused: the position is still there."""
+    short = {"A": -20}
+    whole = plan(own=short, account=[position(-20)], orders=[an_order(20)])
+    assert skips(whole) == [("A", SkipReason.CLOSING_ORDER)]
+    part = plan(own=short, account=[position(-20)], orders=[an_order(20, filled=17)])
+    assert skips(part) == [("A", SkipReason.CLOSING_ORDER)]
+    flat = decision(weight=0.0, reason=TargetReason.EXIT_EXPIRED)
+    rest = plan(flat, own=short, account=[position(-20)], orders=[an_order(5)])
+    assert changes(rest) == [("A", 15)]  # closing more is no opening
+
+
+def test_the_second_leg_of_the_opening_auction_is_a_day_order():
+    shut = replace(open_clock(NOW.replace(hour=12)), is_open=False)
+    made = plan(decision(weight=-0.1), own={"A": 20}, account=[position(20)], clock=shut)
+    assert [(i.leg, i.time_in_force) for i in made.intents] == [
+        (1, TimeInForce.OPG),
+        (2, TimeInForce.DAY),
+    ]

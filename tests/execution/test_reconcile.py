@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from execution.adjustments import CorporateActions, apply_actions, read_adjustments
+from execution.adjustments import CorporateActions, apply_actions, read_adjustments, split_levels
 from execution.broker import Order, OrderStatus, Side
 from execution.holdings import held_positions, own_quantities
 from execution.reconcile import FindingKind, accept, newest_reconciliation, peak_equity, reconcile
@@ -21,7 +21,7 @@ from market.errors import ExecutionError
 from market.ledger import open_ledger
 from market.schema import DIVIDEND_SCHEMA, IDENTITY_SCHEMA, SPLIT_SCHEMA, empty
 from tests.execution.memory_broker import NOW, MemoryBroker
-from tests.execution.scenes import AS_OF, content, market_of, publish
+from tests.execution.scenes import AS_OF, a_signal, content, market_of, publish, table
 
 LATER = NOW + dt.timedelta(minutes=2)
 NEXT_DAY = dt.date(2025, 3, 5)
@@ -229,3 +229,24 @@ def test_the_peak_is_the_highest_equity_that_was_reconciled(ledger, broker):
     reconcile(ledger, broker, LATER)
     assert peak_equity(ledger, "memory") == 103_300
     assert peak_equity(ledger, "another") is None
+
+
+def test_a_split_holds_before_the_market_opens_and_levels_of_older_signals_follow(ledger, broker):
+    """The premarket run trades the new shares: it must know how many it owns."""
+    split = actions(splits=[("A", NEXT_DAY, 2.0)])
+    premarket = MORNING - dt.timedelta(hours=2, minutes=30)
+    broker.holdings["A"] = Decimal(66)
+    assert reconcile(ledger, broker, premarket, actions=split).findings == ()
+    assert own_quantities(ledger) == {"A": 66}
+    older = a_signal("A", targets=[110.0], stops=[95.0])
+    newer = a_signal("A", targets=[56.0], stops=[48.0], as_of=premarket)
+    other = a_signal("B", targets=[110.0], stops=[95.0])
+    rows = table(older, newer, other)
+    assert split_levels(rows, split.splits, premarket)["targets"].to_list() == [
+        [55.0],
+        [56.0],
+        [110.0],
+    ]
+    assert split_levels(rows, split.splits, premarket)["stops"].to_list()[0] == [47.5]
+    eve = premarket - dt.timedelta(hours=12)
+    assert split_levels(rows, split.splits, eve)["targets"].to_list()[0] == [110.0]

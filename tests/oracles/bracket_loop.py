@@ -8,9 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
+
+CENT = Decimal("0.01")
 
 Exit = tuple[dt.datetime, str, str, float, float, dt.datetime]
 """End of the bar, symbol, side, quantity, price, moment of the fill."""
@@ -35,6 +38,7 @@ def expected_exits(
     resting: dict[str, _Resting] = {}
     found: list[Exit] = []
     session: dt.date | None = None
+    before: dt.datetime | None = None
     for end in sorted(set(bars["bar_end"].to_list())):
         now = {b["symbol"]: b for b in bars.filter(pl.col("bar_end") == end).to_dicts()}
         today = next(iter(now.values()))["session"]
@@ -44,9 +48,13 @@ def expected_exits(
                 if session < action["ex_date"] <= today:
                     _split(shares, resting, action["symbol"], action["split_ratio"])
         session = today
+        for order in decided:
+            if (before or order["as_of"]) <= order["as_of"] < end:
+                resting.pop(order["symbol"], None)  # it was sent before this bar
+        before = end
         mine = [o for o in decided if o["bar_end"] == end]
         for order in mine:
-            _decide(order, mine, shares, resting)
+            _decide(order, decided, shares, resting)
         for symbol in sorted(resting):
             bar = now.get(symbol)
             if bar is None or bar["volume"] <= 0:
@@ -67,6 +75,9 @@ def expected_exits(
     return found
 
 
+_ONE_ORDER = ("as_of", "symbol", "side", "take_profit", "stop_loss")
+
+
 def _decide(
     order: dict[str, Any],
     others: list[dict[str, Any]],
@@ -74,12 +85,12 @@ def _decide(
     resting: dict[str, _Resting],
 ) -> None:
     symbol = order["symbol"]
-    resting.pop(symbol, None)
     if order["filled_at"] is None:
         return
     signed = order["quantity"] if order["side"] == "buy" else -order["quantity"]
     shares[symbol] = shares.get(symbol, 0.0) + signed
-    cut = any(o["symbol"] == symbol and o["status"] == "above_participation" for o in others)
+    parts = [o for o in others if all(o[k] == order[k] for k in _ONE_ORDER)]
+    cut = any(o["filled_at"] is None or o["bar_end"] > order["bar_end"] for o in parts)
     if not cut and (order["take_profit"] is not None or order["stop_loss"] is not None):
         resting[symbol] = _Resting(
             signed > 0,
@@ -122,5 +133,7 @@ def _split(
     if shares[symbol] == 0:
         del resting[symbol]
         return
-    exit_.target = None if exit_.target is None else round(exit_.target / ratio, 6)
-    exit_.stop = None if exit_.stop is None else round(exit_.stop / ratio, 6)
+    exit_.target, exit_.stop = (
+        None if v is None else float((Decimal(str(v)) / Decimal(str(ratio))).quantize(CENT))
+        for v in (exit_.target, exit_.stop)
+    )
