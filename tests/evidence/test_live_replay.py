@@ -53,7 +53,13 @@ def test_exits_that_rest_over_nights_and_through_a_split(tmp_path):
 
 
 def test_a_broker_where_each_order_has_its_own_volume_is_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(PaperBook, "_left_of", lambda _book, _symbol, touch: touch.most)
+    fill = PaperBook._fill
+
+    def alone(book, order, touch):
+        book._taken.clear()
+        fill(book, order, touch)
+
+    monkeypatch.setattr(PaperBook, "_fill", alone)
     _, _, found = both(tmp_path, "1h", 5, 0.02)
     assert any(line.startswith("fill only live") for line in found)
 
