@@ -401,10 +401,8 @@ class PaperBook:
         position = self._portfolio.trade(order.symbol, order.signed * quantity, price)
         order.filled_quantity += quantity
         order.filled_value_usd += quantity * price
-        order.updated_at = touch.at
-        if order.remaining:
-            order.status = OrderStatus.PARTIALLY_FILLED
-        else:
+        order.updated_at, order.status = touch.at, OrderStatus.PARTIALLY_FILLED
+        if not order.remaining:
             order.status, order.finished_at = OrderStatus.FILLED, touch.at
             del self._open[order.order_id]
         self.records.fill(order, touch.at, quantity, price, position)
