@@ -391,7 +391,9 @@ class PaperBook:
         price = touch.price_usd
         if order.notional_usd is not None and not order.filled_quantity:
             order.quantity = self._bought(order, price)
-        quantity = min(order.remaining, self._left_of(order.symbol, touch))
+        quantity = min(
+            order.remaining, max(ZERO, touch.most - self._taken[order.symbol, touch.bar_start])
+        )
         order.eligible_from, order.rested = touch.bar_end, True
         if not quantity:  # others took what the bar had
             return
@@ -399,10 +401,8 @@ class PaperBook:
         position = self._portfolio.trade(order.symbol, order.signed * quantity, price)
         order.filled_quantity += quantity
         order.filled_value_usd += quantity * price
-        order.updated_at = touch.at
-        if order.remaining:
-            order.status = OrderStatus.PARTIALLY_FILLED
-        else:
+        order.updated_at, order.status = touch.at, OrderStatus.PARTIALLY_FILLED
+        if not order.remaining:
             order.status, order.finished_at = OrderStatus.FILLED, touch.at
             del self._open[order.order_id]
         self.records.fill(order, touch.at, quantity, price, position)
@@ -414,10 +414,6 @@ class PaperBook:
         if not order.remaining:
             for leg in waiting_legs(order):
                 self._wake(leg, touch)
-
-    def _left_of(self, symbol: str, touch: Touch) -> Decimal:
-        """Return what of a bar's shares no order of the account has taken yet."""
-        return max(ZERO, touch.most - self._taken[symbol, touch.bar_start])
 
     def _wake(self, leg: BookOrder, touch: Touch) -> None:
         """Bring a leg to life: in what is left of the bar of its entry only a stop can be hit."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
-from evidence import live_replay, live_replay_runs
+from evidence import live_replay
 from evidence.live_replay_market import SESSIONS, make_market
 from evidence.live_replay_runs import RULES, differences, simulated, traded_live
 from evidence.part import Run
-from execution.fill_rules import FillRules
 from execution.paper_book import PaperBook
-from execution.paper_conditions import PaperConditions
 
 
 def both(folder, horizon, sessions, participation, seed=1):
@@ -56,10 +52,15 @@ def test_exits_that_rest_over_nights_and_through_a_split(tmp_path):
     assert {"gtc", "day", "opg"} <= set(simulation.orders["time_in_force"])
 
 
-def test_a_broker_with_better_opens_is_told_apart(tmp_path, monkeypatch):
-    kinder = partial(PaperConditions, rules=FillRules(better_open=True))
-    monkeypatch.setattr(live_replay_runs, "PaperConditions", kinder)
-    _, _, found = both(tmp_path, "4h", 11, None)
+def test_a_broker_where_each_order_has_its_own_volume_is_told_apart(tmp_path, monkeypatch):
+    fill = PaperBook._fill
+
+    def alone(book, order, touch):
+        book._taken.clear()
+        fill(book, order, touch)
+
+    monkeypatch.setattr(PaperBook, "_fill", alone)
+    _, _, found = both(tmp_path, "1h", 5, 0.02)
     assert any(line.startswith("fill only live") for line in found)
 
 
