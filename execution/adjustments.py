@@ -18,7 +18,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from execution.state import append_audit
-from market.calendar import NEW_YORK
+from market.calendar import NEW_YORK, midnight
 from market.identity import known_at
 from market.ledger import Ledger
 from market.ledger_tables import adjustments, fills
@@ -100,7 +100,7 @@ def apply_actions(ledger: Ledger, actions: CorporateActions, now: dt.datetime) -
     events = _moves(ledger)
     done = {a.adjustment_id for a in read_adjustments(ledger)}
     for day, kind, row in _due(actions, today):
-        effective_at = known_at(day) if kind is AdjustmentKind.RENAME else _midnight(day)
+        effective_at = known_at(day) if kind is AdjustmentKind.RENAME else midnight(day)
         symbol = row["symbol"]
         owned = sum((q for s, at, q in events if s == symbol and at < effective_at), _ZERO)
         if owned == 0 or effective_at > now:
@@ -158,7 +158,7 @@ def split_levels(signals: pl.DataFrame, splits: pl.DataFrame, now: dt.datetime) 
     """
     c = SignalColumn
     for row in splits.iter_rows(named=True):
-        at = _midnight(row[Split.EX_DATE])
+        at = midnight(row[Split.EX_DATE])
         if at <= now:
             older = (pl.col(c.SYMBOL) == row[Split.SYMBOL]) & (pl.col(c.AS_OF) < at)
             signals = signals.with_columns(
@@ -168,10 +168,6 @@ def split_levels(signals: pl.DataFrame, splits: pl.DataFrame, now: dt.datetime) 
                 for name in (c.TARGETS, c.STOPS)
             )
     return signals
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), NEW_YORK).astimezone(dt.UTC)
 
 
 _MOMENT = dt.timedelta(microseconds=1)

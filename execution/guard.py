@@ -15,7 +15,7 @@ from execution.journal import JournalState
 from execution.reconcile import Reconciliation, peak_equity
 from execution.risk_context import RiskLimits
 from execution.state import TradingState, current_state, halt, reduce_only
-from market.calendar import NEW_YORK
+from market.calendar import NEW_YORK, midnight
 from market.errors import ExecutionError
 from market.ledger import Ledger
 from market.ledger_tables import orders
@@ -118,13 +118,13 @@ def stop_trading(ledger: Ledger, stops: list[Stop], now: dt.datetime) -> Trading
 
 
 def _rejects(ledger: Ledger, now: dt.datetime, rules: GuardRules) -> list[Stop]:
-    midnight = dt.datetime.combine(now.astimezone(NEW_YORK).date(), dt.time(), NEW_YORK)
+    today = midnight(now.astimezone(NEW_YORK).date())
     answered = (JournalState.ACCEPTED, JournalState.PARTIALLY_FILLED, JournalState.FILLED)
     counted = [s.value for s in (*answered, JournalState.REJECTED)]
     query = (
         sa.select(orders.c.state, sa.func.count().label("count"))
         .where(
-            orders.c.updated_at >= midnight.astimezone(dt.UTC),
+            orders.c.updated_at >= today,
             orders.c.state.in_(counted),
             orders.c.parent_id.is_(None),
         )

@@ -57,12 +57,12 @@ class CorporateActions:
         if splits is not None:
             for row in conform(splits, SPLIT_SCHEMA, "paper splits").iter_rows(named=True):
                 ratio = _positive(row[Split.SPLIT_RATIO], "split ratio", row[Split.SYMBOL])
-                at = _midnight(row[Split.EX_DATE])
+                at = calendar.midnight(row[Split.EX_DATE])
                 found.append(CorporateAction(at, row[Split.SYMBOL], Decimal(0), ratio))
         if dividends is not None:
             for row in conform(dividends, DIVIDEND_SCHEMA, "paper dividends").iter_rows(named=True):
                 paid = _positive(row[Dividend.AMOUNT_USD], "dividend", row[Dividend.SYMBOL])
-                at = _midnight(row[Dividend.EX_DATE])
+                at = calendar.midnight(row[Dividend.EX_DATE])
                 found.append(CorporateAction(at, row[Dividend.SYMBOL], paid, _ONE))
         self._actions = sorted(found)
 
@@ -120,7 +120,3 @@ def _positive(value: float, name: str, symbol: str) -> Decimal:
             remedy="clean the corporate actions before replaying them",
         )
     return number
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)

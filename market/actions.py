@@ -158,6 +158,47 @@ def adjust_lazily(
     ).select(BAR_SCHEMA.names())
 
 
+def per_share_of(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
+    """Return raw closes and volumes in shares of after all of the splits.
+
+    Parameters
+    ----------
+    bars : pl.DataFrame
+        ``symbol``, ``session``, ``close`` and others.
+    splits : pl.DataFrame
+        ``SPLIT_SCHEMA``: those that are in force.
+
+    Returns
+    -------
+    pl.DataFrame
+        The same rows and order; ``close`` divided by the ratios of the splits after the row's
+        session, ``volume`` multiplied by them where it is there.
+
+    Examples
+    --------
+    >>> from market.schema import SPLIT_SCHEMA
+    >>> day = dt.date(2024, 6, 7)
+    >>> bars = pl.DataFrame({"symbol": ["A"], "session": [day], "close": [120.0]})
+    >>> known = dt.datetime(2024, 6, 10, 4, tzinfo=dt.UTC)
+    >>> made = pl.DataFrame(
+    ...     [("A", dt.date(2024, 6, 10), known, 10.0)], schema=SPLIT_SCHEMA, orient="row"
+    ... )
+    >>> per_share_of(bars, made)["close"].to_list()
+    [12.0]
+    """
+    ratio = pl.lit(1.0)
+    within = splits.filter(pl.col(Split.EX_DATE) > bars[Bar.SESSION].min())
+    for split in within.iter_rows(named=True):
+        before = (pl.col(Bar.SYMBOL) == split[Split.SYMBOL]) & (
+            pl.col(Bar.SESSION) < split[Split.EX_DATE]
+        )
+        ratio = pl.when(before).then(ratio * split[Split.SPLIT_RATIO]).otherwise(ratio)
+    made = [pl.col(Bar.CLOSE) / ratio]
+    if Bar.VOLUME in bars.columns:
+        made.append(pl.col(Bar.VOLUME) * ratio)
+    return bars.with_columns(made)
+
+
 def _with_factors(bars: pl.LazyFrame, factors: pl.DataFrame) -> pl.LazyFrame:
     keys = [Bar.SYMBOL, Bar.SESSION]
     joined = bars.sort(Bar.SYMBOL, Bar.BAR_START).join_asof(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 
 import polars as pl
 
+from market import calendar
 from market.actions import forward_adjust, session_factors
 from market.errors import MarketError
 from market.identity import as_companies
 from market.lake import Lake
-from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, Bar, Identity, Split, empty
+from market.schema import BAR_SCHEMA, IDENTITY_SCHEMA, SPLIT_SCHEMA, Bar, Identity, Split, empty
 from market.timeframes import Timeframe, before_open, regular_hours, resample
 
 _SESSIONS_AT_ONCE = 21
@@ -179,3 +180,15 @@ def symbols_of(lake: Lake, companies: Collection[str]) -> list[str]:
 def _identities(lake: Lake) -> pl.DataFrame:
     exists = lake.exists("identities")
     return lake.scan("identities").collect() if exists else empty(IDENTITY_SCHEMA)
+
+
+def splits_in_force(lake: Lake, now: dt.datetime) -> pl.DataFrame:
+    """Return the splits that are known at a moment and whose ex-date has begun in New York."""
+    if not lake.exists("splits"):
+        return empty(SPLIT_SCHEMA)
+    day = now.astimezone(calendar.NEW_YORK).date()
+    return (
+        lake.scan("splits")
+        .filter(pl.col(Split.KNOWN_AT) <= now, pl.col(Split.EX_DATE) <= day)
+        .collect()
+    )

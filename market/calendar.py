@@ -110,6 +110,17 @@ def is_session(date: dt.date) -> bool:
     return date in _by_session()
 
 
+def midnight(day: dt.date) -> dt.datetime:
+    """Return when a day begins in New York, in UTC.
+
+    Examples
+    --------
+    >>> midnight(dt.date(2024, 7, 4)).isoformat()
+    '2024-07-04T04:00:00+00:00'
+    """
+    return dt.datetime.combine(day, dt.time(), NEW_YORK).astimezone(dt.UTC)
+
+
 def session_open(session: dt.date) -> dt.datetime:
     """Return the regular open of a session, UTC."""
     return _row(session)[0]

@@ -177,7 +177,7 @@ class DayFile:
         """Return (what is wrong, column, expression that is true of a good row)."""
         start = pl.col("window_start")
         first, last = (
-            _nanoseconds(dt.datetime.combine(day, dt.time(), calendar.NEW_YORK))
+            _nanoseconds(calendar.midnight(day))
             for day in (self.session, self.session + dt.timedelta(days=1))
         )
         rules = [

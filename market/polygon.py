@@ -267,9 +267,10 @@ class PolygonSource(PolygonReference):
     def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return splits with an ex-date in the range (``SPLIT_SCHEMA``).
 
-        ``known_at`` is the open of the ex-date: the vendor does not say when a split was
-        announced. A symbol without splits, known or not, has no rows. Where the bars are adjusted
-        there is none left to apply.
+        ``known_at`` is the midnight (New York) that begins the ex-date: the vendor does not say
+        when a split was announced, and who trades before the open has to know it. A symbol
+        without splits, known or not, has no rows. Where the bars are adjusted there is none left
+        to apply.
         """
         if self._adjusted:
             return empty(SPLIT_SCHEMA)

@@ -33,7 +33,7 @@ def splits(rows: list[Any]) -> pl.DataFrame:
         {
             Split.SYMBOL: parse.column(rows, "ticker", _TEXT),
             Split.EX_DATE: ex_dates,
-            Split.KNOWN_AT: [_open_on_or_after(d) for d in ex_dates],
+            Split.KNOWN_AT: [calendar.midnight(_session_on_or_after(d)) for d in ex_dates],
             Split.SPLIT_RATIO: [_ratio(a, b) for a, b in zip(to, of, strict=True)],
         },
         schema=SPLIT_SCHEMA,
@@ -92,13 +92,15 @@ def _announced(declared: str | None, ex_date: dt.date) -> dt.datetime:
     if declared is None:
         return at_open
     day = parse.parse_date(declared, "declaration_date") + dt.timedelta(days=1)
-    midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)
-    return min(midnight, at_open)
+    return min(calendar.midnight(day), at_open)
 
 
 def _open_on_or_after(date: dt.date) -> dt.datetime:
-    session = date if calendar.is_session(date) else calendar.next_session(date)
-    return calendar.session_open(session)
+    return calendar.session_open(_session_on_or_after(date))
+
+
+def _session_on_or_after(date: dt.date) -> dt.date:
+    return date if calendar.is_session(date) else calendar.next_session(date)
 
 
 def impossible(what: str, got: object) -> SourceError:

@@ -445,8 +445,7 @@ def _moment(text: str, end: bool = False) -> int:
     if text.isascii() and text.isdigit():
         return reference.whole_number({"time": text}, "time", 0, 0, _LAST_MS)
     day = _date(text) + dt.timedelta(days=int(end))
-    midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK)
-    return int(midnight.timestamp() * 1000) - int(end)
+    return int(calendar.midnight(day).timestamp() * 1000) - int(end)
 
 
 def _date(text: str) -> dt.date:

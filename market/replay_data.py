@@ -97,7 +97,8 @@ def load_bars_file(path: Path | str, *, as_of: dt.datetime) -> ServedMarket:
     -------
     ServedMarket
         The file's symbols are its tickers. The length of intraday bars is the largest one that
-        all their starts fit to. What happened on an ex-date is known at that session's open.
+        all their starts fit to. A split is known when its ex-date begins in New York, a dividend at
+        the open.
 
     Raises
     ------
@@ -132,7 +133,11 @@ def load_bars_file(path: Path | str, *, as_of: dt.datetime) -> ServedMarket:
     return ServedMarket(
         daily=None if intraday else bars,
         minute=bars if intraday else None,
-        splits=_events(frame, "split", 1.0, Split.SPLIT_RATIO, SPLIT_SCHEMA, name),
+        splits=_events(frame, "split", 1.0, Split.SPLIT_RATIO, SPLIT_SCHEMA, name).with_columns(
+            pl.col(Split.EX_DATE)
+            .map_elements(calendar.midnight, UTC_MICROSECONDS)
+            .alias(Split.KNOWN_AT)
+        ),
         dividends=_events(frame, "dividend", 0.0, Dividend.AMOUNT_USD, DIVIDEND_SCHEMA, name),
         tickers=_tickers(bars),
     )

@@ -121,7 +121,7 @@ def _news(rng: np.random.Generator, days: list[dt.date], symbols: list[str]) -> 
     for day, count in zip(
         days, rng.poisson(len(symbols) / _SESSIONS_PER_ARTICLE, len(days)), strict=True
     ):
-        midnight = dt.datetime.combine(day, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)
+        midnight = calendar.midnight(day)
         for n in range(int(count)):
             published = midnight + dt.timedelta(seconds=int(rng.integers(0, 86_400)))
             # Every third article names two companies, and one in five has no label.

@@ -10,15 +10,15 @@ from execution.adjustments import CorporateActions
 from execution.intents import LastPrice
 from execution.trade import MarketView
 from market import calendar
+from market.actions import per_share_of
+from market.bars import splits_in_force
 from market.lake import Lake
 from market.quarantine import read_held
 from market.schema import (
     DIVIDEND_SCHEMA,
     IDENTITY_SCHEMA,
-    SPLIT_SCHEMA,
     Bar,
     Dividend,
-    Split,
     empty,
 )
 from market.timeframes import Timeframe
@@ -46,18 +46,18 @@ def read_market(stores: Stores, now: dt.datetime) -> MarketView:
         problem where bars of the last session are held in quarantine, or where that session is
         settled and has no bar of it.
     """
-    lake, latest = stores.lake, calendar.latest_session(now)
+    lake, latest, actions = stores.lake, calendar.latest_session(now), _actions(stores.lake, now)
     first = calendar.offset_session(latest, -VOLUME_SESSIONS - 1)
     daily = _daily(lake, first, now)
     path = stores.settings.features.sectors_file
     sectors = None if path is None else read_sectors(lake, path, latest)
     return MarketView(
-        prices=_last_prices(lake, daily, now),
+        prices=_last_prices(lake, daily, actions.splits, now),
         volatilities=_volatilities(lake, latest, now),
-        average_volumes=_average_volumes(daily, latest),
+        average_volumes=_average_volumes(daily, latest, actions.splits),
         data_problems=_problems(lake, daily, latest, now),
         sectors=None if sectors is None else dict(sectors.iter_rows()),
-        actions=_actions(lake, now),
+        actions=actions,
     )
 
 
@@ -67,7 +67,8 @@ def newest_prices(lake: Lake) -> dict[str, LastPrice]:
         return {}
     latest = max(lake.sessions("bars_1d"))
     now = calendar.session_close(latest) + dt.timedelta(hours=12)
-    return _last_prices(lake, _daily(lake, calendar.offset_session(latest, -_RECENT), now), now)
+    daily = _daily(lake, calendar.offset_session(latest, -_RECENT), now)
+    return _last_prices(lake, daily, _actions(lake, now).splits, now)
 
 
 def _daily(lake: Lake, first: dt.date, now: dt.datetime) -> pl.DataFrame:
@@ -76,8 +77,11 @@ def _daily(lake: Lake, first: dt.date, now: dt.datetime) -> pl.DataFrame:
     )
 
 
-def _last_prices(lake: Lake, daily: pl.DataFrame, now: dt.datetime) -> dict[str, LastPrice]:
-    columns = [Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE]
+def _last_prices(
+    lake: Lake, daily: pl.DataFrame, splits: pl.DataFrame, now: dt.datetime
+) -> dict[str, LastPrice]:
+    """Return last prices per share of now: before an ex-date's open the close is of old shares."""
+    columns = [Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, Bar.CLOSE]
     parts: list[pl.DataFrame] = []
     if lake.exists("bars_1m"):
         # The session that runs and the last one closed: older ones end with their daily bars.
@@ -86,10 +90,10 @@ def _last_prices(lake: Lake, daily: pl.DataFrame, now: dt.datetime) -> dict[str,
     # Of two bars that end together the daily one has the official close.
     parts.append(daily.select(columns))
     ordered = pl.concat(parts).sort(Bar.BAR_END, maintain_order=True)
-    last = ordered.group_by(Bar.SYMBOL).last()
+    last = per_share_of(ordered.group_by(Bar.SYMBOL).last(), splits)
     return {
         symbol: LastPrice(Decimal(str(round(close, 4))), at)
-        for symbol, at, close in last.select(columns).iter_rows()
+        for symbol, at, close in last.select(Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE).iter_rows()
     }
 
 
@@ -113,8 +117,12 @@ def _volatilities(lake: Lake, latest: dt.date, now: dt.datetime) -> dict[str, fl
     return {s: float(v) * yearly for s, v in rows.select("symbol", "volatility_20").iter_rows()}
 
 
-def _average_volumes(daily: pl.DataFrame, latest: dt.date) -> dict[str, Decimal]:
-    counted = daily.filter(pl.col(Bar.SESSION) > calendar.offset_session(latest, -VOLUME_SESSIONS))
+def _average_volumes(
+    daily: pl.DataFrame, latest: dt.date, splits: pl.DataFrame
+) -> dict[str, Decimal]:
+    counted = per_share_of(daily, splits).filter(
+        pl.col(Bar.SESSION) > calendar.offset_session(latest, -VOLUME_SESSIONS)
+    )
     means = counted.group_by(Bar.SYMBOL).agg(pl.col(Bar.VOLUME).mean())
     return {s: Decimal(str(round(v, 3))) for s, v in means.iter_rows() if v is not None}
 
@@ -144,7 +152,7 @@ def _actions(lake: Lake, now: dt.datetime) -> CorporateActions:
 
     day = now.astimezone(calendar.NEW_YORK).date()
     return CorporateActions(
-        known("splits", SPLIT_SCHEMA).filter(pl.col(Split.EX_DATE) <= day),
+        splits_in_force(lake, now),
         known("dividends", DIVIDEND_SCHEMA).filter(pl.col(Dividend.EX_DATE) <= day),
         known("identities", IDENTITY_SCHEMA),
     )

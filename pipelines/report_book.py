@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from execution.broker import Position, Side
 from execution.journal import JournalState
 from market import calendar
+from market.actions import per_share_of
+from market.bars import splits_in_force
 from market.errors import BrokerError, IsobarError
 from market.ledger import Ledger
 from market.ledger_tables import audit_log, fills, orders, plans, signal_batches
@@ -136,13 +138,14 @@ def _last_prices(
         try:
             if stores.lake.exists(table):
                 bars = stores.lake.read_bars(table, start=first, as_of=known_by, symbols=symbols)
-                parts.append(bars.select(Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE))
+                parts.append(bars.select(Bar.SYMBOL, Bar.SESSION, Bar.BAR_END, Bar.CLOSE))
         except IsobarError:
             # Positions without a price are named in the report, and left out of its sums.
             continue
     if not parts:
         return {}
-    last = pl.concat(parts).sort(Bar.BAR_END).group_by(Bar.SYMBOL).last()
+    newest = pl.concat(parts).sort(Bar.BAR_END).group_by(Bar.SYMBOL).last()
+    last = per_share_of(newest, splits_in_force(stores.lake, known_by))
     return {s: (c, at) for s, at, c in last.select(Bar.SYMBOL, Bar.BAR_END, Bar.CLOSE).iter_rows()}
 
 

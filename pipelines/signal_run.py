@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from market import calendar
+from market.actions import per_share_of
+from market.bars import splits_in_force
 from market.errors import SignalError
 from market.horizons import Horizon, Run, find_horizon, scheduled_for
 from market.lake import Lake
@@ -226,13 +228,14 @@ def make_again(
 
 
 def last_prices(stores: Stores, horizon: Horizon, as_of: dt.datetime) -> Mapping[str, float]:
-    """Return each symbol's last raw close known at ``as_of``."""
+    """Return each symbol's last raw close known at ``as_of``, per share of that day."""
     table = "bars_1m" if horizon.timeframe.is_intraday else "bars_1d"
     day = as_of.astimezone(calendar.NEW_YORK).date()
     first = calendar.offset_session(calendar.previous_session(day), -5)
     bars = stores.lake.read_bars(table, start=first, as_of=as_of)
-    last = bars.group_by(Bar.SYMBOL).agg(pl.col(Bar.CLOSE).last())
-    return dict(last.sort(Bar.SYMBOL).iter_rows())
+    last = bars.group_by(Bar.SYMBOL).agg(pl.col(Bar.SESSION, Bar.CLOSE).last())
+    priced = per_share_of(last, splits_in_force(stores.lake, as_of)).sort(Bar.SYMBOL)
+    return dict(priced.select(Bar.SYMBOL, Bar.CLOSE).iter_rows())
 
 
 def _compose(

@@ -72,7 +72,7 @@ def _market() -> ServedMarket:
         daily=pl.DataFrame(daily, schema=BAR_SCHEMA),
         minute=pl.DataFrame(minutes, schema=BAR_SCHEMA),
         splits=pl.DataFrame(
-            [["AAA"], [split_day], [calendar.session_open(split_day)], [2.0]], schema=SPLIT_SCHEMA
+            [["AAA"], [split_day], [calendar.midnight(split_day)], [2.0]], schema=SPLIT_SCHEMA
         ),
         dividends=pl.DataFrame(
             {

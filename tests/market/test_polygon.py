@@ -447,8 +447,8 @@ def test_actions_of_many_symbols_take_one_query(vendor: Vendor) -> None:
     assert len(vendor.requests) == 1
     assert splits[Split.SYMBOL].to_list() == ["AAA", "ZZZ"]
     assert splits[Split.SPLIT_RATIO].to_list() == [1 / 3, 1 / 3]
-    # A Saturday: in force, and known, at Monday's open.
-    assert splits[Split.KNOWN_AT][0] == calendar.session_open(dt.date(2024, 7, 8))
+    # A Saturday: in force, and known, when Monday begins.
+    assert splits[Split.KNOWN_AT][0] == calendar.midnight(dt.date(2024, 7, 8))
 
 
 def test_a_dividend_is_known_once_its_declaration_day_is_over(vendor: Vendor) -> None:

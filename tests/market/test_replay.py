@@ -221,12 +221,12 @@ def test_the_replay_clock_bounds_bars_and_adjustment(market: ServedMarket) -> No
         minutes = _frame(client.list_aggs("AAA", 1, "minute", SESSIONS[2], END, limit=13))
         assert len(minutes) == 40  # Half an hour before the open, ten minutes after it.
         assert [g.ticker for g in client.get_grouped_daily_aggs(SESSIONS[2])] == []
-        moment[0] = calendar.session_open(SPLIT_DAY) - dt.timedelta(minutes=1)
+        moment[0] = calendar.midnight(SPLIT_DAY) - dt.timedelta(minutes=1)
         assert next(iter(client.list_aggs("AAA", 1, "day", START, END))).open == 100.0
-        moment[0] = calendar.session_open(SPLIT_DAY)
+        moment[0] = calendar.midnight(SPLIT_DAY)
         assert [s.split_to for s in client.list_splits("AAA")] == [4]
         assert next(iter(client.list_aggs("AAA", 1, "day", START, END))).open == 25.0
-        assert client.get_market_status().market == "open"
+        assert client.get_market_status().market == "closed"
         client.client.clear()
 
 

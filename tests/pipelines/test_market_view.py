@@ -10,13 +10,16 @@ import polars as pl
 import pytest
 
 from backtest.tape import VOLUME_SESSIONS
+from execution.intents import LastPrice
 from market import calendar
 from market.errors import MarketError
+from market.horizons import find_horizon
 from market.quality_rules import HELD_SCHEMA
 from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar
 from pipelines.market_view import newest_prices, read_market
 from pipelines.resources import Stores
 from pipelines.settings import FeatureSettings, Settings
+from pipelines.signal_run import last_prices
 from tests.execution.paper_rig import bar, frame
 
 TODAY = dt.date(2025, 3, 4)
@@ -178,3 +181,23 @@ def test_of_bars_that_end_together_the_daily_one_counts(stores: Stores):
     write(stores, "bars_1m", minute("A", 389, 70.5), minute("B", 389, 71.5))
     found = read_market(stores, calendar.session_close(TODAY)).prices
     assert {s: p.price_usd for s, p in found.items()} == {"A": Decimal(50), "B": Decimal(50)}
+
+
+def test_before_the_open_of_an_ex_date_prices_and_volumes_are_per_new_share(stores: Stores):
+    write(stores, "bars_1m", bar("A", YESTERDAY, 389, (52.0, 52.0, 52.0, 52.0)))
+    known = calendar.midnight(TODAY)
+    rows = [("A", TODAY, known, 4.0), ("B", calendar.next_session(TODAY), known, 2.0)]
+    stores.lake.replace("splits", pl.DataFrame(rows, schema=SPLIT_SCHEMA, orient="row"), None)
+    evening, morning = known - MINUTE, known + 510 * MINUTE
+    assert read_market(stores, evening).prices["A"].price_usd == Decimal("50.0")
+    view = read_market(stores, morning)
+    assert view.prices["A"] == LastPrice(Decimal("12.5"), calendar.session_close(YESTERDAY))
+    assert view.average_volumes["A"] == Decimal(4000)
+    assert (view.prices["B"].price_usd, view.average_volumes["B"]) == (Decimal("50.0"), 1000)
+    assert view.actions.splits["symbol"].to_list() == ["A"]
+    for horizon in ("1d", "1h"):
+        there = last_prices(stores, find_horizon(horizon), morning)
+        assert there["A"] == (12.5 if horizon == "1d" else 13.0)
+    assert last_prices(stores, find_horizon("1d"), evening)["A"] == 50.0
+    write(stores, "bars_1m", minute("A", 0, 12.75))
+    assert read_market(stores, OPEN + MINUTE).prices["A"].price_usd == Decimal("12.75")
