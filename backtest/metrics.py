@@ -139,7 +139,7 @@ def compute_metrics(
         )
     curve = session_curve(simulation)
     sessions = curve["session"][1:].to_list()
-    series = session_series(simulation, curve, benchmark)
+    series = session_series(curve, benchmark)
     draws = draw_sessions(len(sessions), block=block_of(series.returns), seed=seed)
     skill, skill_block = skill_metrics(
         predictions_with_outcomes, horizons=horizons, seed=seed, regimes=regimes, sectors=sectors
@@ -217,9 +217,7 @@ def session_curve(simulation: Simulation) -> pl.DataFrame:
     )
 
 
-def session_series(
-    simulation: Simulation, curve: pl.DataFrame, benchmark: pl.DataFrame | None = None
-) -> SessionSeries:
+def session_series(curve: pl.DataFrame, benchmark: pl.DataFrame | None = None) -> SessionSeries:
     """Return the returns and the activity of each session of a curve but the first row.
 
     Raises

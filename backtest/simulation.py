@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from execution.denials import DenialCode
 from market.schema import UTC_MICROSECONDS
 
 if TYPE_CHECKING:
@@ -203,6 +204,16 @@ class Simulation:
     def fills(self) -> pl.DataFrame:
         """The orders that filled."""
         return self.orders.filter(pl.col(OrderColumn.STATUS) == FillStatus.FILLED.value)
+
+    @property
+    def stopped_from(self) -> dt.date | None:
+        """The first day on which the limit on drawdowns refused an order.
+
+        From then on only reductions pass, and in a simulation nobody resumes.
+        """
+        refused = self.denials.filter(pl.col("code") == DenialCode.DRAWDOWN.value)
+        first = refused["as_of"].min()
+        return first.date() if isinstance(first, dt.datetime) else None
 
     @property
     def is_ruined(self) -> bool:

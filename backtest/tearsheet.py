@@ -77,7 +77,7 @@ def render_tear_sheet(
     m = cast(Mapping[str, Any], metrics)
     name = None if benchmark is None else str(m["benchmark"] or UNIVERSE)
     curve = session_curve(simulation)
-    series = session_series(simulation, curve, benchmark)
+    series = session_series(curve, benchmark)
     return Page(
         title=title,
         subtitle=subtitle,
@@ -166,8 +166,20 @@ def _verdict(m: Mapping[str, Any]) -> list[str]:
     if m["sharpe_interval"][0] is None:
         reading = "There is too little to judge: the Sharpe ratio has no interval."
     said = [f"{reading} Costs took {costs}: {before} with them added back, {gained} after."]
+    stopped = stopped_notice(m)
+    said += [] if stopped is None else [stopped]
     overfitting = m.get("overfitting")
     return said if overfitting is None else [*said, str(overfitting["verdict"])]
+
+
+def stopped_notice(metrics: Mapping[str, Any]) -> str | None:
+    """Say from when on the limit on drawdowns kept the account from trading, if it did."""
+    if metrics.get("stopped_from") is None:
+        return None
+    return (
+        f"From {metrics['stopped_from']} on the limit on drawdowns (risk.drawdown_share) refused "
+        "what opens a position. Live, a person would have had to decide; here nobody did."
+    )
 
 
 def _cards(m: Mapping[str, Any]) -> list[_Card]:

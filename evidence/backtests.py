@@ -13,7 +13,7 @@ from backtest.overfitting import SplitVerdict, Trials, judge_overfitting
 from backtest.sensitivity import capacity, cost_sensitivity
 from backtest.simulate import Simulation, simulate
 from execution.intents import PlanRules
-from execution.risk import DenialCode, RiskLimits
+from execution.risk import RiskLimits
 from execution.targets import TargetRules
 from market.costs import CostModel
 from market.horizons import Horizon
@@ -124,7 +124,7 @@ def judged(
     table = metrics.pop("table")
     assert isinstance(table, list)
     metrics.pop("rank_ic_by_month")
-    series = session_series(simulation, session_curve(simulation))
+    series, stopped = session_series(session_curve(simulation)), simulation.stopped_from
     return {
         **metrics,
         "table": [row for row in table if row["group"].startswith(_GROUPS)],
@@ -133,15 +133,8 @@ def judged(
         "sessions_without_forecast": len(simulation.sessions_without_forecast),
         "overfitting": judge_overfitting(series.returns, trials, splits),
         "overfitting_before_costs": judge_overfitting(series.before_costs, trials, splits),
-        "stopped_from": stopped_from(simulation),
+        "stopped_from": None if stopped is None else stopped.isoformat(),
     }
-
-
-def stopped_from(simulation: Simulation) -> str | None:
-    """Return the first day on which the limit on drawdowns refused an order."""
-    code = DenialCode.DRAWDOWN.value
-    first = simulation.denials.filter(pl.col("code") == code)["as_of"].min()
-    return None if first is None else str(first)[:10]
 
 
 def metric(report: Mapping[str, Any], name: str, group: str = "all") -> Mapping[str, Any]:

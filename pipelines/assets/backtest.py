@@ -17,7 +17,7 @@ from backtest.overfitting import compare_engines, judge_overfitting
 from backtest.schedule import finest_timeframe, in_order
 from backtest.sensitivity import capacity, cost_sensitivity
 from backtest.simulate import Simulation, simulate
-from backtest.tearsheet import render_tear_sheet
+from backtest.tearsheet import render_tear_sheet, stopped_notice
 from market.bars import read_adjusted, read_bars
 from market.errors import BacktestError
 from market.frame_hash import frame_hash
@@ -138,7 +138,9 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         "|---|---:|---:|",
         *(f"| {label} | {value} | {known} |" for label, value, known in headline(metrics)),
     ]
-    return "\n".join([metrics["overfitting"]["verdict"], "", *lines])
+    stopped = stopped_notice(metrics)
+    said = [metrics["overfitting"]["verdict"], *([] if stopped is None else [stopped])]
+    return "\n".join([*said, "", *lines])
 
 
 def run_backtest(
@@ -193,7 +195,7 @@ def run_backtest(
     metrics |= _costs(simulation)
     data_hash = frame_hash(predictions)
     metrics["overfitting"] = judge_overfitting(
-        session_series(simulation, curve).returns,
+        session_series(curve).returns,
         count_looks(stores, horizons, data_hash, settings.config_hash),
         compare_engines(scored, horizons),
     )
@@ -294,11 +296,13 @@ def _benchmark(stores: Stores, sessions: list[dt.date]) -> tuple[str, pl.DataFra
 
 
 def _costs(simulation: Simulation) -> dict[str, object]:
-    """Return what multiples of the costs would leave, and the capital that the market bears."""
+    """Return what multiples of the costs would leave, what the market bears, and what stopped."""
+    stopped = simulation.stopped_from
     return {
         "cost_sensitivity": cost_sensitivity(simulation).to_dicts(),
         "capacity": asdict(capacity(simulation)),
         "sessions_without_forecast": len(simulation.sessions_without_forecast),
+        "stopped_from": None if stopped is None else stopped.isoformat(),
     }
 
 

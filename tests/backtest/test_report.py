@@ -106,7 +106,7 @@ def sheet() -> tuple[dict[str, object], Simulation, str]:
         benchmark=universe_benchmark(adjusted),
         regimes=classify_regimes(market.daily),
     )
-    returns = session_series(simulation, session_curve(simulation)).returns
+    returns = session_series(session_curve(simulation)).returns
     metrics["overfitting"] = judge_overfitting(
         returns, Trials(2, 6, 30, 1, (), "two <stores>"), compare_engines(engines(scored), [DAY])
     )
@@ -287,6 +287,14 @@ def test_the_verdict_is_green_only_where_the_looks_do_not_explain_it(deflated, t
     }
     page = render_tear_sheet(m, simulation, title="", subtitle="")
     assert f"border-left: 4px solid var(--{tone})" in page
+
+
+@pytest.mark.parametrize("day", [None, "2024-05-06"])
+def test_that_trading_stopped_is_said_at_the_top(day):
+    simulation = scenes.run_synthetic("1d")
+    m = compute_metrics(simulation, NO_SCORES, horizons=[DAY], seed=1) | {"stopped_from": day}
+    page = render_tear_sheet(m, simulation, title="", subtitle="")
+    assert (f"From {day} on the limit on drawdowns" in page) == (day is not None)
 
 
 def test_every_line_of_costs_is_told_and_shown():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from dataclasses import replace
 from decimal import Decimal
 
 import polars as pl
@@ -183,6 +184,18 @@ def test_risk_limits_deny_and_the_denial_is_kept():
     assert simulation.orders.is_empty()
     assert set(simulation.denials["code"]) == {"position_notional", "not_shortable"}
     assert simulation.trades.is_empty()
+
+
+def test_the_limit_on_drawdowns_stops_what_opens_and_the_day_is_told():
+    bars = scenes.daily_bars({"AAA": [(100, 100)] * 2 + [(60, 60)] * 4, "BBB": [(50, 50)] * 6})
+    views = [("AAA", 0, 100.0), ("BBB", 3, 100.0), ("BBB", 4, 100.0)]
+    limits = replace(scenes.WIDE, drawdown_share=Decimal("0.15"))
+    stopped = scenes.run(scenes.forecasts(views), bars, limits=limits)
+    assert "BBB" not in stopped.fills["symbol"]
+    assert stopped.stopped_from == scenes.sessions(6)[3]
+    free = scenes.run(scenes.forecasts(views), bars, limits=scenes.WIDE)
+    assert "BBB" in free.fills["symbol"]
+    assert free.stopped_from is None
 
 
 def test_a_target_level_closes_and_follows_a_split():

@@ -211,7 +211,7 @@ def test_a_curve_is_measured_as_the_simulator_measures_its_own(market, adjusted)
     days = adjusted.select("session").unique().sort("session")
     benchmark = days.with_columns(pl.int_range(pl.len()).alias("value") + 100.0)
     series = daily_strategies.series_of(curve, benchmark)
-    same = session_series(simulation, curve, benchmark)
+    same = session_series(curve, benchmark)
     for name in ("returns", "before_costs", "turnover", "gross", "net", "benchmark"):
         np.testing.assert_allclose(
             getattr(series, name), getattr(same, name), rtol=1e-9, atol=1e-15
