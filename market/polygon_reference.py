@@ -38,12 +38,26 @@ class PolygonReference:
     Notes
     -----
     Source: the service's REST documentation, "Treasury Yields", "Custom Bars" of indices, "News",
-    "All Tickers", "Ticker Events".
+    "All Tickers", "Ticker Events",
+    "Market Status".
     """
 
     _client: Any
     _wire: Wire
     _delay: dt.timedelta
+
+    def server_time(self) -> dt.datetime:
+        """Return the vendor's clock, UTC: one request, which also says whether the key is good.
+
+        Raises
+        ------
+        SourceError
+            A refusal, or an answer without a time.
+        """
+        (page,) = self._wire.pages(
+            lambda: self._client.get_market_status(raw=True), read=reference.market_status
+        )
+        return page["serverTime"]
 
     def treasury_yields(self, start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return par yields, in percent, of dates from ``start`` to ``end``.
