@@ -19,7 +19,7 @@ NOON = dt.datetime(2024, 7, 15, 16, tzinfo=dt.UTC)
 
 @pytest.fixture(scope="module")
 def url():
-    made = market(symbols=1, sessions=2, minute_sessions=1)
+    made = market(symbols=2, sessions=3, minute_sessions=2)
     served = ServedMarket(made.daily, made.minute, made.splits, made.dividends, made.tickers)
     with BackgroundServer(create_app(served, api_key="key", now=lambda: NOON)) as server:
         yield server.url
@@ -39,8 +39,15 @@ def test_a_wrong_key_is_refused(url: str):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"{}", b'{"serverTime": 5}', b'{"serverTime": "soon"}']
-    + [b'{"serverTime": "2024-07-15T12:00:00"}'],
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"serverTime": 5}',
+        b'{"serverTime": "soon"}',
+        b'{"serverTime": "2024-07-15T12:00:00"}',
+    ],
 )
 def test_an_answer_without_a_time_is_no_answer(body: bytes):
     with pytest.raises(SourceError):
