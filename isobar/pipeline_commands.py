@@ -32,8 +32,6 @@ from market.timeframes import Timeframe
 from pipelines.launch import Launcher
 from pipelines.settings import load_settings
 
-_PANEL = "Work"
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -45,7 +43,7 @@ def register(app: typer.Typer) -> None:
         run_command,
     ):
         name = function.__name__.removesuffix("_command")
-        app.command(name, rich_help_panel=_PANEL)(function)
+        app.command(name)(function)
 
 
 def demo(

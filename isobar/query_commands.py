@@ -22,13 +22,11 @@ from pipelines.market_view import newest_prices
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
-_PANEL = "Questions"
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("status", rich_help_panel=_PANEL)(status)
-    app.command("doctor", rich_help_panel=_PANEL)(doctor)
+    app.command("status")(status)
+    app.command("doctor")(doctor)
 
 
 def status(as_json: JsonFlag = False) -> None:
