@@ -15,6 +15,7 @@ from market.errors import BrokerError, ExecutionError
 from market.ledger import Ledger
 
 _MODE = "trading mode"
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,12 @@ def _reconciliation(ledger: Ledger, broker: str, mode: str) -> str:
     if not newest["clean"]:
         raise ExecutionError(
             "journal and account do not agree",
-            got=", ".join(f"{f['kind']} {f['key']}" for f in newest["findings"]),
+            got=_first_of([f"{f['kind']} {f['key']}" for f in newest["findings"]]),
             remedy="see `isobar reconcile`",
         )
     return f"journal and account agreed, {at}"
+
+
+def _first_of(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

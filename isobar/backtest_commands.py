@@ -25,8 +25,6 @@ from pipelines.launch import Launcher
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
-_PANEL = "Work"
-
 backtest_app = typer.Typer(
     invoke_without_command=True,
     help="Backtest the out-of-sample signals through the live targets, planning and risk code.",
@@ -35,7 +33,7 @@ backtest_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.add_typer(backtest_app, name="backtest", rich_help_panel=_PANEL)
+    app.add_typer(backtest_app, name="backtest")
 
 
 @backtest_app.callback()

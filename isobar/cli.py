@@ -39,12 +39,15 @@ from isobar import (
     trading_commands,
     tune_commands,
 )
+from isobar.contents import InOrder, lay_out, use_readable_colours
 from isobar.output import log
 from market.errors import IsobarError, UsageError
 from pipelines.redaction import redact
 
+use_readable_colours()
 app = typer.Typer(
     name="isobar",
+    cls=InOrder,
     help="US-equity bars into trustworthy signals and safe orders.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -78,6 +81,7 @@ registry_commands.register(app)
 tune_commands.register(app)
 settings_commands.register(app)
 server_commands.register(app)
+lay_out(app)
 
 
 def main() -> None:

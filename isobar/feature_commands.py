@@ -13,7 +13,6 @@ from isobar.arguments import JsonFlag, read_timeframe, usage
 from isobar.leak_audit import AuditReport, load_features, run_audit
 from pipelines.settings import load_settings
 
-_PANEL = "Features"
 _SHOWN = 40
 
 features_app = typer.Typer(no_args_is_help=True, help="The registered features.")
@@ -22,8 +21,8 @@ audit_app = typer.Typer(no_args_is_help=True, help="Audits of what must always h
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.add_typer(features_app, name="features", rich_help_panel=_PANEL)
-    app.add_typer(audit_app, name="audit", rich_help_panel=_PANEL)
+    app.add_typer(features_app, name="features")
+    app.add_typer(audit_app, name="audit")
 
 
 @features_app.command("list")

@@ -17,7 +17,6 @@ from pipelines.settings import load_settings
 from signals.backup import Backup, backup_ledger, restore_ledger
 from signals.publish import verify_chain
 
-_PANEL = "Ledger"
 _SHOWN = 40
 
 ledger_app = typer.Typer(
@@ -27,7 +26,7 @@ ledger_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.add_typer(ledger_app, name="ledger", rich_help_panel=_PANEL)
+    app.add_typer(ledger_app, name="ledger")
 
 
 @ledger_app.command("backup")

@@ -13,12 +13,10 @@ from isobar.arguments import End, JsonFlag, Start, read_date, read_horizons, rea
 from isobar.workspace import Workspace
 from models.forecast import Prediction
 
-_PANEL = "Models"
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("predictions", rich_help_panel=_PANEL)(predictions)
+    app.command("predictions")(predictions)
 
 
 def predictions(

@@ -100,6 +100,21 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
         yield update
 
 
+@contextmanager
+def waiting(what: str, quiet: bool = False) -> Iterator[None]:
+    """Show that something goes on whose length nobody knows; only in a terminal."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=log,
+        transient=True,
+        disable=quiet or not log.is_terminal,
+    ) as shown:
+        shown.add_task(what, total=None)
+        yield
+
+
 def print_mapping(title: str, values: Mapping[str, object]) -> None:
     """Print names and values as a table on stdout."""
     rows = [(k, v if isinstance(v, int | float | str) else show(v)) for k, v in values.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -23,15 +24,13 @@ from isobar.arguments import (
     read_time,
     read_timeframe,
 )
-from isobar.bootstrap import bootstrap
+from isobar.bootstrap import Step, bootstrap, explain_bootstrap
 from isobar.demo import run_demo
 from market.errors import UsageError
 from market.horizons import PUBLISHING_RUNS, Run
 from market.timeframes import Timeframe
 from pipelines.launch import Launcher
 from pipelines.settings import load_settings
-
-_PANEL = "Work"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +43,7 @@ def register(app: typer.Typer) -> None:
         run_command,
     ):
         name = function.__name__.removesuffix("_command")
-        app.command(name, rich_help_panel=_PANEL)(function)
+        app.command(name)(function)
 
 
 def demo(
@@ -60,11 +59,39 @@ def demo(
         summary.show()
 
 
-def bootstrap_command(as_json: JsonFlag = False) -> None:
-    """The first day: history, features, models, a first backtest. Resumes where it stopped."""
-    with output.progress_bars(quiet=as_json) as progress:
-        done = bootstrap(Launcher(load_settings(), progress=progress))
-    _report("Bootstrap", done, as_json)
+def bootstrap_command(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only explain the steps and their cost.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The first day: history, features, models, a first backtest. Resumes where it stopped.
+
+    Each step is explained before it is done: what it fetches, about how many requests that takes
+    and how long at the data plan's pace. --dry-run explains and does nothing else.
+    """
+    with output.progress_bars(quiet=as_json or dry_run) as progress:
+        launcher = Launcher(load_settings(), progress=progress)
+        if not dry_run:
+            done = bootstrap(launcher, announce=None if as_json else _announce)
+    if dry_run:
+        _show_steps(explain_bootstrap(launcher), as_json)
+    else:
+        _report("Bootstrap", done, as_json)
+
+
+def _announce(step: Step) -> None:
+    output.log.print(f"[bold]{step.name}[/]: {step.what}.")
+    output.log.print(f"  {step.cost}; stopped and run again: {step.resumes}.", highlight=False)
+
+
+def _show_steps(steps: list[Step], as_json: bool) -> None:
+    if as_json:
+        output.print_json({"dry run": True, "steps": [asdict(s) for s in steps]})
+        return
+    rows = [(s.name, f"{s.what}.\nAgain: {s.resumes}.", s.cost) for s in steps]
+    output.out.print(output.table("The first day", ("step", "what it does", "cost"), rows))
+    output.out.print("Nothing was fetched. `isobar bootstrap` does it; stop it at any time.")
 
 
 def ingest_command(

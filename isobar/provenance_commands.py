@@ -14,14 +14,13 @@ from market.ledger_tables import parity_checks, signal_batches
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
-_PANEL = "Questions"
 _SHOWN = 10
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("explain", rich_help_panel=_PANEL)(explain)
-    app.command("parity", rich_help_panel=_PANEL)(parity)
+    app.command("explain")(explain)
+    app.command("parity")(parity)
 
 
 def explain(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import typer
+from rich.markup import escape
 
 from execution.holdings import own_quantities
 from execution.portfolio import read_portfolio
@@ -16,24 +15,18 @@ from execution.reconcile import newest_reconciliation
 from execution.state import current_state, newest_reason
 from isobar import output
 from isobar.arguments import JsonFlag
+from isobar.doctor import Finding, examine
 from isobar.workspace import Workspace
-from market import calendar
-from market.errors import IsobarError
 from market.ledger import Ledger
-from pipelines.assets.orders import check_trading
 from pipelines.market_view import newest_prices
-from pipelines.redaction import redact
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
-
-_PANEL = "Questions"
-_GIB = 2**30
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("status", rich_help_panel=_PANEL)(status)
-    app.command("doctor", rich_help_panel=_PANEL)(doctor)
+    app.command("status")(status)
+    app.command("doctor")(doctor)
 
 
 def status(as_json: JsonFlag = False) -> None:
@@ -113,81 +106,31 @@ def _describe_batch(batch: dict[str, Any] | None) -> str:
     return f"{batch['run']} as of {batch['as_of']}, {batch['rows']} signals{late}"
 
 
-@dataclass(frozen=True)
-class _Check:
-    name: str
-    ask: Callable[[], str]
-
-
 def doctor(as_json: JsonFlag = False) -> None:
-    """Check keys, vendor, models, and whether the account may trade; say how to mend each."""
-    settings = load_settings()
-    stores = Stores(settings)
-    now = dt.datetime.now(dt.UTC)
-    results = [_ask(c) for c in _checks(stores, now)] + _trading_checks(stores)
-    failed = [r for r in results if not r["ok"]]
+    """Check keys, data plan, clocks, calendar, disk, ledger, models and broker; say how to mend.
+
+    The exit status is 1 where anything is not well. It sends the vendor four requests at most.
+    """
+    stores = Stores(load_settings())
+    with output.waiting("asking", quiet=as_json):
+        found = list(examine(stores, dt.datetime.now(dt.UTC)))
+    failed = [f for f in found if not f.ok]
     if as_json:
-        output.print_json({"healthy": not failed, "checks": results})
+        output.print_json({"healthy": not failed, "checks": [asdict(f) for f in found]})
     else:
-        rows = [(("ok" if r["ok"] else "FAIL"), r["check"], r["says"]) for r in results]
+        rows = [(_verdict(f), f.check, _on_lines(f.says)) for f in found]
         output.out.print(output.table("Doctor", ("", "check", "says"), rows))
+        if failed:
+            names = ", ".join(f.check for f in failed)
+            output.out.print(f"Not well: {names}. docs/runbook.md has an entry for each check.")
     if failed:
         raise typer.Exit(1)
 
 
-def _checks(stores: Stores, now: dt.datetime) -> list[_Check]:
-    settings = stores.settings
-
-    def vendor() -> str:
-        known = stores.source.tickers().height
-        return f"{settings.polygon.base_url}, {known:,} tickers"
-
-    def models() -> str:
-        names = [h.name for h in settings.enabled_horizons]
-        for name in names:
-            stores.tracker.champions(name, now)
-        return f"champions for {', '.join(names)}"
-
-    def ledger() -> str:
-        with stores.ledger as opened:
-            batches = opened.read("select count(*) as n from signal_batches").item()
-            return f"{batches:,} batches of signals"
-
-    def disk() -> str:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(settings.home).free / _GIB
-        if free < 1.0:
-            raise IsobarError(
-                "little disk space",
-                got=f"{free:.2f} GiB",
-                allowed="1 GiB or more free",
-                remedy="free some space",
-            )
-        return f"{free:,.0f} GiB free under {settings.home}"
-
-    return [
-        _Check("settings", lambda: f"hash {settings.config_hash}"),
-        _Check("calendar", lambda: f"last closed session {calendar.latest_session(now)}"),
-        _Check("disk", disk),
-        _Check("ledger", ledger),
-        _Check("market data", vendor),
-        _Check("models", models),
-    ]
+def _verdict(finding: Finding) -> str:
+    return "[green]ok[/]" if finding.ok else "[bold red]FAIL[/]"
 
 
-def _trading_checks(stores: Stores) -> list[dict[str, Any]]:
-    """Return what live trading asks too; without an answering broker there is but one line."""
-    try:
-        with stores.ledger as ledger:
-            checks = check_trading(stores, ledger)
-    except (IsobarError, OSError) as error:
-        return [{"check": "broker", "ok": False, "says": redact(str(error))}]
-    broker = {"check": "broker", "ok": True, "says": stores.settings.alpaca.base_url}
-    return [broker, *({"check": c.name, "ok": c.ok, "says": redact(c.says)} for c in checks)]
-
-
-def _ask(check: _Check) -> dict[str, Any]:
-    try:
-        return {"check": check.name, "ok": True, "says": check.ask()}
-    except (IsobarError, OSError) as error:
-        return {"check": check.name, "ok": False, "says": redact(str(error))}
+def _on_lines(text: str) -> str:
+    """Return a message with its remedy on a line of its own; brackets in it are no markup."""
+    return escape(text).replace(". Remedy: ", ".\n[bold]Remedy:[/] ")

@@ -26,8 +26,6 @@ from models.succession import Event
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
-_PANEL = "Models"
-
 models_app = typer.Typer(no_args_is_help=True, help="Champions and challengers in the registry.")
 
 OneHorizon = Annotated[str, typer.Option("--horizon", help="One horizon.")]
@@ -36,7 +34,7 @@ OneFamily = Annotated[str, typer.Option("--family", help="One model family.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.add_typer(models_app, name="models", rich_help_panel=_PANEL)
+    app.add_typer(models_app, name="models")
 
 
 @models_app.command("list")

@@ -24,12 +24,10 @@ from pipelines.resources import Stores
 from pipelines.settings import load_settings
 from reports.render import first_screen_of
 
-_PANEL = "Questions"
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("report", rich_help_panel=_PANEL)(report)
+    app.command("report")(report)
 
 
 def report(

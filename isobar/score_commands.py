@@ -16,16 +16,15 @@ from signals.agreement import DISAGREES
 from signals.schema import ENSEMBLE_ENGINE
 from signals.scoreboard import ALL_REGIMES, PROMISED, Board
 
-_PANEL = "Questions"
 _EVERY = "every"
 _REGIMES = [r.value for r in RegimeLabel]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("scoreboard", rich_help_panel=_PANEL)(scoreboard)
-    app.command("weights", rich_help_panel=_PANEL)(weights)
-    app.command("agreement", rich_help_panel=_PANEL)(agreement)
+    app.command("scoreboard")(scoreboard)
+    app.command("weights")(weights)
+    app.command("agreement")(agreement)
 
 
 def scoreboard(

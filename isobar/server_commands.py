@@ -41,7 +41,6 @@ from pipelines.resources import Stores
 from pipelines.settings import Settings, load_settings
 
 _DEFAULT_KEY = "replay"
-_PANEL = "Servers"
 
 Port = Annotated[int, typer.Option("--port", help="Port to listen on.", min=1, max=65535)]
 BarsFile = Annotated[
@@ -59,8 +58,8 @@ def register(app: typer.Typer) -> None:
     group.command("polygon")(serve_polygon)
     group.command("alpaca")(serve_alpaca)
     group.command("metrics")(serve_metrics)
-    app.add_typer(group, name="serve", rich_help_panel=_PANEL)
-    app.command("ui", rich_help_panel=_PANEL)(ui)
+    app.add_typer(group, name="serve")
+    app.command("ui")(ui)
 
 
 def serve_polygon(

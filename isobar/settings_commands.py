@@ -21,7 +21,7 @@ settings_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.add_typer(settings_app, rich_help_panel="Questions")
+    app.add_typer(settings_app, name="settings")
 
 
 @settings_app.command("show")

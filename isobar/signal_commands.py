@@ -25,7 +25,6 @@ from signals.consume import Delivery, follow, newest_cursor
 from signals.publish import CHANNEL
 from signals.schema import SIGNAL_SCHEMA, SignalColumn
 
-_PANEL = "Questions"
 _SHOWN = 40
 _UTC = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
@@ -38,7 +37,7 @@ class _Form(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command("signals", rich_help_panel=_PANEL)(signals)
+    app.command("signals")(signals)
 
 
 def signals(

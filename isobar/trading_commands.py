@@ -33,18 +33,17 @@ from pipelines.market_view import newest_prices
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
 
-_PANEL = "Trading"
 _SHOWN = 20
 _TABLES = {"plan", "refused", "left out"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command("trade", rich_help_panel=_PANEL)(trade_command)
-    app.command("reconcile", rich_help_panel=_PANEL)(reconcile_command)
-    app.command("portfolio", rich_help_panel=_PANEL)(portfolio_command)
-    app.command("halt", rich_help_panel=_PANEL)(halt)
-    app.command("resume", rich_help_panel=_PANEL)(resume)
+    app.command("trade")(trade_command)
+    app.command("reconcile")(reconcile_command)
+    app.command("portfolio")(portfolio_command)
+    app.command("halt")(halt)
+    app.command("resume")(resume)
 
 
 def trade_command(

@@ -23,13 +23,12 @@ from pipelines.settings_file import SettingsFile
 if TYPE_CHECKING:
     from models.tuning import Budget
 
-_PANEL = "Models"
 _MINUTES = 30.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command("tune", rich_help_panel=_PANEL)(tune)
+    app.command("tune")(tune)
 
 
 def tune(

@@ -42,6 +42,7 @@ from market.quarantine import (
     read_held,
     sessions_of_interest,
 )
+from market.request_estimate import chunk_sessions
 from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, Bar, Ticker
 from market.schema import empty as empty_frame
 from market.source import EVERY, BarSource, RemoteSource, check_same_adjustment
@@ -49,8 +50,6 @@ from market.timeframes import Timeframe
 
 Progress = Callable[[int, int], None]
 
-# Bars of this many symbol-sessions are held in memory and committed at once.
-_CHUNK_BARS = 1_500_000
 # Symbols that may trade in one session, for the size of a chunk.
 _WHOLE_MARKET = 12_000
 
@@ -156,8 +155,7 @@ def ingest(
         # Answers that were kept would say the same again.
         source = source.afresh()
     symbols_each = _WHOLE_MARKET if EVERY in wanted else len(wanted)
-    per_session = symbols_each * (calendar.REGULAR_MINUTES if timeframe is Timeframe.M1 else 1)
-    size = max(1, _CHUNK_BARS // per_session)
+    size = chunk_sessions(timeframe, symbols_each)
     if timeframe is not Timeframe.D1 or not missing:
         second = None  # Minutes are held against the daily bars in the lake.
     there = set(second.tickers()[Ticker.SYMBOL]) if second is not None else set[str]()

@@ -69,6 +69,11 @@ class Ledger:
         """Close every connection."""
         self.engine.dispose()
 
+    @property
+    def version(self) -> str:
+        """Version of the tables: that of the newest migration, since opening migrates."""
+        return str(self.read(f"SELECT version_num FROM {VERSION_TABLE}").item())
+
     def read(
         self, query: str | sa.Select[*tuple[Any, ...]], params: Mapping[str, object] | None = None
     ) -> pl.DataFrame:

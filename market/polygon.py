@@ -27,16 +27,13 @@ from market.polygon_meter import RequestMetrics
 from market.polygon_overlap import overlap
 from market.polygon_reference import PolygonReference, usable_symbols
 from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wire, check_base_url
+from market.request_estimate import BARS_PER_PAGE, ROWS_PER_PAGE, market_pages
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from market.source import ADJUSTED, EVERY
 from market.timeframes import Timeframe
 
-BARS_PER_PAGE = 50_000
-_ROWS_PER_PAGE = 1_000
-# Rows per calendar day over the whole market, to choose between asking by symbol or by date.
-_ROWS_PER_DAY = {"execution_date": 15, "ex_dividend_date": 250}
 _PROBED = "AAPL"
 _TEXT = frozenset({str})
 
@@ -301,7 +298,7 @@ class PolygonSource(PolygonReference):
             for active in (True, False):
                 rows += self._rows(
                     lambda a=active: self._client.list_tickers(
-                        market="stocks", active=a, limit=_ROWS_PER_PAGE, raw=True
+                        market="stocks", active=a, limit=ROWS_PER_PAGE, raw=True
                     ),
                     keep,
                 )
@@ -394,11 +391,10 @@ class PolygonSource(PolygonReference):
             raise SourceError(
                 "reversed dates", got=f"{start} to {end}", remedy="swap start and end"
             )
-        query = {f"{date_key}_gte": start, f"{date_key}_lte": end, "limit": _ROWS_PER_PAGE}
+        query = {f"{date_key}_gte": start, f"{date_key}_lte": end, "limit": ROWS_PER_PAGE}
         query |= {"sort": date_key, "order": "asc", "raw": True}
-        market_pages = 1 + _ROWS_PER_DAY[date_key] * ((end - start).days + 1) // _ROWS_PER_PAGE
         every = EVERY in wanted
-        if every or len(wanted) > market_pages:
+        if every or len(wanted) > market_pages(date_key, start, end):
             bounds = {} if every else {"ticker_gte": min(wanted), "ticker_lte": max(wanted)}
             rows = self._rows(lambda: ask(**query, **bounds), keep)
         else:

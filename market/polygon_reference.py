@@ -21,14 +21,11 @@ from market import polygon_reference_parse as reference
 from market.errors import SourceError
 from market.polygon_overlap import overlap
 from market.polygon_wire import NotFoundError, Wire
+from market.request_estimate import ARTICLES_PER_DAY, PAGES_OF_TICKERS, ROWS_PER_PAGE
 from market.schema import INDEX_SCHEMA, NEWS_SCHEMA, empty
 from market.source import EVERY
 
-_ROWS_PER_PAGE = 1_000
 _MOST_ROWS = 50_000
-# Articles a day over the whole market, and pages of the list of all tickers: to choose how to ask.
-_ARTICLES_PER_DAY = 500
-_PAGES_OF_TICKERS = 40
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:\-]{0,31}")
 
 
@@ -38,12 +35,26 @@ class PolygonReference:
     Notes
     -----
     Source: the service's REST documentation, "Treasury Yields", "Custom Bars" of indices, "News",
-    "All Tickers", "Ticker Events".
+    "All Tickers", "Ticker Events",
+    "Market Status".
     """
 
     _client: Any
     _wire: Wire
     _delay: dt.timedelta
+
+    def server_time(self) -> dt.datetime:
+        """Return the vendor's clock, UTC: one request, which also says whether the key is good.
+
+        Raises
+        ------
+        SourceError
+            A refusal, or an answer without a time.
+        """
+        (page,) = self._wire.pages(
+            lambda: self._client.get_market_status(raw=True), read=reference.market_status
+        )
+        return page["serverTime"]
 
     def treasury_yields(self, start: dt.date, end: dt.date) -> pl.DataFrame:
         """Return par yields, in percent, of dates from ``start`` to ``end``.
@@ -115,12 +126,12 @@ class PolygonReference:
                     published_utc_lt=f"{until:%Y-%m-%dT%H:%M:%SZ}",
                     sort="published_utc",
                     order="asc",
-                    limit=_ROWS_PER_PAGE,
+                    limit=ROWS_PER_PAGE,
                     raw=True,
                 )
             )
 
-        market_pages = 1 + _ARTICLES_PER_DAY * ((end - start).days + 1) // _ROWS_PER_PAGE
+        market_pages = 1 + ARTICLES_PER_DAY * ((end - start).days + 1) // ROWS_PER_PAGE
         asked: list[str | None] = [None] if len(wanted) > market_pages else [*wanted]
         rows = [row for part in overlap(ask, asked, self._report) for row in part]
         return reference.news(rows, set(wanted), begin, until, self._delay)
@@ -154,11 +165,11 @@ class PolygonReference:
             bounds = {"ticker": symbol, "market": None if symbol else "stocks"}
             return self._all(
                 lambda: self._client.list_tickers(
-                    **bounds, active=active, limit=_ROWS_PER_PAGE, raw=True
+                    **bounds, active=active, limit=ROWS_PER_PAGE, raw=True
                 )
             )
 
-        asked: Iterable[str | None] = [None] if 2 * len(symbols) > _PAGES_OF_TICKERS else symbols
+        asked: Iterable[str | None] = [None] if 2 * len(symbols) > PAGES_OF_TICKERS else symbols
         queries = [(active, symbol) for symbol in asked for active in (True, False)]
         rows = [row for part in overlap(ask, queries, self._report) for row in part]
         named = set(symbols)

@@ -6,10 +6,12 @@ import datetime as dt
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import orjson
 import polars as pl
 
 from market import calendar
 from market import polygon_parse as parse
+from market.errors import SourceError
 from market.macro import index_known_at, news_known_at, yields_known_at
 from market.polygon_actions import dates, impossible
 from market.schema import (
@@ -28,6 +30,23 @@ _LIST = frozenset({list})
 _OBJECT = frozenset({dict})
 _LOWEST_YIELD, _HIGHEST_YIELD = -10.0, 50.0
 _INDEX_KEYS = {"o": IndexBar.OPEN, "h": IndexBar.HIGH, "l": IndexBar.LOW, "c": IndexBar.CLOSE}
+
+
+def market_status(body: bytes) -> dict[str, Any]:
+    """Return the answer about the state of the market, with ``serverTime`` as UTC."""
+    try:
+        told = orjson.loads(body)["serverTime"]
+        moment = dt.datetime.fromisoformat(told)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise SourceError(
+            "the vendor does not say what time it is",
+            got=f"{len(body)} bytes",
+            allowed="an object with serverTime, in ISO 8601",
+            remedy="check the base URL and what stands between here and the vendor",
+        ) from None
+    if moment.tzinfo is None:
+        raise impossible("serverTime without a time zone", told)
+    return {"serverTime": moment.astimezone(dt.UTC)}
 
 
 def treasury_yields(rows: list[Any], start: dt.date, end: dt.date) -> pl.DataFrame:

@@ -39,4 +39,4 @@ def check_history(plan: Plan | None, until_ms: int, now: dt.datetime | None) -> 
 
 def status_of(plan: Plan | None) -> str:
     """Return what an answer with market data says of itself: plans below the best have it late."""
-    return "OK" if plan in (None, Plan.ADVANCED) else "DELAYED"
+    return "OK" if plan is None or plan.is_real_time else "DELAYED"

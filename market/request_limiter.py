@@ -44,6 +44,14 @@ class Plan(StrEnum):
         """Requests in any minute; None for no limit."""
         return REQUESTS_PER_MINUTE[self]
 
+    @property
+    def is_real_time(self) -> bool:
+        """Whether bars come when they end; those of the other plans come at least 15 minutes late.
+
+        Source: the vendor's price list for stocks; what is delayed is answered with ``DELAYED``.
+        """
+        return self is Plan.ADVANCED
+
 
 REQUESTS_PER_MINUTE: dict[Plan, int | None] = {
     Plan.FREE: 5,

@@ -11,8 +11,9 @@ import polars as pl
 from market import calendar
 from market.errors import SourceError
 from market.flatfiles import AbsentFileError, FlatFileSource
-from market.polygon import BARS_PER_PAGE, PolygonSource
+from market.polygon import PolygonSource
 from market.polygon_meter import RequestMetrics
+from market.request_estimate import BARS_PER_PAGE
 from market.schema import Bar
 from market.source import EVERY
 from market.timeframes import Timeframe

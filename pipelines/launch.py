@@ -137,9 +137,19 @@ class Launcher:
             if context.op_exception is not None:
                 errors.append(context.op_exception)
 
+        name = job.name.removesuffix("_job").replace("_", " ")
+        finished, steps = 0, len(job.graph.nodes)
+
+        @dg.success_hook(name="tell_the_step")
+        def tell_the_step(context: dg.HookContext) -> None:
+            nonlocal finished
+            finished += 1
+            self.stores.progress(name, finished, steps)
+
+        self.stores.progress(name, 0, steps)
         # As under the daemon: what does not depend on the asset that failed is made all the same.
         with quiet_logging():
-            result = job.with_hooks({keep_the_error}).execute_in_process(
+            result = job.with_hooks({keep_the_error, tell_the_step}).execute_in_process(
                 raise_on_error=False,
                 instance=self._instance,
                 partition_key=partition,

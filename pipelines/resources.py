@@ -85,15 +85,30 @@ class Stores:
         both = polygon.has_flat_files and not polygon.adjusted
         return self._with_flat_files(self._vendor) if both else self._vendor
 
+    @property
+    def has_vendor(self) -> bool:
+        """Whether the key for market data is set."""
+        return bool(self.settings.polygon.api_key.get_secret_value())
+
+    def vendor_time(self) -> dt.datetime:
+        """Return the vendor's clock (UTC), in one request once the plan is known.
+
+        Raises
+        ------
+        SourceError
+            When the vendor refuses the key or is out of reach.
+        """
+        return self._vendor.server_time()
+
     @cached_property
     def _vendor(self) -> PolygonSource:
-        if not self.settings.polygon.api_key.get_secret_value():
+        if not self.has_vendor:
             raise SettingsError(
                 "no key for market data",
                 allowed="POLYGON_API_KEY or MASSIVE_API_KEY in the environment",
                 remedy="set one of them, or run `isobar demo`, which needs none",
             )
-        return self._rest(self._plan())
+        return self._rest(self.plan)
 
     def _rest(self, plan: Plan) -> PolygonSource:
         polygon = self.settings.polygon
@@ -108,7 +123,15 @@ class Stores:
             adjusted=polygon.adjusted,
         )
 
-    def _plan(self) -> Plan:
+    @property
+    def plan(self) -> Plan:
+        """The vendor's plan: the one that is set, or found out by asking, and then remembered.
+
+        Raises
+        ------
+        SourceError
+            When it has to be found out, and the vendor refuses the key or is out of reach.
+        """
         plan = self.settings.polygon.plan
         if plan != "auto":
             return plan

@@ -16,8 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from market import calendar
-from market import ingest as ingest_module
+from market import calendar, request_estimate
 from market.errors import LakeError
 from market.ingest import bars_table, ingest
 from market.ingest_log import LOG_TABLE
@@ -82,7 +81,7 @@ def _history() -> pl.DataFrame:
 
 def _backfill(folder: Path) -> None:
     """Backfill in many small commits."""
-    ingest_module._CHUNK_BARS = CHUNK
+    request_estimate.CHUNK_BARS = CHUNK
     source = MemorySource(_history())
     ingest(Lake(folder), source, Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
 
@@ -130,7 +129,7 @@ def _end(process: subprocess.Popen[str]) -> int:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "_CHUNK_BARS", CHUNK)
+    monkeypatch.setattr(request_estimate, "CHUNK_BARS", CHUNK)
 
 
 @pytest.fixture(scope="module")

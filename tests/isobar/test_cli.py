@@ -157,10 +157,12 @@ class TestDocuments:
         checks = {c["check"]: c for c in done.document["checks"]}
         assert set(checks) == {
             "settings",
+            "keys",
+            "market data",
+            "data plan",
             "calendar",
             "disk",
             "ledger",
-            "market data",
             "models",
             "broker",
             "trading mode",
@@ -177,9 +179,9 @@ class TestDocuments:
         done = isobar("doctor", "--json", environment={"ISOBAR_HOME": str(tmp_path / "home")})
         assert done.status == 1
         failed = {c["check"]: c["says"] for c in done.document["checks"] if not c["ok"]}
-        assert set(failed) == {"market data", "models", "broker"}
-        assert "POLYGON_API_KEY" in failed["market data"]
-        assert "ALPACA_API_KEY" in failed["broker"]
+        assert set(failed) == {"keys", "models"}
+        assert "POLYGON_API_KEY" in failed["keys"]
+        assert "ALPACA_API_KEY" in failed["keys"]
         assert "isobar train" in failed["models"]
 
     def test_ingest_of_what_is_settled_is_a_document_too(

@@ -58,7 +58,8 @@ class TradingDesk:
         at = self.clock.now() - MINUTE
         with self.stores.ledger as ledger:
             times = {"as_of": at, "scheduled_for": at, "ts_emit": at}
-            return publish(ledger, self.home, *rows, **times).batch_id
+            heads = self.stores.head_file
+            return publish(ledger, self.home, *rows, head_file=heads, **times).batch_id
 
     def wait(self, minutes: int = 2) -> None:
         """Let the replay go on, so that market orders find a bar."""

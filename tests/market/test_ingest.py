@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
-from market import calendar
+from market import calendar, request_estimate
 from market import ingest as ingest_module
 from market.errors import MarketError, SourceError
 from market.ingest import bars_table, ingest
@@ -65,7 +65,7 @@ def lake(tmp_path) -> Lake:
 
 @pytest.fixture
 def small_chunks(monkeypatch) -> None:
-    monkeypatch.setattr(ingest_module, "_CHUNK_BARS", 6)  # two sessions of three symbols
+    monkeypatch.setattr(request_estimate, "CHUNK_BARS", 6)  # two sessions of three symbols
 
 
 def test_everything_arrives_and_is_not_asked_for_twice(lake: Lake) -> None:

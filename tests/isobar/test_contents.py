@@ -1,0 +1,77 @@
+"""The first help page is a table of contents that one can read, on any background."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer import rich_utils
+
+from isobar.cli import app
+from isobar.contents import CONTENTS
+
+PAGES = ("", "backtest", "serve alpaca", "models rollback", "bootstrap")
+
+
+def page(*words: str, **environment: str) -> str:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("isobar"), *words],
+        env={**os.environ, "COLUMNS": "80", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def first() -> str:
+    return page("--help")
+
+
+def test_contents_and_commands_are_the_same():
+    listed = [name for panel in CONTENTS.values() for name in panel]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_panels_and_commands_come_in_the_order_of_the_contents(first: str):
+    titles = [t for t in re.findall(r"╭─ ([A-Z][a-z ]+) ─", first) if t != "Options"]
+    assert titles == list(CONTENTS)
+    names = re.findall(r"^│ ([a-z]+) +\S", first, re.MULTILINE)
+    assert names == [name for panel in CONTENTS.values() for name in panel]
+
+
+def test_each_command_has_one_whole_line(first: str):
+    for names in CONTENTS.values():
+        for name, line in names.items():
+            assert re.search(rf"^│ {name} +{re.escape(line)} +│$", first, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("words", PAGES)
+def test_no_colour_vanishes_on_a_light_or_a_dark_background(words: str):
+    shown = page(*words.split(), "--help", FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="")
+    codes = {c for found in re.findall(r"\x1b\[([\d;]*)m", shown) for c in found.split(";")}
+    assert codes, "nothing is coloured"
+    # Faint, yellow, white, black, and their bright kinds.
+    assert codes & {"2", "30", "33", "37", "90", "93", "97"} == set()
+
+
+def test_every_style_that_is_replaced_is_one_of_the_librarys():
+    from isobar.contents import _READABLE
+
+    assert [name for name in _READABLE if not hasattr(rich_utils, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"), [("isobar do", "doctor"), ("isobar models ro", "rollback")]
+)
+def test_a_shell_completes_commands(words: str, offered: str):
+    count = len(words.split()) - 1
+    asked = {"_ISOBAR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": f"{count}"}
+    assert page(**asked).split() == [offered]
