@@ -10,7 +10,7 @@ PEERS_READY := $(PEERS)/.ready
 PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs notebooks clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ docs: $(READY) ## Build the documentation site in var/site; any warning fails
 	$(BIN)/python -m isobar.settings_page
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs var/site
 	@echo "Open var/site/index.html"
+
+notebooks: $(READY) ## Execute the notebooks on the demo's data root, for the documentation
+	$(BIN)/python docs/execute_notebooks.py
 
 evidence: $(READY) $(PEERS_READY) ## Measure models and backtests and write docs/evidence.md
 	$(BIN)/python -m evidence.run

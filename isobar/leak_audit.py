@@ -66,10 +66,24 @@ class AuditReport:
     findings: tuple[Finding, ...]
     depend_on_start: tuple[Settling, ...]
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing had seen the future."""
+        return not self.findings
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{a.name}: {a.columns} columns at {a.cuts} cut-offs, {a.findings} findings"
+            for a in self.audited
+        ]
+        starts = [f"{s.feature} depends on where history starts" for s in self.depend_on_start]
+        verdict = "nothing had seen the future" if self.is_clean else "something looks ahead"
+        return "\n".join([verdict, *lines, *map(str, self.findings), *starts])
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return {
-            "clean": not self.findings,
+            "clean": self.is_clean,
             "audited": [asdict(a) for a in self.audited],
             "findings": [asdict(f) for f in self.findings],
             "depend_on_start": [asdict(s) for s in self.depend_on_start],

@@ -153,3 +153,5 @@ def _arrow_type(kind: sa.types.TypeEngine[Any]) -> pa.DataType:
 
 
 _TABLES = (*METADATA.tables.values(), signals_current)
+LEDGER_TABLES: tuple[str, ...] = tuple(t.name for t in _TABLES)
+"""Names of the tables of a ledger, and of the view of current signals."""

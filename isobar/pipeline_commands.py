@@ -169,12 +169,13 @@ def _report(title: str, done: Mapping[str, Mapping[str, Any]], as_json: bool) ->
         (name if k == 0 else "", key, _one_line(value))
         for name, metadata in done.items()
         for k, (key, value) in enumerate(metadata.items())
-        if not (isinstance(value, str) and "\n" in value)
+        if not (isinstance(value, str) and "\n" in value) and not key.startswith("dagster/")
     ]
     output.out.print(output.table(title, ("asset", "what", "value"), rows))
     for metadata in done.values():
         for value in metadata.values():
-            if isinstance(value, str) and "\n" in value:
+            # Small tables are for Dagster's page of the asset.
+            if isinstance(value, str) and "\n" in value and not value.startswith("|"):
                 output.out.print(value)
 
 

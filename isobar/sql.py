@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 import polars as pl
 
 from isobar.ledger_dataset import ledger_datasets
 from market.errors import UsageError
 from market.lake import Lake
-from market.lake_tables import TABLES
+from market.lake_tables import TABLES, made_by
 from market.ledger import Ledger
 
 
@@ -41,4 +43,13 @@ def query_tables(lake: Lake, ledger: Ledger, query: str) -> pl.DataFrame:
                 connection.register(f"ledger_{name}" if name in TABLES else name, dataset)
             return connection.sql(query).pl()
     except duckdb.Error as error:
-        raise UsageError(f"SQL: {error}", remedy="correct the query") from error
+        raise UsageError(f"SQL: {error}", remedy=_remedy(lake, str(error))) from error
+
+
+def _remedy(lake: Lake, problem: str) -> str:
+    """Return what to do; where a table was never written, the command that makes it."""
+    found = re.search(r"Table with name (\w+) does not exist", problem)
+    table = found.group(1) if found else ""
+    if table in TABLES and not TABLES[table].is_copy and not lake.exists(table):
+        return f"run `{made_by(table)}`, which writes {table}"
+    return "correct the query; `workspace.tables` lists what it can name"

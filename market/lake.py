@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from market.errors import LakeError
 from market.frame_hash import frame_hash
-from market.lake_tables import BAR_KEYS, TABLES, TableSpec, spec_of
+from market.lake_tables import BAR_KEYS, TABLES, TableSpec, made_by, spec_of
 from market.layouts import (
     BARS_TABLE,
     BUILT_FROM,
@@ -120,7 +120,7 @@ class Lake:
             raise LakeError(
                 f"the lake has no table {table!r} yet",
                 allowed=", ".join(t for t in TABLES if self.exists(t)) or "nothing so far",
-                remedy="run `isobar bootstrap`, or `isobar ingest` for bars",
+                remedy=f"run `{made_by(table)}`",
             )
         return self._open(table, version)
 

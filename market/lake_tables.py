@@ -81,6 +81,28 @@ TABLES: dict[str, TableSpec] = {
 }
 
 
+_INGESTED = ("bars_", "quarantine_", "splits", "dividends", "ingest_log")
+_REFERENCE = ("treasury_yields", "indices", "news", "identities")
+_TRAINED = ("predictions", "session_", "promises")
+
+
+def made_by(table: str) -> str:
+    """Return the command that writes a table, for who asks for one that is not there.
+
+    Examples
+    --------
+    >>> made_by("predictions"), made_by("features_1d")
+    ('isobar train', 'isobar bootstrap')
+    """
+    if table.startswith((*_INGESTED, *_REFERENCE)):
+        return "isobar ingest"
+    if table.startswith(_TRAINED):
+        return "isobar train"
+    if table == "live_predictions":
+        return "isobar run"
+    return "isobar demo" if table == "truth" else "isobar bootstrap"
+
+
 def spec_of(table: str) -> TableSpec:
     """Return a table's declaration, or say which tables there are."""
     try:

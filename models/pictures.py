@@ -6,28 +6,19 @@ Dagster strips elements from Markdown and leaves images; MLflow shows PNG files.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from models.canvas import COLOURS, FAINT, INK, card, concise_dates, legend, png
 from models.confidence import LEVELS, Accuracy, Reliability
 from models.evaluation import Estimate
 from models.importances import Importance
 from models.training_tables import Stage, TrainingTables
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 TOP_FEATURES = 25
-_DPI = 100
-_PALETTE = 64
-_INK, _FAINT = "#24292f", "#d0d7de"
-# Told apart by those who do not see all colours (Okabe and Ito 2008); the ensemble is the ink.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 _CLASS_NAMES = {-1: "short", 0: "neutral", 1: "long"}
 
 
@@ -88,14 +79,14 @@ def draw_live_reliability(walked: pl.DataFrame, live: pl.DataFrame, horizon: str
 
 def _draw_shares(named: Mapping[str, pl.DataFrame], title: str) -> bytes:
     """Draw reliability tables into one picture, the first one in front."""
-    figure, axes = _card(9.0, 3.7, columns=3)
-    figure.suptitle(title, color=_INK)
+    figure, axes = card(9.0, 3.7, columns=3)
+    figure.suptitle(title, color=INK)
     for axis, (outcome, class_name) in zip(axes, _CLASS_NAMES.items(), strict=True):
         mine = {n: t.filter(pl.col(Reliability.CLASS) == outcome) for n, t in named.items()}
         columns = [Reliability.FORECAST, Reliability.OBSERVED]
         seen = np.concatenate([t.select(columns).to_numpy() for t in mine.values()])
         low, high = _around(seen)
-        axis.plot([low, high], [low, high], color=_FAINT, linewidth=1.2, zorder=1)
+        axis.plot([low, high], [low, high], color=FAINT, linewidth=1.2, zorder=1)
         for place, (label, part) in enumerate(mine.items()):
             forecast, observed = part[Reliability.FORECAST], part[Reliability.OBSERVED]
             in_front = place == 0
@@ -103,7 +94,7 @@ def _draw_shares(named: Mapping[str, pl.DataFrame], title: str) -> bytes:
                 forecast,
                 observed,
                 yerr=_bars(part, Reliability.OBSERVED, Reliability.LOW, Reliability.HIGH),
-                color=_COLOURS[place],
+                color=COLOURS[place],
                 fmt="o-" if in_front else "s--",
                 markersize=4,
                 linewidth=1.2,
@@ -111,23 +102,23 @@ def _draw_shares(named: Mapping[str, pl.DataFrame], title: str) -> bytes:
                 alpha=1.0 if in_front else 0.75,
                 label=label,
             )
-        axis.set_title(class_name, fontsize=10, color=_INK)
+        axis.set_title(class_name, fontsize=10, color=INK)
         axis.set_xlabel("stated")
         axis.set_xlim(low, high)
     axes[0].set_ylabel("observed")
-    _legend(figure, axes[0])
-    return _png(figure)
+    legend(figure, axes[0])
+    return png(figure)
 
 
 def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
     """Draw how often the direction is right among the most confident rows."""
-    figure, (axis,) = _card(7.0, 4.0)
+    figure, (axis,) = card(7.0, 4.0)
     share = table[Accuracy.SHARE].to_numpy()
     axis.fill_between(
         share,
         table[Accuracy.BAND_LOW].to_numpy(),
         table[Accuracy.BAND_HIGH].to_numpy(),
-        color=_COLOURS[0],
+        color=COLOURS[0],
         alpha=0.13,
         linewidth=0,
         label="all points at once, 95 %",
@@ -136,16 +127,16 @@ def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
         share,
         table[Accuracy.LOW].to_numpy(),
         table[Accuracy.HIGH].to_numpy(),
-        color=_COLOURS[0],
+        color=COLOURS[0],
         alpha=0.30,
         linewidth=0,
         label="each point, 95 %",
     )
     accuracy = table[Accuracy.ACCURACY].to_numpy()
-    axis.plot(share, accuracy, "o-", color=_COLOURS[0], markersize=4, label="accuracy")
-    axis.axhline(0.5, color=_INK, linewidth=0.9)
+    axis.plot(share, accuracy, "o-", color=COLOURS[0], markersize=4, label="accuracy")
+    axis.axhline(0.5, color=INK, linewidth=0.9)
     for level in LEVELS:
-        axis.axhline(level, color=_COLOURS[1], linewidth=0.9, linestyle=":")
+        axis.axhline(level, color=COLOURS[1], linewidth=0.9, linestyle=":")
     axis.set_xscale("log")
     axis.set_xlim(max(0.9 * share.min(), 1e-4), 1.05)
     ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if t >= 0.9 * share.min()]
@@ -156,14 +147,14 @@ def draw_accuracy(table: pl.DataFrame, horizon: str) -> bytes:
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.set_xlabel("share of rows, the most confident first")
     axis.set_ylabel("direction right")
-    axis.set_title(f"{horizon}: accuracy against coverage (dotted: 60, 65, 70 %)", color=_INK)
-    _legend(figure, axis)
-    return _png(figure)
+    axis.set_title(f"{horizon}: accuracy against coverage (dotted: 60, 65, 70 %)", color=INK)
+    legend(figure, axis)
+    return png(figure)
 
 
 def draw_rank_ic(by_session: pl.DataFrame, horizon: str, ensemble: str) -> bytes:
     """Draw the sum of each engine's daily rank IC; a straight rise is steady skill."""
-    figure, (axis,) = _card(7.0, 4.0)
+    figure, (axis,) = card(7.0, 4.0)
     engines = sorted(by_session["engine"].unique(), key=lambda e: (e == ensemble, e))
     colours = _colours([e for e in engines if e != ensemble])
     for engine in engines:
@@ -171,16 +162,16 @@ def draw_rank_ic(by_session: pl.DataFrame, horizon: str, ensemble: str) -> bytes
         axis.plot(
             mine["session"].to_numpy(),
             mine["rank_ic"].cum_sum().to_numpy(),
-            color=colours.get(engine, _INK),
+            color=colours.get(engine, INK),
             linewidth=2.2 if engine == ensemble else 1.2,
             label=engine,
         )
-    axis.axhline(0.0, color=_INK, linewidth=0.9)
+    axis.axhline(0.0, color=INK, linewidth=0.9)
     axis.set_ylabel("sum of daily rank IC")
-    axis.set_title(f"{horizon}: rank IC out of sample, summed up", color=_INK)
-    _legend(figure, axis)
-    _concise(axis)
-    return _png(figure)
+    axis.set_title(f"{horizon}: rank IC out of sample, summed up", color=INK)
+    legend(figure, axis)
+    concise_dates(axis)
+    return png(figure)
 
 
 def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES) -> bytes:
@@ -192,9 +183,9 @@ def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES)
         .head(top)
     )
     names = means[Importance.FEATURE].to_list()
-    figure, (axis,) = _card(7.0, 1.4 + 0.21 * len(names))
+    figure, (axis,) = card(7.0, 1.4 + 0.21 * len(names))
     places = np.arange(len(names))[::-1]
-    axis.barh(places, means[Importance.SHARE].to_numpy(), color=_FAINT, height=0.75)
+    axis.barh(places, means[Importance.SHARE].to_numpy(), color=FAINT, height=0.75)
     engines = sorted(table[Importance.ENGINE].unique())
     for engine, colour in _colours(engines).items():
         share = dict(
@@ -209,9 +200,9 @@ def draw_importances(table: pl.DataFrame, horizon: str, top: int = TOP_FEATURES)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
     axis.set_xlabel("share of mean absolute contribution; bar: mean over families")
     title = f"{horizon}: the {len(names)} features that move forecasts most"
-    axis.set_title(title, color=_INK)
-    _legend(figure, axis)
-    return _png(figure)
+    axis.set_title(title, color=INK)
+    legend(figure, axis)
+    return png(figure)
 
 
 def draw_feature_shares(features: Mapping[str, pl.DataFrame], horizon: str) -> bytes:
@@ -227,19 +218,19 @@ def draw_feature_shares(features: Mapping[str, pl.DataFrame], horizon: str) -> b
     shown = dict(list(features.items())[:6])
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = _card(3.4 * columns, 2.6 * rows + 0.7, columns=columns, rows=rows)
+    figure, axes = card(3.4 * columns, 2.6 * rows + 0.7, columns=columns, rows=rows)
     figure.suptitle(f"{horizon}: features in training and now, by the training's tenths")
     for axis, (title, bins) in zip(axes, shown.items(), strict=False):
         places = np.arange(bins.height)
-        axis.bar(places - 0.2, bins["then"], 0.4, color=_FAINT, label="training")
-        axis.bar(places + 0.2, bins["now"], 0.4, color=_COLOURS[0], label="now")
+        axis.bar(places - 0.2, bins["then"], 0.4, color=FAINT, label="training")
+        axis.bar(places + 0.2, bins["now"], 0.4, color=COLOURS[0], label="now")
         axis.set_xticks(places, bins["bin"].to_list(), rotation=60, ha="right", fontsize=6)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axis.set_title(title, fontsize=8, color=_INK)
+        axis.set_title(title, fontsize=8, color=INK)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    _legend(figure, axes[0])
-    return _png(figure)
+    legend(figure, axes[0])
+    return png(figure)
 
 
 def draw_live_skill(
@@ -256,8 +247,8 @@ def draw_live_skill(
     horizon : str
         For the title.
     """
-    figure, (axis,) = _card(7.0, 4.0)
-    sides = (("walk-forward", walked, means[0], _COLOURS[1]), ("live", live, means[1], _COLOURS[0]))
+    figure, (axis,) = card(7.0, 4.0)
+    sides = (("walk-forward", walked, means[0], COLOURS[1]), ("live", live, means[1], COLOURS[0]))
     for label, scores, mean, colour in sides:
         days = scores["session"].to_numpy()
         axis.plot(days, scores["score"].to_numpy(), ".", color=colour, ms=3, alpha=0.45)
@@ -265,12 +256,12 @@ def draw_live_skill(
         told = f"{label}: {mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
         axis.fill_between(span, mean.low, mean.high, color=colour, alpha=0.25, linewidth=0)
         axis.plot(span, [mean.mean] * 2, color=colour, linewidth=2.0, label=told)
-    axis.axhline(0.0, color=_INK, linewidth=0.9)
+    axis.axhline(0.0, color=INK, linewidth=0.9)
     axis.set_ylabel("rank IC of a session")
-    axis.set_title(f"{horizon}: rank IC live and in the walk-forward, 95 % intervals", color=_INK)
-    _legend(figure, axis, columns=2)
-    _concise(axis)
-    return _png(figure)
+    axis.set_title(f"{horizon}: rank IC live and in the walk-forward, 95 % intervals", color=INK)
+    legend(figure, axis, columns=2)
+    concise_dates(axis)
+    return png(figure)
 
 
 def as_markdown(name: str, png: bytes) -> str:
@@ -284,56 +275,8 @@ def as_markdown(name: str, png: bytes) -> str:
     return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def _card(
-    width: float, height: float, columns: int = 1, rows: int = 1
-) -> tuple[Figure, list[Axes]]:
-    # Takes half a second to import, which reading a card need not wait.
-    from matplotlib.figure import Figure
-
-    # A figure by itself draws with Agg and is known to no global state.
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for axis in axes:
-        axis.set_facecolor("white")
-        axis.grid(color=_FAINT, linewidth=0.5, alpha=0.7)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=8, colors=_INK)
-        axis.title.set_fontsize(11)
-    return figure, axes
-
-
-def _legend(figure: Figure, axis: Axes, columns: int = 5) -> None:
-    # Outside the axes, where it lies on no line.
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
-    )
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    # Few colours suffice and make a third of the bytes; these stand in asset metadata.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
-    out = io.BytesIO()
-    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
-    return out.getvalue()
-
-
-def _concise(axis: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-
-
 def _colours(engines: list[str]) -> dict[str, str]:
-    return {e: _COLOURS[k % len(_COLOURS)] for k, e in enumerate(engines)}
+    return {e: COLOURS[k % len(COLOURS)] for k, e in enumerate(engines)}
 
 
 def _around(seen: Any) -> tuple[float, float]:

@@ -96,6 +96,9 @@ class StoredCard:
     trained_at: dt.datetime
     text: str
 
+    def _repr_markdown_(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True)
 class StoredTraining:

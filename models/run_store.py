@@ -10,17 +10,19 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import mlflow
+import polars as pl
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from market.errors import ModelError
+from market.schema import UTC_MICROSECONDS
 from models.fit import FittedModel
 from models.registry import find_family
 from models.registry_store import (
@@ -38,6 +40,26 @@ from models.training_report import CARD, TRAINED_FEATURES, TrainingReport
 _CARD_TAG = "model_card"
 _FEATURES_TAG = "trained_features"
 _PAGE = 1000
+_RUN_TAGS = ("role", "dataset_version", "config_hash", "code_version")
+_RUN_MEASURES = tuple(
+    m.value
+    for m in (
+        *(Score.RANK_IC, Score.RANK_IC_LOW, Score.RANK_IC_HIGH),
+        *(Score.HIT_RATE, Score.HIT_RATE_LOW, Score.HIT_RATE_HIGH),
+        *(Score.BRIER, Score.LOG_LOSS, Score.ECE),
+    )
+)
+RUN_SCHEMA = pl.Schema(
+    {
+        "run_id": pl.String(),
+        "horizon": pl.String(),
+        "trained_at": UTC_MICROSECONDS,
+        "engine": pl.String(),
+        **dict.fromkeys(_RUN_TAGS, pl.String()),
+        **dict.fromkeys(_RUN_MEASURES, pl.Float64()),
+    }
+)
+"""One row per run and engine: who it was for, what it was trained on, its out-of-sample scores."""
 
 # Data, not code, that skops asks to be named all the same: an imputer's dtype, and nodes of
 # trees, whose numbers the library does not check against their bounds.
@@ -143,23 +165,30 @@ class RunStore:
 
     def count(self, horizon: str) -> tuple[int, int]:
         """Return the finished runs of a horizon, and the engines that they judged in all."""
+        judged = [_judged(run.data.metrics) for run in self._finished(horizon)]
+        return len(judged), sum(judged)
+
+    def scores(self, horizon: str) -> pl.DataFrame:
+        """Return what the finished runs of a horizon found, ``RUN_SCHEMA``, the newest first."""
+        rows = [row for run in self._finished(horizon) for row in _scores_of(run, horizon)]
+        order = ["trained_at", "run_id", "engine"]
+        found = pl.DataFrame(rows, schema=RUN_SCHEMA)
+        return found.sort(order, descending=[True, False, False])
+
+    def _finished(self, horizon: str) -> Iterator[Any]:
         experiment = self._client.get_experiment_by_name(f"{PREFIX}-{horizon}")
-        if experiment is None:
-            return 0, 0
-        runs = engines = 0
         token: str | None = None
-        while True:
+        while experiment is not None:
             page = self._client.search_runs(
                 [experiment.experiment_id],
                 filter_string="attributes.status = 'FINISHED'",
                 max_results=_PAGE,
                 page_token=token,
             )
-            runs += len(page)
-            engines += sum(_judged(run.data.metrics) for run in page)
+            yield from page
             token = page.token
             if not token:
-                return runs, engines
+                return
 
     def card(self, horizon: str, run_id: str | None = None) -> StoredCard:
         """Return the model card of a run, or of the newest that has one.
@@ -250,9 +279,29 @@ class RunStore:
 
 def _judged(metrics: Mapping[str, float]) -> int:
     """Return how many engines a run judged; at least the one that it was for."""
+    return max(1, len(_engines(metrics)))
+
+
+def _engines(metrics: Mapping[str, float]) -> list[str]:
     skill = f"{Score.RANK_IC.value}_"
     bounds = (Score.RANK_IC_LOW.value, Score.RANK_IC_HIGH.value)
-    return max(1, sum(n.startswith(skill) and not n.startswith(bounds) for n in metrics))
+    return [
+        n.removeprefix(skill) for n in metrics if n.startswith(skill) and not n.startswith(bounds)
+    ]
+
+
+def _scores_of(run: Any, horizon: str) -> list[dict[str, object]]:
+    metrics, tags = run.data.metrics, run.data.tags
+    about = {
+        "run_id": run.info.run_id,
+        "horizon": horizon,
+        "trained_at": dt.datetime.fromtimestamp(run.info.start_time / 1e3, dt.UTC),
+        **{name: tags.get(name) for name in _RUN_TAGS},
+    }
+    return [
+        {**about, "engine": e, **{m: metrics.get(f"{m}_{e}") for m in _RUN_MEASURES}}
+        for e in _engines(metrics)
+    ]
 
 
 def _log_report(report: TrainingReport) -> None:

@@ -214,6 +214,27 @@ class Tracker:
                 remedy="check the tracking store",
             ) from error
 
+    def runs(self, horizon: str) -> pl.DataFrame:
+        """Return every finished training of a horizon, a row per engine that it judged.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``models.run_store.RUN_SCHEMA``, the newest training first.
+
+        Raises
+        ------
+        ModelError
+            When the tracking store does not answer.
+        """
+        try:
+            return self._runs.scores(horizon)
+        except MlflowException as error:
+            raise ModelError(
+                f"MLflow did not give the trainings of {horizon} ({error.message})",
+                remedy="check the tracking store",
+            ) from error
+
     def card(self, horizon: str, family: str | None = None) -> StoredCard:
         """Return the model card of a horizon's newest training that has one.
 

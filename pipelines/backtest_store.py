@@ -14,7 +14,7 @@ from backtest.comparison import SESSION_SCHEMA, Run
 from backtest.overfitting import Trials
 from backtest.session_metrics import SESSIONS_PER_YEAR
 from market.errors import BacktestError
-from market.horizons import Horizon, combined_name
+from market.horizons import HORIZONS, Horizon, combined_name
 from market.ledger_tables import backtests
 from pipelines.resources import Stores
 from signals.record import insert_new
@@ -22,6 +22,7 @@ from signals.record import insert_new
 FOLDER = "backtests"
 _PAGE, _SESSIONS = "tear-sheet.html", "sessions.parquet"
 _NEAR = 6
+_HORIZONS = frozenset(h.name for h in HORIZONS)
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,14 @@ def find_backtest(stored: Sequence[StoredBacktest], named: str) -> StoredBacktes
             got=named,
             allowed=", ".join(s.backtest_id for s in (found or stored)[:_NEAR])
             or "nothing: none is stored",
-            remedy="see `isobar backtest list`, or run `isobar backtest`",
+            remedy=f"see `isobar backtest list`, or run `{_advised(named)}`",
         )
     return found[0]
+
+
+def _advised(named: str) -> str:
+    every = all(part in _HORIZONS for part in named.split("+"))
+    return backtest_command(named) if every else "isobar backtest"
 
 
 def backtest_command(horizon: str) -> str:
@@ -253,6 +259,11 @@ def read_run(stores: Stores, stored: StoredBacktest) -> Run:
             remedy=f"run `{backtest_command(stored.horizon)}` again",
         )
     return Run(stored.name, stored.metrics, pl.read_parquet(path))
+
+
+def page_of(stores: Stores, stored: StoredBacktest) -> Path:
+    """Return where the page of a backtest lies under this data root, wherever it was made."""
+    return stores.settings.home / FOLDER / stored.backtest_id / _PAGE
 
 
 def _stored(row: Mapping[str, Any]) -> StoredBacktest:

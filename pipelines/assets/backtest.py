@@ -14,6 +14,7 @@ from backtest.benchmark import find_benchmark
 from backtest.metric_names import headline
 from backtest.metrics import compute_metrics, session_curve, session_series
 from backtest.overfitting import compare_engines, judge_overfitting
+from backtest.pictures import draw_equity
 from backtest.schedule import finest_timeframe, in_order
 from backtest.sensitivity import capacity, cost_sensitivity
 from backtest.simulate import Simulation, simulate
@@ -25,8 +26,9 @@ from market.horizons import Horizon, combined_name, find_horizon
 from market.lake import Lake
 from market.ledger_tables import backtests
 from market.timeframes import Timeframe
+from models.pictures import as_markdown
 from pipelines.assets.models import PeriodConfig, parse_date
-from pipelines.backtest_store import StoredBacktest, count_looks, keep_backtest
+from pipelines.backtest_store import StoredBacktest, count_looks, keep_backtest, read_run
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Stores, moment_of
 from pipelines.settings import Settings
@@ -64,7 +66,7 @@ def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         horizon = find_horizon(context.partition_key)
         now = moment_of(context)
         start, end = parse_date(config.start), parse_date(config.end)
-        return _result(run_backtest(stores, [horizon], start, end, now))
+        return _result(stores, run_backtest(stores, [horizon], start, end, now))
 
     @dg.asset(
         deps=["models"],
@@ -81,16 +83,20 @@ def build_backtest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         horizons = combined_horizons(stores, config.horizons)
         start, end = parse_date(config.start), parse_date(config.end)
-        return _result(run_backtest(stores, horizons, start, end, moment_of(context)))
+        made = run_backtest(stores, horizons, start, end, moment_of(context))
+        return _result(stores, made)
 
     return [walk_forward_backtest, combined_backtest]
 
 
-def _result(made: StoredBacktest) -> dg.MaterializeResult:
+def _result(stores: Stores, made: StoredBacktest) -> dg.MaterializeResult:
+    equity = draw_equity([read_run(stores, made)])
     return dg.MaterializeResult(
         metadata={
             "backtest": made.backtest_id,
             "horizons": made.horizon,
+            "equity": dg.MetadataValue.md(as_markdown("equity and drawdown", equity)),
+            "sessions": f"{made.start_session} to {made.end_session}",
             "tear sheet": dg.MetadataValue.path(made.tear_sheet),
             "summary": dg.MetadataValue.md(summary_table(made.metrics)),
             "metrics": dg.MetadataValue.json(dict(made.metrics)),

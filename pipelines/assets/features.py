@@ -21,13 +21,16 @@ from pipelines.feature_run import (
     used_timeframes,
     warm_up_sessions,
 )
+from pipelines.freshness import EVERY_SESSION
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, sessions_of
 from pipelines.settings import Settings
 from pipelines.side_tables import side_reader
+from pipelines.table_metadata import as_table, count_rows, describe_table
 
 GROUP = "features"
 OWNERS = ["team:research"]
+_FEATURES_SHOWN = 5
 
 
 def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -122,6 +125,7 @@ def _features_asset(
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "deltalake"},
+        freshness_policy=EVERY_SESSION,
         description=f"{len(kept)} features on {timeframe} bars, forward-adjusted. Only what is "
         "missing, or was made from other bars or definitions, is computed.",
     )
@@ -129,6 +133,7 @@ def _features_asset(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
         stores.refuse_adjusted()
+        shown = ["symbol", *(f.name for f in kept[:_FEATURES_SHOWN])]
         side = side_reader(stores.settings, stores.lake, timeframe)
         sectors = stores.settings.features.sectors_file
         run = FeatureRun(stores.lake, timeframe, kept, side, sectors)
@@ -136,11 +141,12 @@ def _features_asset(
         _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={
-                "rows": made.rows,
+                "rows written": made.rows,
                 "features": len(kept),
                 "values computed": made.values,
                 "sessions": made.sessions,
                 "null share": round(made.null_share, 4),
+                **describe_table(stores.lake, feature_table(timeframe), shown),
             }
         )
 
@@ -155,12 +161,13 @@ def _report_dataset(context: dg.AssetExecutionContext, stores: Stores) -> None:
     )
 
 
-def _null_share(frame: pl.DataFrame) -> float:
-    cells = frame.height * max(1, frame.width)
-    return sum(frame.null_count().row(0)) / cells if cells else 0.0
-
-
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, deps=["bars_1d"])
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"polars", "deltalake"},
+    deps=["bars_1d"],
+    freshness_policy=EVERY_SESSION,
+)
 def regimes(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -170,7 +177,12 @@ def regimes(
     stores.lake.replace("regimes", made, None)
     counts = dict(made["regime"].value_counts().iter_rows())
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(frame_hash(made)), metadata={"sessions": made.height, **counts}
+        data_version=dg.DataVersion(frame_hash(made)),
+        metadata={
+            **describe_table(stores.lake, "regimes"),
+            **counts,
+            "newest": as_table(made.sort("session").tail(5)),
+        },
     )
 
 
@@ -182,6 +194,7 @@ def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"deltalake"},
+        freshness_policy=EVERY_SESSION,
         description="Identity of the features that models learn from; its data version changes "
         "when any of them does.",
     )
@@ -190,7 +203,15 @@ def _version_asset(timeframes: list[Timeframe]) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         version = dataset_digest(stores.lake, timeframes)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(version), metadata={"dataset version": version}
+            data_version=dg.DataVersion(version),
+            metadata={
+                "dataset version": version,
+                **{
+                    f"rows: {feature_table(t)}": count_rows(stores.lake, feature_table(t))
+                    for t in timeframes
+                    if stores.lake.exists(feature_table(t))
+                },
+            },
         )
 
     return dataset_version

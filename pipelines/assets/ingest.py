@@ -10,19 +10,23 @@ from market.compaction import compact
 from market.ingest import bars_table, ingest
 from market.ingest_log import ingested_symbols, settled_sessions
 from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE
-from market.schema import DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
+from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.source import RemoteSource
 from market.timeframes import Timeframe
 from pipelines.assets.features import report_changed_inputs
+from pipelines.freshness import EVERY_SESSION, EVERY_WEEK
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
+from pipelines.table_metadata import as_table, column_schema, describe_table
 
 GROUP = "market_data"
 OWNERS = ["team:data"]
 # With a version of its code, fetching again what has not changed makes nothing stale; changes
 # are reported session by session, see ``build_feature_inputs``.
 CODE_VERSION = "1"
+_SHOWN = ("symbol", "bar_start", "open", "high", "low", "close", "volume")
+_NEWEST = 5
 
 
 class IngestConfig(dg.Config):
@@ -54,6 +58,8 @@ def _bars_asset(
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "deltalake"},
+        freshness_policy=EVERY_SESSION,
+        metadata=column_schema(BAR_SCHEMA),
         description=f"{description} A settled session that is in the lake costs no request.",
     )
     def bars(
@@ -90,6 +96,7 @@ def _bars_asset(
                 "features that became stale": report_changed_inputs(context, stores),
                 **(cost.as_metadata() if cost else {}),
                 "table version": stores.lake.version(bars_table(timeframe)) or 0,
+                **describe_table(stores.lake, bars_table(timeframe), _SHOWN),
             }
         )
 
@@ -105,7 +112,14 @@ def _action_range(
     return sorted(symbols), stores.settings.history.start, now.date() + dt.timedelta(days=60)
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"polars", "deltalake"},
+    code_version=CODE_VERSION,
+    freshness_policy=EVERY_SESSION,
+    metadata=column_schema(SPLIT_SCHEMA),
+)
 def splits(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -114,14 +128,22 @@ def splits(
     changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
     return dg.MaterializeResult(
         metadata={
-            "splits": frame.height,
+            "dagster/row_count": frame.height,
+            "newest": as_table(frame.sort("ex_date").tail(_NEWEST)),
             "changed": changed,
             "features that became stale": report_changed_inputs(context, stores) if changed else 0,
         }
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"polars", "deltalake"}, code_version=CODE_VERSION)
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"polars", "deltalake"},
+    code_version=CODE_VERSION,
+    freshness_policy=EVERY_SESSION,
+    metadata=column_schema(DIVIDEND_SCHEMA),
+)
 def dividends(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -130,7 +152,8 @@ def dividends(
     changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
     return dg.MaterializeResult(
         metadata={
-            "dividends": frame.height,
+            "dagster/row_count": frame.height,
+            "newest": as_table(frame.sort("ex_date").tail(_NEWEST)),
             "changed": changed,
             "features that became stale": report_changed_inputs(context, stores) if changed else 0,
         }
@@ -144,6 +167,7 @@ def dividends(
     owners=OWNERS,
     kinds={"polars", "deltalake"},
     code_version=CODE_VERSION,
+    freshness_policy=EVERY_WEEK,
 )
 def bars_1m_by_symbol(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
@@ -154,6 +178,7 @@ def bars_1m_by_symbol(
     done = compact(stores.lake, settled, today)
     return dg.MaterializeResult(
         metadata={
+            **describe_table(stores.lake, BY_SYMBOL_TABLE),
             "months written": list(done.written),
             "months current": len(done.current),
             "months not settled": list(done.unsettled),

@@ -31,6 +31,7 @@ from market.ledger import Ledger
 from market.timeframes import Timeframe
 from pipelines.alerts import Alert, send_alert
 from pipelines.assets.signals import signals_asset_name
+from pipelines.freshness import EVERY_SESSION
 from pipelines.market_view import read_market
 from pipelines.partitions import session_partitions
 from pipelines.redaction import redact
@@ -67,6 +68,7 @@ def _orders_asset(run: Run, partitions: dg.PartitionsDefinition) -> dg.AssetsDef
         group_name=GROUP,
         owners=OWNERS,
         kinds={"alpaca"},
+        freshness_policy=EVERY_SESSION,
         description=f"Orders of the {run.value} run. Running it again sends nothing twice; "
         "unless trading.enabled is set it only plans.",
     )
@@ -88,6 +90,7 @@ def _closing_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"alpaca"},
+        freshness_policy=EVERY_SESSION,
         description="Exits for the closing auction, of horizons that are flat overnight. Running "
         "it again sends nothing twice; unless trading.enabled is set it only plans.",
     )
@@ -127,6 +130,7 @@ def _fills_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"alpaca"},
+        freshness_policy=EVERY_SESSION,
         description="What the broker did with our orders by the end of the session.",
     )
     def fills(

@@ -13,10 +13,12 @@ from market.lake import Lake
 from market.schema import BAR_SCHEMA, Bar, Split
 from market.timeframes import regular_hours
 from pipelines.assets.signals import GROUP, OWNERS, signals_asset_name
+from pipelines.freshness import EVERY_SESSION
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.scoreboard import PROMISES_TABLE, keep_promises
 from pipelines.settings import Settings
+from pipelines.table_metadata import describe_table
 from signals.outcomes import SIGNAL_OUTCOME_SCHEMA, SPAN, is_intraday, reached_first, settle_signals
 from signals.record import record_outcomes, unsettled_signals
 from signals.schema import SignalColumn
@@ -44,6 +46,7 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "sqlite"},
+        freshness_policy=EVERY_SESSION,
         description="Excess returns of the signals that have ended by the session's close, and "
         "which of their levels were touched. Written once.",
     )
@@ -60,6 +63,7 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             metadata={
                 "settled": recorded,
+                "sessions": f"until {until:%Y-%m-%d %H:%M} UTC",
                 "waiting for bars": pending.height - done.height,
                 "target first": int((reached == "target").sum()),
                 "stop first": int((reached == "stop").sum()),
@@ -84,7 +88,12 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 band_bps=stores.settings.band_bps,
                 seed=stores.settings.models.seed,
             )
-        return dg.MaterializeResult(metadata={"made": ", ".join(made) or "nothing new"})
+        return dg.MaterializeResult(
+            metadata={
+                "made": ", ".join(made) or "nothing new",
+                **describe_table(stores.lake, PROMISES_TABLE),
+            }
+        )
 
     return [signal_outcomes, promises]
 

@@ -31,6 +31,7 @@ from market.reference_quality import (
 )
 from pipelines.assets.features import report_changed_inputs
 from pipelines.assets.ingest import GROUP, OWNERS, IngestConfig
+from pipelines.freshness import EVERY_SESSION
 from pipelines.resources import Stores, moment_of
 
 REFERENCE_ASSETS = (YIELDS_TABLE, INDICES_TABLE, NEWS_TABLE, IDENTITIES_TABLE)
@@ -82,7 +83,7 @@ def _date(text: str) -> dt.date:
         ) from None
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS, freshness_policy=EVERY_SESSION)
 def treasury_yields(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -95,7 +96,7 @@ def treasury_yields(
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS, freshness_policy=EVERY_SESSION)
 def indices(
     context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -106,7 +107,7 @@ def indices(
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS, freshness_policy=EVERY_SESSION)
 def news(
     context: dg.AssetExecutionContext, config: NewsConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
@@ -121,7 +122,7 @@ def news(
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=_KINDS, freshness_policy=EVERY_SESSION)
 def identities(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:

@@ -8,6 +8,7 @@ import dagster as dg
 from market.horizons import PUBLISHING_RUNS, Run
 from pipelines.assets.signals import signals_asset_name
 from pipelines.check_results import read_checks
+from pipelines.freshness import EVERY_SESSION
 from pipelines.partitions import session_partitions
 from pipelines.report_data import read_report
 from pipelines.report_files import PublishedReport, first_screen, publish_report
@@ -48,6 +49,7 @@ def _report_asset(
         group_name=GROUP,
         owners=OWNERS,
         kinds={"html", "markdown"},
+        freshness_policy=EVERY_SESSION,
         description=f"What a desk reads after the {run.value} run: what is different, what to do, "
         "what not to trust.",
     )

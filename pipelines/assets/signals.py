@@ -3,15 +3,19 @@
 import time
 
 import dagster as dg
+import polars as pl
 
 from market.horizons import PUBLISHING_RUNS, Run, scheduled_for
 from pipelines.feature_run import feature_table
+from pipelines.freshness import EVERY_SESSION
 from pipelines.parity import ParityCheck, check_parity
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
 from pipelines.settings import Settings
 from pipelines.signal_run import publish_run, published_horizons
+from pipelines.table_metadata import as_table, column_schema
 from signals.publish import verify_chain
+from signals.schema import ENSEMBLE_ENGINE, SIGNAL_SCHEMA
 
 GROUP = "signals"
 OWNERS = ["team:research"]
@@ -51,6 +55,8 @@ def _signals_asset(
         group_name=GROUP,
         owners=OWNERS,
         kinds={"polars", "sqlite"},
+        freshness_policy=EVERY_SESSION,
+        metadata=column_schema(SIGNAL_SCHEMA),
         description=f"Signals of the {run.value} run: scored by the champions, weighted by "
         "regime, published whole or not at all.",
         check_specs=[
@@ -72,9 +78,11 @@ def _signals_asset(
             metadata = {
                 "batch": batch.batch_id,
                 "signals": batch.rows,
+                "dagster/row_count": batch.rows,
                 "already published": batch.already_published,
                 "as of": scheduled_for(run, session).isoformat(),
                 **dict(made.rows["direction"].value_counts().iter_rows()),
+                "strongest": as_table(strongest(made.rows)),
                 **{f"seconds: {what}": spent for what, spent in made.seconds.items()},
             }
         # Here and not in a check of its own: orders are decided by what it finds, and a report
@@ -85,6 +93,14 @@ def _signals_asset(
         return dg.MaterializeResult(metadata=metadata, check_results=[_parity_result(found)])
 
     return signals
+
+
+def strongest(rows: pl.DataFrame, count: int = 10) -> pl.DataFrame:
+    """Return the signals of the ensemble with a direction that expect most, either way."""
+    shown = ("symbol", "horizon", "direction", "confidence", "expected_return_bps")
+    of = (pl.col("engine") == ENSEMBLE_ENGINE) & (pl.col("direction") != "neutral")
+    order = pl.col("expected_return_bps").abs()
+    return rows.filter(of).sort(order, descending=True).head(count).select(shown)
 
 
 def _parity_result(found: ParityCheck | None) -> dg.AssetCheckResult:

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import mlflow.artifacts
+import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from market.errors import ModelError
+from models.run_store import RUN_SCHEMA
 from models.tracking import Tracker
 from models.training_report import TrainingReport
 from tests.forecasts import LATER
@@ -137,3 +139,31 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", silent)
     with pytest.raises(ModelError, match="how often 1d was trained"):
         tracker.count_runs("1d")
+
+
+def test_what_runs_found_is_read_back_engine_by_engine(tracker: Tracker) -> None:
+    assert tracker.runs("1d").is_empty()
+    told = report(0.4)
+    first = train(tracker, told, "linear")
+    second = train(tracker, report(0.0), "linear", rows=300)
+    found = tracker.runs("1d")
+    assert found.schema == RUN_SCHEMA
+    assert found["run_id"].unique(maintain_order=True).to_list() == [second, first]
+    mine = {r["engine"]: r for r in found.filter(pl.col("run_id") == first).to_dicts()}
+    bounds = [n for n in told.metrics if n.startswith("rank_ic_low_")]
+    engines = {n.removeprefix("rank_ic_low_") for n in bounds}
+    assert set(mine) == engines
+    for engine, row in mine.items():
+        for name in ("rank_ic", "rank_ic_low", "rank_ic_high", "hit_rate", "log_loss", "ece"):
+            assert row[name] == pytest.approx(told.metrics[f"{name}_{engine}"])
+        assert row["config_hash"] == PROVENANCE.config_hash
+
+
+def test_a_store_that_refuses_is_one_clear_error(tracker: Tracker, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("gone")
+
+    monkeypatch.setattr(MlflowClient, "search_runs", refuse)
+    train(tracker, report(0.4), "linear")
+    with pytest.raises(ModelError, match="did not give the trainings of 1d"):
+        tracker.runs("1d")
