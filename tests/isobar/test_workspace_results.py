@@ -127,7 +127,7 @@ def test_every_picture_is_drawn(workspace: Workspace) -> None:
     for picture in drawn:
         data, shown = picture._repr_png_()
         assert data.startswith(b"\x89PNG")
-        assert 300 < shown["width"] < 1200
+        assert 200 < shown["width"] < 1200
         assert repr(picture) == f"Picture: {picture.title}"
     assert len({p.png for p in drawn}) == len(drawn)
 
