@@ -183,9 +183,8 @@ def engines(runs: pl.DataFrame) -> Picture:
     """
     newest = runs.filter(pl.col("trained_at") == pl.col("trained_at").max().over("horizon", "role"))
     horizons = newest["horizon"].unique(maintain_order=True).to_list()
-    figure, axes = card(
-        9.0, 1.6 + 1.5 * -(-len(horizons) // 2), columns=2, rows=-(-len(horizons) // 2)
-    )
+    high = max(1, -(-len(horizons) // 2))
+    figure, axes = card(9.0, 1.6 + 1.5 * high, columns=2, rows=high)
     for axis, horizon in zip(axes, horizons, strict=False):
         rows = newest.filter(pl.col("horizon") == horizon).sort("rank_ic")
         for place, row in enumerate(rows.iter_rows(named=True)):

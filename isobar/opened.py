@@ -38,9 +38,8 @@ class Opened:
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
-        self.settings: Settings = load_settings()
-        if home is not None:
-            self.settings = self.settings.model_copy(update={"home": Path(home)})
+        # With the settings of that data root: its horizons and costs made what is in it.
+        self.settings: Settings = load_settings(None if home is None else Path(home))
         self.lake = Lake(self.settings.lake_root)
 
     @property

@@ -341,8 +341,13 @@ class Settings(Frozen):
         return self.mlflow_url or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
 
 
-def load_settings() -> Settings:
+def load_settings(home: Path | None = None) -> Settings:
     """Read the settings.
+
+    Parameters
+    ----------
+    home : Path, optional
+        Data root whose settings are wanted; ``ISOBAR_HOME`` or ``./var`` when absent.
 
     Raises
     ------
@@ -350,7 +355,7 @@ def load_settings() -> Settings:
         On an unknown key (with near names), a malformed value or an unreadable file. Secrets are
         never part of the message.
     """
-    return validate(read_sources().values)
+    return validate(read_sources(home).values)
 
 
 def validate(values: Mapping[str, Any]) -> Settings:

@@ -67,8 +67,13 @@ class Sources:
         return ", ".join(dict.fromkeys(found)) or DEFAULT
 
 
-def read_sources() -> Sources:
+def read_sources(home: Path | None = None) -> Sources:
     """Read all of them.
+
+    Parameters
+    ----------
+    home : Path, optional
+        Data root to read the file of; ``ISOBAR_HOME`` or ``./var`` when absent.
 
     Raises
     ------
@@ -77,7 +82,8 @@ def read_sources() -> Sources:
     """
     dotenv = {k: v for k, v in dotenv_values(".env").items() if v}
     environment = {k: v for k, v in os.environ.items() if v}
-    home = Path(environment.get("ISOBAR_HOME") or dotenv.get("ISOBAR_HOME") or "var")
+    given = home
+    home = given or Path(environment.get("ISOBAR_HOME") or dotenv.get("ISOBAR_HOME") or "var")
     file = SettingsFile.find(home)
     layers = [
         (str(file.path.name), file.values()),
@@ -93,7 +99,7 @@ def read_sources() -> Sources:
     for origin, layer in layers:
         _lay(values, layer, origin, origins)
     values["home"] = home
-    if "ISOBAR_HOME" in environment or "ISOBAR_HOME" in dotenv:
+    if given is None and ("ISOBAR_HOME" in environment or "ISOBAR_HOME" in dotenv):
         origins["home"] = "ISOBAR_HOME" if "ISOBAR_HOME" in environment else ".env"
     return Sources(values, origins)
 

@@ -14,7 +14,7 @@ from market.compaction import compact
 from market.errors import UsageError
 from market.layouts import BY_SYMBOL_TABLE
 from market.schema import Bar
-from tests.pipelines.installation import TODAY, YESTERDAY, Installation
+from tests.pipelines.installation import TODAY, YESTERDAY, Installation, environment_of
 
 pytestmark = pytest.mark.xdist_group("installation")
 
@@ -78,3 +78,11 @@ def installation_symbols(workspace: Workspace) -> list[str]:
         .collect()[Bar.SYMBOL]
         .to_list()
     )
+
+
+def test_it_has_the_settings_of_its_data_root(installation: Installation, tmp_path: Path) -> None:
+    with environment_of({}, tmp_path):
+        workspace = Workspace(installation.home)
+    assert list(workspace.horizons) == ["1h", "1d"]
+    assert workspace.settings.config_hash == installation.settings.config_hash
+    assert workspace.settings.home == installation.home
