@@ -209,9 +209,8 @@ def _models(stores: Stores, now: dt.datetime) -> str:
             allowed=f"risk.model_age_days = {limit:g}",
             remedy=f"run `isobar train --horizon {next(iter(old))}`",
         )
-    return (
-        f"champions for {', '.join(horizons)}; the oldest learned {max(ages.values()):.0f} days ago"
-    )
+    oldest = max(0.0, *ages.values())
+    return f"champions for {', '.join(horizons)}; the oldest learned {oldest:.0f} days ago"
 
 
 def _present(stores: Stores, now: dt.datetime) -> dt.datetime:

@@ -169,14 +169,21 @@ def _report(title: str, done: Mapping[str, Mapping[str, Any]], as_json: bool) ->
         (name if k == 0 else "", key, _one_line(value))
         for name, metadata in done.items()
         for k, (key, value) in enumerate(metadata.items())
-        if not (isinstance(value, str) and "\n" in value) and not key.startswith("dagster/")
+        if not (isinstance(value, str) and ("\n" in value or _is_picture(value)))
+        and not key.startswith("dagster/")
     ]
     output.out.print(output.table(title, ("asset", "what", "value"), rows))
     for metadata in done.values():
         for value in metadata.values():
             # Small tables are for Dagster's page of the asset.
-            if isinstance(value, str) and "\n" in value and not value.startswith("|"):
+            told = isinstance(value, str) and "\n" in value
+            if told and not value.startswith("|") and not _is_picture(value):
                 output.out.print(value)
+
+
+def _is_picture(text: str) -> bool:
+    """Whether it is a picture in Markdown, for Dagster; in a terminal it is thousands of lines."""
+    return text.startswith("![") and "](data:image/" in text
 
 
 def _one_line(value: object) -> object:

@@ -11,6 +11,7 @@ import pytest
 from fastapi import Request
 
 from isobar import bootstrap as first_day
+from isobar import pipeline_commands
 from isobar.bootstrap import Step, bootstrap, explain_bootstrap
 from market.replay import ServedMarket, create_app
 from market.request_limiter import Plan
@@ -141,3 +142,13 @@ def test_a_dry_run_asks_for_no_data_and_writes_none(tmp_path: Path, vendor: Vend
     page = isobar("bootstrap", "--dry-run", environment=surroundings)
     assert "Nothing was fetched" in page.out
     assert max(map(len, page.out.splitlines())) <= WIDTH
+
+
+def test_pictures_for_dagster_are_not_poured_into_the_terminal(capsys: pytest.CaptureFixture[str]):
+    picture = f"![risk](data:image/png;base64,{'QUJD' * 5_000})"
+    made = {"models 1d": {"rank IC": 0.02, "picture: risk": picture, "table": "| a |\n| b |"}}
+    pipeline_commands._report("Trained", made, as_json=False)
+    page = capsys.readouterr().out
+    assert "QUJD" not in page
+    assert "rank IC" in page
+    assert "| b |" in page
