@@ -66,9 +66,14 @@ class Touch:
 
 @dataclass(order=True, frozen=True, slots=True)
 class Happening:
-    """The next thing that happens to an order."""
+    """The next thing that happens to an order.
+
+    At one moment what ``rests`` comes last: an open that meets resting orders is theirs only when
+    all that arrived by then had its turn, however often the book is asked.
+    """
 
     at: dt.datetime
+    rests: bool
     kind: Kind
     sequence: int
     order: BookOrder = field(compare=False)
@@ -80,7 +85,8 @@ def next_happening(tape: Tape, order: BookOrder, now: dt.datetime) -> Happening 
     """Say what happens next to an open order, if it happens by ``now``."""
 
     def happening(at: dt.datetime, kind: Kind, touch: Touch | None = None) -> Happening:
-        return Happening(at, kind, order.sequence, order, order.version, touch)
+        rests = touch is not None and touch.at_open and _rests(tape, order, touch.at)
+        return Happening(at, rests, kind, order.sequence, order, order.version, touch)
 
     if order.held:
         return None
@@ -177,15 +183,22 @@ def _auction(track: Track, order: BookOrder, at: dt.datetime) -> Touch | None:
 def _continuous(tape: Tape, order: BookOrder, now: dt.datetime) -> Touch | None:
     track = tape.track(order.symbol)
     low = int(np.searchsorted(track.session, days(order.session), side="left"))
-    rests = order.parent is not None or order.rested or tape.began(order.eligible_from, now)
+    side = "left" if _rests(tape, order, now) else "right"
     high = min(
-        int(np.searchsorted(track.start, micros(now), side="left" if rests else "right")),
+        int(np.searchsorted(track.start, micros(now), side=side)),
         int(np.searchsorted(track.session, days(last_session(order)), side="right")),
     )
     if _is_waiting(order):
         return _trigger(track, order, low, high, now)
     low = max(low, int(np.searchsorted(track.start, micros(order.eligible_from), side="left")))
     return _trade(track, order, tape.rules, low, high, now)
+
+
+def _rests(tape: Tape, order: BookOrder, now: dt.datetime) -> bool:
+    """Say whether an order rested before the bar that begins now."""
+    if order.time_in_force in _AUCTIONS:
+        return False
+    return order.parent is not None or order.rested or tape.began(order.eligible_from, now)
 
 
 def _trade(

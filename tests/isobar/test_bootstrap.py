@@ -146,9 +146,17 @@ def test_a_dry_run_asks_for_no_data_and_writes_none(tmp_path: Path, vendor: Vend
 
 def test_pictures_for_dagster_are_not_poured_into_the_terminal(capsys: pytest.CaptureFixture[str]):
     picture = f"![risk](data:image/png;base64,{'QUJD' * 5_000})"
-    made = {"models 1d": {"rank IC": 0.02, "picture: risk": picture, "table": "| a |\n| b |"}}
+    made = {
+        "models 1d": {
+            "rank IC": 0.02,
+            "picture: risk": picture,
+            "told": "first line\nsecond line",
+            "newest": "| a |\n| b |",
+        }
+    }
     pipeline_commands._report("Trained", made, as_json=False)
     page = capsys.readouterr().out
     assert "QUJD" not in page
     assert "rank IC" in page
-    assert "| b |" in page
+    assert "second line" in page
+    assert "| b |" not in page, "small tables are for Dagster's page"

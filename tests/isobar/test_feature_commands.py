@@ -78,7 +78,7 @@ def test_a_wrong_use_says_what_is_right(tmp_path: Path, arguments, message: str)
 def test_an_audit_without_bars_says_what_to_do(tmp_path: Path) -> None:
     done = empty_home(tmp_path, "audit", "leaks")
     assert done.status == 1
-    assert "isobar bootstrap" in done.message
+    assert "isobar ingest" in done.message
 
 
 def test_a_feature_of_ones_own_that_looks_ahead_is_found(tmp_path: Path, own: Path) -> None:

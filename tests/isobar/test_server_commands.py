@@ -69,8 +69,8 @@ def filled_by_the_minute(app: FastAPI, minutes: int) -> list[Decimal]:
 
 def test_with_a_share_of_the_volume_a_large_order_fills_in_parts(monkeypatch, bars: Path):
     app = served(monkeypatch, bars, "--participation", "0.1")
-    # At the opens of the bars of OPEN, and of one and two minutes later.
-    assert filled_by_the_minute(app, 3) == [200, 250, 250]
+    # At the open of OPEN. As the next bar begins, what arrives comes before what rests.
+    assert filled_by_the_minute(app, 3) == [100, 200, 250]
 
 
 def test_without_one_it_fills_whole(monkeypatch, bars: Path):

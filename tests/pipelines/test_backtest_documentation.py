@@ -14,14 +14,14 @@ from execution.denials import DenialCode
 from market.costs import CostModel
 from market.spread import LEAST_PAIRS
 from pipelines.assets.backtest import _costs
-from pipelines.settings import Settings, _known_keys
+from pipelines.settings import known_settings
 from tests.backtest import scenes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backtest.md").read_text()
 
 
 def test_every_setting_that_is_named_exists_and_every_one_of_costs_is_named():
-    known = set(_known_keys(Settings))
+    known = set(known_settings())
     named = set(re.findall(r"`((?:costs|orders|targets|risk)\.\w+)`", PAGE))
     assert named - known == set()
     costs = {f"costs.{field.name}" for field in fields(CostModel)}

@@ -410,7 +410,7 @@ class TestWorkspace:
                 call()
         with environment_of({"ISOBAR_HOME": str(tmp_path)}):
             empty = Workspace(tmp_path)
-        assert "empty" in repr(empty)
+        assert "isobar bootstrap" in repr(empty)
         with pytest.raises(LakeError, match="no table 'bars_1d' yet"):
             empty.features()
         with pytest.raises(LakeError, match="isobar bootstrap"):
@@ -418,4 +418,4 @@ class TestWorkspace:
 
     def test_it_names_what_it_holds(self, installation: Installation, workspace: Workspace):
         assert str(installation.home) in repr(workspace)
-        assert "bars_1d" in repr(workspace)
+        assert "2025-06-30" in repr(workspace)

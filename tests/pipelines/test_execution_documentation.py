@@ -10,7 +10,7 @@ import typer
 from execution.journal import JournalState
 from execution.reconcile import FindingKind
 from isobar.trading_commands import register
-from pipelines.settings import Settings, _known_keys
+from pipelines.settings import known_settings
 from pipelines.trading_sensors import ACCOUNT_SENSOR, FAILURE_SENSOR
 
 PAGE = (Path(__file__).parents[2] / "docs" / "execution.md").read_text()
@@ -26,11 +26,11 @@ def section(title: str) -> str:
 def test_every_setting_that_is_named_exists():
     named = set(re.findall(rf"`((?:{'|'.join(GROUPS)})\.\w+)", PAGE))
     assert len(named) > 15
-    assert named - set(_known_keys(Settings)) == set()
+    assert named - set(known_settings()) == set()
 
 
 def test_every_setting_of_guard_and_alerts_is_named():
-    wanted = {k for k in _known_keys(Settings) if k.startswith(("guard.", "alerts."))}
+    wanted = {k for k in known_settings() if k.startswith(("guard.", "alerts."))}
     assert [k for k in sorted(wanted) if f"`{k}`" not in PAGE] == []
 
 
