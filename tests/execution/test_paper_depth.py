@@ -8,10 +8,14 @@ import warnings
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
 import requests
 
+from execution.broker import OrderType, Side, TimeInForce
+from execution.paper_book import PaperBook
 from execution.paper_conditions import Halt, PaperConditions
+from execution.paper_orders import NewOrder
 from execution.paper_tape import Tape
 from market.errors import ExecutionError
 from tests.execution.paper_rig import (
@@ -229,3 +233,35 @@ def test_bad_questions_about_activities(path: str, message: str) -> None:
         answer = requests.get(url, headers=KEYS, timeout=5)
         assert (answer.status_code, answer.json()["code"]) == (422, 40010001)
         assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize("asked", [[], [1.0], [1.0, 1.5, 2.0]])
+def test_what_rests_comes_after_what_arrived_however_often_the_book_is_asked(
+    asked: list[float],
+) -> None:
+    bars = pl.concat([RISING, minutes("ABC", *[(50.0, 50.0, 50.0, 50.0)] * 4)])
+    tape = Tape(bars, participation=Decimal("0.1"))
+    book = PaperBook(
+        tape,
+        now=moment(THURSDAY, 0),
+        starting_cash_usd=Decimal(100_000),
+        account_number="P",
+        conditions=TENTH,
+    )
+    day = TimeInForce.DAY
+    book.submit(NewOrder("XYZ", Side.BUY, Decimal(250), OrderType.MARKET, day))
+    book.advance(moment(THURSDAY, 0.5))
+    book.submit(NewOrder("ABC", Side.BUY, Decimal(10), OrderType.MARKET, day))
+    book.submit(NewOrder("XYZ", Side.BUY, Decimal(70), OrderType.MARKET, day))
+    for minute in [*asked, 3.5]:
+        book.advance(moment(THURSDAY, minute))
+    fills = [(a.at, a.symbol, a.quantity) for a in book.records.activities]
+    second, third = moment(THURSDAY, 1), moment(THURSDAY, 2)
+    assert fills == [
+        (moment(THURSDAY, 0), "XYZ", 100),
+        (second, "ABC", 10),
+        (second, "XYZ", 70),
+        (second, "XYZ", 30),
+        (third, "XYZ", 100),
+        (moment(THURSDAY, 3), "XYZ", 20),
+    ]

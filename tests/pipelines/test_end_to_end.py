@@ -413,7 +413,7 @@ class TestWorkspace:
         assert "isobar bootstrap" in repr(empty)
         with pytest.raises(LakeError, match="no table 'bars_1d' yet"):
             empty.features()
-        with pytest.raises(LakeError, match="isobar bootstrap"):
+        with pytest.raises(LakeError, match="isobar ingest"):
             empty.bars("ZZAA")
 
     def test_it_names_what_it_holds(self, installation: Installation, workspace: Workspace):
