@@ -209,6 +209,8 @@ def _metrics(
     )
     returns = session_curve(simulation)["equity_usd"].pct_change().drop_nulls().to_numpy()
     trials = Trials(0, len(_NOISE), 0, 1, (), "this picture: the engines it compares")
+    if (stopped := simulation.stopped_from) is not None:
+        metrics["stopped_from"] = stopped.isoformat()
     metrics["overfitting"] = judge_overfitting(returns, trials, compare_engines(scored, [_DAY]))
     return metrics
 
