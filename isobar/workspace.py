@@ -18,7 +18,6 @@ from market.errors import MarketError, ModelError
 from market.horizons import find_horizon
 from market.identity import follow, of_companies
 from market.ingest_log import ingested_symbols
-from market.lake import Lake
 from market.lake_tables import TABLES
 from market.ledger import Ledger, open_ledger
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
@@ -26,6 +25,7 @@ from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
 from models.forecast import PREDICTION_SCHEMA, PUBLIC_COLUMNS, Prediction
 from pipelines.feature_run import compute_now, feature_table, kept_features
+from pipelines.lake_store import open_lake
 from pipelines.scoreboard import read_scoreboard
 from pipelines.settings import Settings, load_settings
 from pipelines.side_tables import side_reader
@@ -56,7 +56,7 @@ class Workspace:
         self.settings: Settings = load_settings()
         if home is not None:
             self.settings = self.settings.model_copy(update={"home": Path(home)})
-        self.lake = Lake(self.settings.lake_root)
+        self.lake = open_lake(self.settings)
 
     def __repr__(self) -> str:
         held = ", ".join(t for t in TABLES if self.lake.exists(t)) or "empty"
