@@ -36,6 +36,7 @@ from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.timeframes import Timeframe
 from models.spec import Family
 from pipelines.alerts import AlertSettings
+from pipelines.cluster_settings import ClusterSettings
 from pipelines.profiles import PROFILES
 from pipelines.redaction import hide
 from pipelines.settings_file import CONFIG_FILE
@@ -268,7 +269,7 @@ class TradingSettings(Frozen):
 
 PLACES = frozenset(
     {"home", "profile", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-    | {"second_source", "drift", "backtest", "logs", "telemetry", "lake_url", "s3"}
+    | {"second_source", "drift", "backtest", "logs", "telemetry", "lake_url", "s3", "cluster"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
 
@@ -304,6 +305,7 @@ class Settings(Frozen):
     models: ModelSettings = ModelSettings()
     drift: DriftSettings = DriftSettings()
     backtest: BacktestSettings = BacktestSettings()
+    cluster: ClusterSettings = ClusterSettings()
     logs: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     trading: TradingSettings = TradingSettings()

@@ -11,6 +11,7 @@ import polars as pl
 from market import calendar
 from market.horizons import find_horizon
 from models.forecast import Prediction
+from pipelines.cluster import training_request, training_retries
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Progress, Stores, moment_of
 from pipelines.settings import Settings
@@ -46,6 +47,8 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         owners=OWNERS,
         kinds={"xgboost", "lightgbm", "mlflow"},
         pool=POOL,
+        op_tags=training_request(settings.cluster),
+        retry_policy=training_retries(settings.cluster),
         description="Purged walk-forward of every engine and the regime-weighted ensemble; "
         "the newest models become champions.",
     )
