@@ -40,6 +40,7 @@ from market.timeframes import Timeframe
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.audited import scalers_subject
 from pipelines.feature_run import kept_features, used_timeframes
+from pipelines.lake_store import open_lake
 from pipelines.settings import Settings
 
 Progress = Callable[[str, int, int], None]
@@ -162,7 +163,7 @@ def run_audit(
     if synthetic:
         tables = _generated(min(sessions, 400), min(minute_sessions, 12))
     else:
-        lake = Lake(settings.lake_root)
+        lake = open_lake(settings)
         tables = _from_lake(lake, sessions, minute_sessions if _any_intraday(wanted) else 0)
     days = tables["bars_1d"][Bar.SESSION].n_unique()
     subjects = _subjects(settings, wanted, features, days)

@@ -16,12 +16,12 @@ from isobar.names import Names
 from market.errors import MarketError
 from market.horizons import Horizon, find_horizon
 from market.ingest_log import ingested_symbols
-from market.lake import Lake
 from market.lake_tables import TABLES
 from market.ledger import Ledger, open_ledger
 from market.schema import Bar
 from market.source import EVERY
 from market.timeframes import Timeframe
+from pipelines.lake_store import open_lake
 from pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Opened:
     def __init__(self, home: Path | str | None = None) -> None:
         # With the settings of that data root: its horizons and costs made what is in it.
         self.settings: Settings = load_settings(None if home is None else Path(home))
-        self.lake = Lake(self.settings.lake_root)
+        self.lake = open_lake(self.settings)
 
     @property
     def ledger(self) -> Ledger:

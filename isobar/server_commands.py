@@ -25,7 +25,6 @@ from execution.paper_conditions import PaperConditions
 from isobar import output
 from isobar.arguments import read_time
 from market.errors import UsageError
-from market.lake import Lake
 from market.ledger_tables import signal_batches
 from market.replay import create_app as create_vendor
 from market.replay_data import ServedMarket, load_bars_file
@@ -35,6 +34,7 @@ from market.request_limiter import Plan
 from market.serving import serve
 from market.synthetic import SyntheticSpec, generate
 from market.synthetic_reference import serve_synthetic
+from pipelines.lake_store import open_lake
 from pipelines.launch import prepare_dagster_home
 from pipelines.metrics import create_metrics_app
 from pipelines.resources import Stores
@@ -274,7 +274,7 @@ def _prices(settings: Settings, bars: list[Path] | None, synthetic: bool) -> pl.
     if bars:
         market = _from_files(bars)
         return _finest(market.daily, market.minute)
-    lake = Lake(settings.lake_root)
+    lake = open_lake(settings)
     parts = [lake.read_bars(t) if lake.exists(t) else None for t in ("bars_1d", "bars_1m")]
     return _finest(parts[0], parts[1])
 

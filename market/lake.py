@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class Lake:
     versions : mapping, optional
         Table to the version that is read, whatever was written since; other tables are not there,
         and nothing can be written. See :meth:`freeze`.
+    options : mapping, optional
+        How an ``s3://`` URL is reached: keys, region, endpoint, under the names that
+        ``deltalake`` and Polars know (``AWS_ACCESS_KEY_ID``, ...). Never shown.
+    lock : callable, optional
+        Returns a context that holds an ``s3://`` lake against all other processes; a folder
+        is locked by a file in it.
 
     Examples
     --------
@@ -60,8 +66,17 @@ class Lake:
     False
     """
 
-    def __init__(self, root: Path | str, versions: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        versions: Mapping[str, int] | None = None,
+        *,
+        options: Mapping[str, str] | None = None,
+        lock: Callable[[], AbstractContextManager[object]] | None = None,
+    ) -> None:
         self.root = str(root).rstrip("/")
+        self._options = dict(options or {}) or None
+        self._lock = lock
         self.versions = None if versions is None else dict(versions)
         if "://" not in self.root and not _FOLLOWED.fullmatch(str(Path(self.root).resolve())):
             # Delta escapes other characters in the names of files, and Polars does not undo it.
@@ -83,7 +98,9 @@ class Lake:
     def exists(self, table: str) -> bool:
         """Say whether the table has ever been written."""
         uri = self.uri(table)
-        return DeltaTable.is_deltatable(uri) if self.versions is None else table in self.versions
+        if self.versions is not None:
+            return table in self.versions
+        return DeltaTable.is_deltatable(uri, self._options)
 
     def freeze(self) -> Lake:
         """Return the lake as it is now: what is written later is not seen through it.
@@ -92,7 +109,11 @@ class Lake:
         """
         own = (name for name, spec in TABLES.items() if not spec.is_copy)
         there = ((name, self.version(name)) for name in own)
-        return Lake(self.root, {name: v for name, v in there if v is not None})
+        return self.at({name: v for name, v in there if v is not None})
+
+    def at(self, versions: Mapping[str, int]) -> Lake:
+        """Return this lake as it was when its tables had these versions; for reading only."""
+        return Lake(self.root, versions, options=self._options)
 
     def version(self, table: str) -> int | None:
         """Return the table's newest version, or ``None`` where there is no table."""
@@ -167,7 +188,7 @@ class Lake:
             copied, rest = self._copied(files, rest)
             parts += copied
         if rest:
-            parts.append(scan_sessions(bars, files, rest))
+            parts.append(scan_sessions(bars, files, rest, self._options))
         if not parts:
             return pl.LazyFrame(schema=BAR_SCHEMA)
         frame = pl.concat([part.select(BAR_SCHEMA.names()) for part in parts])
@@ -261,13 +282,28 @@ class Lake:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Hold the lake against other processes of this machine, for a read-change-write.
+        """Hold the lake against other processes, for a read-change-write.
 
-        A lake on ``s3://`` is not locked: there Delta refuses the second of two conflicting
-        commits.
+        A folder is locked among the processes of this machine, an ``s3://`` lake by the lock that
+        it was opened with. Delta alone would not do: it refuses the second of two commits at the
+        same time, but not one that was made from what had been read before the other.
+
+        Raises
+        ------
+        LakeError
+            When the lake cannot be locked.
         """
         if "://" in self.root:
-            yield
+            if self._lock is None:
+                raise LakeError(
+                    "the lake was opened without a lock and cannot be changed",
+                    got=self.root,
+                    allowed="a lock that all its writers share, such as that of a ledger on"
+                    " PostgreSQL",
+                    remedy="open it by the settings (lake_url and ledger_url)",
+                )
+            with self._lock():
+                yield
             return
         try:
             Path(self.root).mkdir(parents=True, exist_ok=True)
@@ -293,7 +329,7 @@ class Lake:
         if version is None and self.versions is not None:
             version = self.versions[table]
         try:
-            delta = DeltaTable(self.uri(table), version=version)
+            delta = DeltaTable(self.uri(table), version=version, storage_options=self._options)
         except (DeltaError, OSError) as error:
             raise LakeError(
                 f"table {table!r} cannot be opened ({error})",
@@ -386,6 +422,7 @@ class Lake:
                 schema_mode="merge" if "predicate" in options else "overwrite",
                 partition_by=[spec.partition_by] if spec.partition_by else None,
                 writer_properties=COPY_WRITER if spec.is_copy else WRITER,
+                storage_options=self._options,
                 **options,
             )
         except (DeltaError, OSError) as error:

@@ -72,7 +72,10 @@ def files_by_session(addresses: Iterable[str]) -> dict[dt.date, list[str]]:
 
 
 def scan_sessions(
-    bars: DeltaTable, files: Mapping[dt.date, Sequence[str]], wanted: Sequence[dt.date]
+    bars: DeltaTable,
+    files: Mapping[dt.date, Sequence[str]],
+    wanted: Sequence[dt.date],
+    options: dict[str, str] | None = None,
 ) -> pl.LazyFrame:
     """Return a scan of whole sessions (at least one), in the order given."""
     # Rows that another engine marked as deleted are known to the Delta reader only.
@@ -80,7 +83,9 @@ def scan_sessions(
         return pl.scan_delta(bars).filter(pl.col(Bar.SESSION).is_in(wanted))
     # Otherwise whole files are wanted, and no predicate has to be evaluated row by row.
     addresses = [file for session in wanted for file in files[session]]
-    return pl.scan_parquet(addresses, hive_schema={Bar.SESSION.value: pl.Date()})
+    return pl.scan_parquet(
+        addresses, hive_schema={Bar.SESSION.value: pl.Date()}, storage_options=options
+    )
 
 
 def name_months(files: Mapping[dt.date, Sequence[str]]) -> dict[str, list[dt.date]]:

@@ -33,6 +33,7 @@ from market.schema import UTC_MICROSECONDS
 BUSY_TIMEOUT_SECONDS = 30
 _WRITES = "isobar_writes"
 _WRITER_LOCK = 0x150BA4
+_LAKE_LOCK = 0x150BA5
 _FILE = "isobar_file"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FAILURES = (SQLAlchemyError, sqlite3.Error)
@@ -178,6 +179,33 @@ class Ledger:
                 yield connection
         except _FAILURES as error:
             raise _failure("the ledger refused a query", self.engine.url, error) from error
+
+    @contextmanager
+    def lake_lock(self) -> Generator[None]:
+        """Hold the lake that belongs to this ledger against all others who have the ledger.
+
+        Waits for them. The server lets go when this process, its machine or the connection dies.
+
+        Raises
+        ------
+        LedgerError
+            When the ledger is on SQLite, or the connection fails.
+        """
+        if self.engine.dialect.name != "postgresql":
+            raise LedgerError(
+                "this ledger cannot lock a lake that several machines share",
+                got=_shown(self.engine.url),
+                allowed="a ledger on PostgreSQL",
+                remedy="set ledger_url",
+            )
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                connection.execute(
+                    sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LAKE_LOCK}
+                )
+                yield
+        except _FAILURES as error:
+            raise _failure("the lake could not be locked", self.engine.url, error) from error
 
     @contextmanager
     def transaction(self) -> Generator[sa.Connection]:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from market import calendar
 from market.errors import SignalError
 from market.horizons import find_horizon
-from market.lake import Lake
 from market.ledger import Ledger
 from market.ledger_tables import engines, signal_batches, signals, signals_current
 from market.schema import Bar
@@ -141,7 +140,7 @@ def _bars(stores: Stores, inputs: BatchInputs, row: dict[str, Any]) -> dict[str,
     """Return the newest bars that the signal's features were made of, and its price."""
     horizon, as_of = find_horizon(str(row["horizon"])), row["as_of"]
     symbol = str(row["symbol"])
-    frozen = stores.reading(Lake(stores.lake.root, inputs.tables))
+    frozen = stores.reading(stores.lake.at(inputs.tables))
     table = "bars_1m" if horizon.timeframe.is_intraday else "bars_1d"
     day = calendar.previous_session(as_of.astimezone(calendar.NEW_YORK).date())
     first = calendar.offset_session(day, -(2 * _BARS))

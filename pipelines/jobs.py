@@ -19,6 +19,7 @@ from pipelines.assets.outcomes import PROMISES_ASSET
 from pipelines.assets.reference import REFERENCE_ASSETS
 from pipelines.assets.reports import report_asset_name
 from pipelines.assets.signals import signals_asset_name
+from pipelines.cluster import heavy_executor
 from pipelines.feature_run import feature_table, used_timeframes
 from pipelines.settings import Settings
 from pipelines.signal_run import published_horizons
@@ -58,6 +59,7 @@ def features_job_name(timeframe: Timeframe) -> str:
 
 def build_jobs(settings: Settings) -> list[Job]:
     """Return every job."""
+    heavy = heavy_executor(settings.cluster)
     return [
         _job(ACTIONS_JOB, ["splits", "dividends"], "Fetch splits and dividends."),
         # Alone, so that no signal or order waits for data that it does not use.
@@ -67,16 +69,16 @@ def build_jobs(settings: Settings) -> list[Job]:
             "Fetch Treasury yields, the VIX, news, and ticker changes.",
         ),
         *(
-            _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.")
+            _job(ingest_job_name(t), [bars_table(t)], f"Fetch {t} bars of sessions.", heavy)
             for t in (Timeframe.D1, Timeframe.M1)
         ),
         _job(COMPACTION_JOB, [BY_SYMBOL_TABLE], "Sort settled months of minutes by symbol."),
         *(
-            _job(features_job_name(t), [feature_table(t)], f"Compute features on {t} bars.")
+            _job(features_job_name(t), [feature_table(t)], f"Compute features on {t} bars.", heavy)
             for t in used_timeframes(settings)
         ),
         _job(VERSION_JOB, ["regimes", "dataset_version"], "Label regimes, version the dataset."),
-        _training_job(settings),
+        _training_job(settings, heavy),
         dg.define_asset_job(
             DRIFT_JOB,
             selection=dg.AssetSelection.checks(*_drift_checks(settings)),
@@ -106,13 +108,18 @@ def build_jobs(settings: Settings) -> list[Job]:
     ]
 
 
-def _job(name: str, assets: list[str], description: str) -> Job:
+def _job(
+    name: str, assets: list[str], description: str, executor: dg.ExecutorDefinition | None = None
+) -> Job:
     return dg.define_asset_job(
-        name, selection=dg.AssetSelection.assets(*assets), description=description
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=description,
+        executor_def=executor,
     )
 
 
-def _training_job(settings: Settings) -> Job:
+def _training_job(settings: Settings, executor: dg.ExecutorDefinition | None) -> Job:
     # Right after a training there is nothing that could have drifted.
     assets = dg.AssetSelection.assets(ASSET, PROMISES_ASSET)
     wanted = assets - dg.AssetSelection.checks(*_drift_checks(settings))
@@ -120,6 +127,7 @@ def _training_job(settings: Settings) -> Job:
         TRAINING_JOB,
         selection=wanted,
         description="Walk forward and train the champions of a horizon.",
+        executor_def=executor,
     )
 
 

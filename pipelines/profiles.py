@@ -97,6 +97,16 @@ PROFILES: Mapping[str, Profile] = {
                 },
             },
         ),
+        Profile(
+            "cluster",
+            "Several machines: lake in a bucket, ledger on PostgreSQL, trainings and backfills on"
+            " Ray. Name lake_url, s3, ledger_url, mlflow_url and cluster.ray_address besides.",
+            {
+                "cluster": {"training_cpus": 8.0, "training_memory_gb": 32.0, "bulk_cpus": 2.0},
+                "models": {"memory_gb": 32.0},
+                "logs": {"stdout": True},
+            },
+        ),
     )
 }
 

@@ -28,6 +28,7 @@ from market.response_cache import ResponseCache
 from market.source import BarSource, RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
 from models.tracking import Tracker
+from pipelines.lake_store import open_lake
 from pipelines.settings import Settings
 
 DEFAULT_SYMBOLS = ("SPY", "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "JPM", "XOM", "UNH")
@@ -56,7 +57,7 @@ class Stores:
     @cached_property
     def lake(self) -> Lake:
         """The lake."""
-        return Lake(self.settings.lake_root)
+        return open_lake(self.settings)
 
     def reading(self, lake: Lake) -> Stores:
         """Return these stores over another lake, such as one that is frozen."""

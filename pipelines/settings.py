@@ -36,6 +36,7 @@ from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.timeframes import Timeframe
 from models.spec import Family
 from pipelines.alerts import AlertSettings
+from pipelines.cluster_settings import ClusterSettings
 from pipelines.profiles import PROFILES
 from pipelines.redaction import hide
 from pipelines.settings_file import CONFIG_FILE
@@ -45,6 +46,7 @@ from pipelines.vendor_settings import (
     AlpacaSettings,
     Frozen,
     PolygonSettings,
+    S3Settings,
     SecondSourceSettings,
 )
 
@@ -267,7 +269,7 @@ class TradingSettings(Frozen):
 
 PLACES = frozenset(
     {"home", "profile", "ledger_url", "mlflow_url", "polygon", "alpaca", "alerts", "refetch"}
-    | {"second_source", "drift", "backtest", "logs", "telemetry"}
+    | {"second_source", "drift", "backtest", "logs", "telemetry", "lake_url", "s3", "cluster"}
 )
 """Settings that say where things are and what is judged: none changes a forecast."""
 
@@ -285,6 +287,12 @@ class Settings(Frozen):
         description="The universe; when empty, ten large symbols, or all that a replay serves;"
         " `*` for whatever traded on each session",
     )
+    lake_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._~-]+)*/?)?$",
+        description="Where the lake lies, as s3://bucket/prefix; under the data root when empty",
+    )
+    s3: S3Settings = S3Settings()
     ledger_url: str = Field("", description="Ledger; SQLite under the data root when empty")
     mlflow_url: str = Field("", description="MLflow; SQLite under the data root when empty")
     polygon: PolygonSettings = PolygonSettings()
@@ -297,6 +305,7 @@ class Settings(Frozen):
     models: ModelSettings = ModelSettings()
     drift: DriftSettings = DriftSettings()
     backtest: BacktestSettings = BacktestSettings()
+    cluster: ClusterSettings = ClusterSettings()
     logs: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     trading: TradingSettings = TradingSettings()
@@ -308,6 +317,14 @@ class Settings(Frozen):
     refetch: RefetchPolicy = RefetchPolicy()
     quality: QualityRules = DEFAULT_RULES
     starting_cash_usd: Decimal = Field(Decimal(100_000), gt=0, description="Backtest's capital")
+
+    @model_validator(mode="after")
+    def _lockable(self) -> Self:
+        if self.lake_url and not self.ledger_url.startswith("postgresql"):
+            raise ValueError(
+                "lake_url needs a ledger_url on PostgreSQL, whose locks its writers share"
+            )
+        return self
 
     @property
     def enabled_horizons(self) -> tuple[Horizon, ...]:
@@ -326,9 +343,10 @@ class Settings(Frozen):
         return hashlib.sha256(body.encode()).hexdigest()[:12]
 
     @property
-    def lake_root(self) -> Path:
-        """Folder of the lake; adjusted bars have one of their own."""
-        return self.home / ("lake_adjusted" if self.polygon.adjusted else "lake")
+    def lake_root(self) -> str:
+        """Folder or URL of the lake; adjusted bars have one of their own."""
+        name = "lake_adjusted" if self.polygon.adjusted else "lake"
+        return f"{self.lake_url.rstrip('/')}/{name}" if self.lake_url else str(self.home / name)
 
     @property
     def resolved_ledger_url(self) -> str:
@@ -377,6 +395,7 @@ def hide_secrets(settings: Settings) -> None:
     polygon, alpaca = settings.polygon, settings.alpaca
     keys = (polygon.api_key, polygon.s3_access_key, polygon.s3_secret_key)
     keys += (settings.second_source.api_key, alpaca.api_key, alpaca.secret_key)
+    keys += (settings.s3.access_key, settings.s3.secret_key)
     keys += (settings.alerts.webhook_url, settings.alerts.smtp_password)
     hide({k.get_secret_value() for k in keys if len(k.get_secret_value()) >= 4})
 

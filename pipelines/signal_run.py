@@ -18,7 +18,6 @@ from market.actions import per_share_of
 from market.bars import splits_in_force
 from market.errors import SignalError
 from market.horizons import Horizon, Run, find_horizon, scheduled_for
-from market.lake import Lake
 from market.ledger import Ledger
 from market.ledger_tables import batch_inputs
 from market.schema import Bar
@@ -216,7 +215,7 @@ def make_again(
         When something that it was made from is there no longer.
     """
     settings = settings_as_were(inputs.settings, stores.settings)
-    frozen = Stores(settings, stores.progress).reading(Lake(stores.lake.root, inputs.tables))
+    frozen = Stores(settings, stores.progress).reading(stores.lake.at(inputs.tables))
     wanted = [h for h in inputs.horizons if horizons is None or h in horizons]
     return make_signals(
         frozen,

@@ -88,3 +88,34 @@ class AlpacaSettings(Frozen):
     def is_replay(self) -> bool:
         """Whether the broker is a server on this machine."""
         return _is_here(self.base_url)
+
+
+class S3Settings(Frozen):
+    """How the lake's bucket is reached."""
+
+    endpoint: str = Field("", description="URL of the S3 service; Amazon's when empty")
+    region: str = Field("us-east-1", description="Its region")
+    access_key: SecretStr = Field(
+        SecretStr(""),
+        description="Access key; without both keys the machine's own role or AWS_* variables",
+    )
+    secret_key: SecretStr = Field(SecretStr(""), description="Secret key")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What ``deltalake`` and Polars are told, secrets in the open."""
+        access, secret = (k.get_secret_value() for k in (self.access_key, self.secret_key))
+        told = {
+            "AWS_REGION": self.region,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ALLOW_HTTP": "true" if self.endpoint.startswith("http://") else "",
+            "AWS_ACCESS_KEY_ID": access,
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+        return {name: value for name, value in told.items() if value}
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if bool(self.access_key.get_secret_value()) != bool(self.secret_key.get_secret_value()):
+            raise ValueError("name both s3.access_key and s3.secret_key, or neither")
+        return self

@@ -25,6 +25,7 @@ settings.load_profile("isobar")
 if TYPE_CHECKING:
     from tests.pipelines.installation import Installation
     from tests.postgres import PostgresServer
+    from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +54,15 @@ def postgres() -> Iterator[PostgresServer]:
     from tests.postgres import postgres_server
 
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server for the session."""
+    from tests.s3_server import s3_server
+
+    with s3_server() as server:
         yield server
 
 

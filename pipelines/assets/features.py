@@ -12,6 +12,7 @@ from market.bars import read_adjusted
 from market.frame_hash import frame_hash
 from market.lineage import changed_sessions, dataset_digest
 from market.timeframes import Timeframe
+from pipelines.cluster import bulk_request
 from pipelines.feature_run import (
     FeatureRun,
     definitions_of,
@@ -35,9 +36,8 @@ _FEATURES_SHOWN = 5
 
 def build_feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Return one features asset per input bar in use, regimes, and the dataset version."""
-    partitions = session_partitions(settings)
     frames = used_timeframes(settings)
-    made = [_features_asset(t, kept_features(settings, t), partitions) for t in frames]
+    made = [_features_asset(t, kept_features(settings, t), settings) for t in frames]
     return [*made, regimes, _version_asset(frames)]
 
 
@@ -113,11 +113,12 @@ def _bars_under(timeframe: Timeframe) -> list[str]:
 
 
 def _features_asset(
-    timeframe: Timeframe, kept: Sequence[Feature], partitions: dg.PartitionsDefinition
+    timeframe: Timeframe, kept: Sequence[Feature], settings: Settings
 ) -> dg.AssetsDefinition:
     @dg.asset(
         name=feature_table(timeframe),
-        partitions_def=partitions,
+        partitions_def=session_partitions(settings),
+        op_tags=bulk_request(settings.cluster),
         # Bars and actions set the order of work; what makes features stale are their inputs.
         deps=[*_bars_under(timeframe), "splits", "dividends", inputs_name(timeframe)],
         code_version=definitions_hash(kept),

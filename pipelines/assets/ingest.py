@@ -14,6 +14,7 @@ from market.schema import BAR_SCHEMA, DIVIDEND_SCHEMA, SPLIT_SCHEMA, conform
 from market.source import RemoteSource
 from market.timeframes import Timeframe
 from pipelines.assets.features import report_changed_inputs
+from pipelines.cluster import bulk_request
 from pipelines.freshness import EVERY_SESSION, EVERY_WEEK
 from pipelines.partitions import session_partitions
 from pipelines.resources import Stores, moment_of, sessions_of
@@ -37,22 +38,20 @@ class IngestConfig(dg.Config):
 
 def build_ingest_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Return the assets that fill the lake."""
-    partitions = session_partitions(settings)
     return [
-        _bars_asset(Timeframe.D1, partitions, "Official daily bars, raw prices."),
-        _bars_asset(Timeframe.M1, partitions, "1-minute bars with extended hours, raw prices."),
+        _bars_asset(Timeframe.D1, settings, "Official daily bars, raw prices."),
+        _bars_asset(Timeframe.M1, settings, "1-minute bars with extended hours, raw prices."),
         splits,
         dividends,
         bars_1m_by_symbol,
     ]
 
 
-def _bars_asset(
-    timeframe: Timeframe, partitions: dg.PartitionsDefinition, description: str
-) -> dg.AssetsDefinition:
+def _bars_asset(timeframe: Timeframe, settings: Settings, description: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=bars_table(timeframe),
-        partitions_def=partitions,
+        partitions_def=session_partitions(settings),
+        op_tags=bulk_request(settings.cluster),
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version=CODE_VERSION,
         group_name=GROUP,

@@ -11,6 +11,7 @@ import polars as pl
 from market import calendar
 from market.horizons import find_horizon
 from models.forecast import Prediction
+from pipelines.cluster import training_request, training_retries
 from pipelines.freshness import EVERY_MONTH
 from pipelines.partitions import horizon_partitions
 from pipelines.resources import Progress, Stores, moment_of
@@ -48,6 +49,8 @@ def build_model_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"xgboost", "lightgbm", "mlflow"},
         pool=POOL,
         freshness_policy=EVERY_MONTH,
+        op_tags=training_request(settings.cluster),
+        retry_policy=training_retries(settings.cluster),
         description="Purged walk-forward of every engine and the regime-weighted ensemble; "
         "the newest models become champions.",
     )

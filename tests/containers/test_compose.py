@@ -89,6 +89,14 @@ def test_the_instance_in_containers_differs_in_its_storage_alone() -> None:
     assert there == here
 
 
+def test_dagsters_storage_is_reached_by_the_driver_that_it_was_written_for() -> None:
+    """By another one it starts, and cannot record a run: it notifies with bound parameters."""
+    given = [SERVICES[name].get("environment", {}) for name in OURS]
+    urls = {e["DAGSTER_POSTGRES_URL"] for e in given if "DAGSTER_POSTGRES_URL" in e}
+    assert urls
+    assert all(url.startswith("postgresql+psycopg2://") for url in urls)
+
+
 class Stack:
     """The services as processes: hosts become loopback, ports free ones, folders this one's."""
 

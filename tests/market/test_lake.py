@@ -20,6 +20,7 @@ from market.lake import SCHEMA_VERSION, Lake, _ascends
 from market.lake_tables import spec_of
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
 from tests.markets import bits, daily_bars
+from tests.s3_server import S3Server
 
 START = dt.date(2024, 7, 1)
 DAYS = [dt.date(2024, 7, 1), dt.date(2024, 7, 2), dt.date(2024, 7, 3)]
@@ -27,8 +28,17 @@ BARS = daily_bars({"A": [1.0, 2.0, 3.0], "B": [4.0, 5.0, 6.0]}, START)
 
 
 @pytest.fixture
-def lake(tmp_path) -> Lake:
+def folder(tmp_path) -> Lake:
     return Lake(tmp_path / "lake")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def lake(request: pytest.FixtureRequest) -> Lake:
+    """A lake in a folder, and one in a bucket: they are told apart by nothing."""
+    if request.param == "folder":
+        return request.getfixturevalue("folder")
+    server: S3Server = request.getfixturevalue("s3")
+    return Lake(f"s3://{server.bucket()}/some/lake", options=server.settings().options)
 
 
 def of_day(day: dt.date) -> pl.DataFrame:
@@ -141,7 +151,7 @@ def test_a_frozen_lake_stays_as_it_was(lake: Lake) -> None:
     assert frozen.read_bars("bars_1d").equals(BARS.sort(Bar.SYMBOL, Bar.BAR_START))
     assert not frozen.exists("splits")
     # What it read can be written down, and read again from that.
-    assert Lake(lake.root, frozen.versions).content_hash("bars_1d") == digest
+    assert lake.at(frozen.versions or {}).content_hash("bars_1d") == digest
     with pytest.raises(LakeError, match="unknown lake table"):
         frozen.exists("bars_2d")
 
@@ -190,12 +200,12 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path) -> None:
     assert (tmp_path / "lake").read_text() == "in the way"
 
 
-def test_a_damaged_log_is_one_clear_error(lake: Lake) -> None:
-    lake.replace("splits", empty(SPLIT_SCHEMA), None)
-    (log,) = Path(lake.uri("splits"), "_delta_log").glob("*.json")
+def test_a_damaged_log_is_one_clear_error(folder: Lake) -> None:
+    folder.replace("splits", empty(SPLIT_SCHEMA), None)
+    (log,) = Path(folder.uri("splits"), "_delta_log").glob("*.json")
     log.write_text("not json")
     with pytest.raises(LakeError, match="cannot be opened"):
-        lake.scan("splits")
+        folder.scan("splits")
 
 
 def test_a_table_of_another_version_is_refused(lake: Lake, monkeypatch) -> None:
@@ -222,17 +232,17 @@ def test_a_new_column_reaches_the_table(lake: Lake) -> None:
     assert got["b"].to_list() == [None, None, 3.0] * 2
 
 
-def test_old_versions_stay_readable_when_their_log_is_old(lake: Lake) -> None:
+def test_old_versions_stay_readable_when_their_log_is_old(folder: Lake) -> None:
     """By default Delta drops the log of versions older than thirty days at a checkpoint."""
     long_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=90)).timestamp()
     for n in range(25):
-        lake.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + n), DAYS)
-        for file in Path(lake.uri("bars_1d"), "_delta_log").iterdir():
+        folder.replace("bars_1d", BARS.with_columns(pl.col(Bar.CLOSE) + n), DAYS)
+        for file in Path(folder.uri("bars_1d"), "_delta_log").iterdir():
             os.utime(file, (long_ago, long_ago))
-    assert lake.version("bars_1d") == 24
-    assert list(Path(lake.uri("bars_1d"), "_delta_log").glob("*.checkpoint.parquet"))
+    assert folder.version("bars_1d") == 24
+    assert list(Path(folder.uri("bars_1d"), "_delta_log").glob("*.checkpoint.parquet"))
     for n in (0, 7, 13, 24):
-        then = lake.scan("bars_1d", version=n).filter(pl.col(Bar.SYMBOL) == "A").collect()
+        then = folder.scan("bars_1d", version=n).filter(pl.col(Bar.SYMBOL) == "A").collect()
         assert sorted(then[Bar.CLOSE]) == [1.0 + n, 2.0 + n, 3.0 + n]
 
 
