@@ -63,10 +63,10 @@ class NeuralForecaster:
 
     def predict(self, sample: Sample) -> Forecast:
         """See :class:`models.spec.Forecaster`."""
-        network, device = self._ready()
+        network = self._ready()
         mean, spread = np.empty((2, len(sample)))
-        with steady(self._settings.threads, device), torch.no_grad():
-            windows = Windows.of(network, sample, device, torch.float32)
+        with steady(self._settings.threads, "cpu"), torch.no_grad():
+            windows = Windows.of(network, sample, "cpu", torch.float32)
             embedded, present = _embedded(network, windows.panel)
             for at, places in _chunks(windows):
                 bars = windows.at.index_select(0, places)
@@ -86,14 +86,14 @@ class NeuralForecaster:
         that are missing do by being missing, is dealt to the features in proportion to their
         shares without sign, or evenly where all are zero.
         """
-        network, device = self._ready()
+        network = self._ready()
         mean = self.predict(sample).mean
         shares = np.empty((len(sample), network.features))
-        with steady(self._settings.threads, device):
-            windows = Windows.of(network, sample, device, torch.float32)
+        with steady(self._settings.threads, "cpu"):
+            windows = Windows.of(network, sample, "cpu", torch.float32)
             for at, places in _chunks(windows):
                 shares[at] = _floats(_integrated(network, windows.gather(places)), at)
-            gap = mean - _constant(network, device) - shares.sum(axis=1)
+            gap = mean - _constant(network) - shares.sum(axis=1)
         size = np.abs(shares)
         total = size.sum(axis=1, keepdims=True)
         even = np.full_like(shares, 1.0 / network.features)
@@ -101,7 +101,7 @@ class NeuralForecaster:
 
     def native(self) -> Any:
         """See :class:`models.spec.Forecaster`; a module that reads raw windows."""
-        return None if self._network is None else self._network.to("cpu")
+        return self._network
 
     def _new(self, features: int) -> WindowNetwork:
         return WindowNetwork(features, self._settings, BODIES[self._family])
@@ -120,17 +120,16 @@ class NeuralForecaster:
             ) from error
         return _settled(network)
 
-    def _ready(self) -> tuple[WindowNetwork, str]:
+    def _ready(self) -> WindowNetwork:
         if self._network is None:
             raise not_fitted(self._family)
-        device = find_machine().device
-        if self._network.center.device.type != device:
-            self._network.to(device)
-        return self._network, device
+        return self._network
 
 
 def _settled(network: WindowNetwork) -> WindowNetwork:
-    return network.requires_grad_(False).eval()
+    # A network forecasts on the CPU, wherever it was trained: the same number on every machine,
+    # and no slower, since so few rows are forecast at once.
+    return network.to("cpu").requires_grad_(False).eval()
 
 
 def _chunks(windows: Windows) -> Iterator[tuple[slice, Tensor]]:
@@ -138,7 +137,7 @@ def _chunks(windows: Windows) -> Iterator[tuple[slice, Tensor]]:
     for begin in range(0, len(windows), CHUNK):
         places = torch.arange(begin, begin + CHUNK).clamp(max=len(windows) - 1)
         end = min(begin + CHUNK, len(windows))
-        yield slice(begin, end), places.to(windows.at.device)
+        yield slice(begin, end), places
 
 
 def _embedded(network: WindowNetwork, panel: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,11 +154,11 @@ def _embedded(network: WindowNetwork, panel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _floats(values: Tensor, at: slice) -> Vector:
-    return values[: at.stop - at.start].cpu().numpy().astype(np.float64)
+    return values[: at.stop - at.start].numpy().astype(np.float64)
 
 
-def _constant(network: WindowNetwork, device: str) -> float:
-    bars = torch.zeros((CHUNK, network.window, network.features + 1), device=device)
+def _constant(network: WindowNetwork) -> float:
+    bars = torch.zeros((CHUNK, network.window, network.features + 1))
     bars[..., -1] = 1.0
     with torch.no_grad():
         return float(network.read(bars)[0][0])
