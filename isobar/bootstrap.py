@@ -168,15 +168,15 @@ def bootstrap(
 
 
 def _train_and_backtest(launcher: Launcher, version: str) -> dict[str, dict[str, Any]]:
-    settings, done = launcher.settings, dict[str, dict[str, Any]]()
-    for horizon in settings.enabled_horizons:
-        if launcher.stores.tracker.is_trained_on(horizon.name, version, settings.config_hash):
-            done[f"models {horizon.name}"] = {"already trained on dataset": version}
-        else:
-            done[f"models {horizon.name}"] = launcher.train([horizon])[horizon.name]
-        if not is_backtested(launcher.stores, horizon):
-            done[f"backtest {horizon.name}"] = launcher.backtest([horizon])[horizon.name]
-    return done
+    settings, tracker = launcher.settings, launcher.stores.tracker
+    horizons = settings.enabled_horizons
+    left = [h for h in horizons if not tracker.is_trained_on(h.name, version, settings.config_hash)]
+    settled = {"already trained on dataset": version}
+    done = {f"models {h.name}": settled for h in horizons if h not in left}
+    if left:
+        done |= {f"models {name}": made for name, made in launcher.train(left).items()}
+    tested = launcher.backtest([h for h in horizons if not is_backtested(launcher.stores, h)])
+    return done | {f"backtest {name}": made for name, made in tested.items()}
 
 
 def _sessions(launcher: Launcher) -> tuple[list[dt.date], list[dt.date]]:

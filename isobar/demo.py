@@ -11,6 +11,8 @@ import datetime as dt
 import os
 import secrets
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,51 @@ def _interval(e: dict[str, float]) -> str:
     return f"{mean} ({low}, {high})"
 
 
+@dataclass(frozen=True)
+class World:
+    """A synthetic market, and what serves it on loopback, all by one replayed clock.
+
+    Attributes
+    ----------
+    market : SyntheticMarket
+        Bars, symbols and the truth behind them.
+    clock : ReplayClock
+        Of vendor and broker; it begins at the close of the session before the last.
+    vendor_url, broker_url : str
+        Where they listen.
+    vendor_key, broker_key, broker_secret : str
+        What they ask for.
+    """
+
+    market: SyntheticMarket
+    clock: ReplayClock
+    vendor_url: str
+    broker_url: str
+    vendor_key: str
+    broker_key: str
+    broker_secret: str
+
+    @property
+    def today(self) -> dt.date:
+        """Return the market's last session."""
+        day = self.market.daily["session"].max()
+        assert isinstance(day, dt.date)
+        return day
+
+
+@contextmanager
+def serve_world(spec: SyntheticSpec) -> Generator[World]:
+    """Make a market and serve it for as long as the block runs."""
+    market = generate(spec)
+    days = market.daily["session"].unique().sort()
+    clock = ReplayClock(calendar.session_close(days[-2]))
+    keys = [secrets.token_hex(12) for _ in range(3)]
+    vendor = create_vendor(serve_synthetic(market), api_key=keys[0], now=clock.now)
+    broker = create_broker(market.minute, api_key=keys[1], secret_key=keys[2], clock=clock)
+    with BackgroundServer(vendor) as first, BackgroundServer(broker) as second:
+        yield World(market, clock, first.url, second.url, *keys)
+
+
 def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
     """Run the demo in a fresh data root (``ISOBAR_HOME``, else ``var/demo``).
 
@@ -111,21 +158,17 @@ def run_demo(*, seed: int, progress: Progress) -> DemoSummary:
     began = dt.datetime.now(dt.UTC)
     home = _fresh_home()
     progress("synthetic market", 0, 1)
-    spec = SyntheticSpec(seed=seed, symbols=SYMBOLS, minute_sessions=MINUTE_SESSIONS)
-    market = generate(spec)
-    progress("synthetic market", 1, 1)
-    today = market.daily["session"].max()
-    assert isinstance(today, dt.date)
-    clock = ReplayClock(calendar.session_close(calendar.previous_session(today)))
-    keys = [secrets.token_hex(12) for _ in range(3)]
-    vendor = create_vendor(serve_synthetic(market), api_key=keys[0], now=clock.now)
-    broker = create_broker(market.minute, api_key=keys[1], secret_key=keys[2], clock=clock)
-    with BackgroundServer(vendor) as vendor_server, BackgroundServer(broker) as broker_server:
-        settings = _settings(home, market, today, keys, vendor_server.url, broker_server.url)
-        first = _evening_before(settings, clock, progress)
-        signals = first.signals | _trading_day(settings, clock, today, progress)
-        summary = _summarise(settings, market, first, signals)
+    with serve_world(spec_of(seed)) as world:
+        progress("synthetic market", 1, 1)
+        settings = settle(home, world)
+        first, signals = live_through(settings, world, progress)
+        summary = _summarise(settings, world.market, first, signals)
     return DemoSummary(**summary, seconds=(dt.datetime.now(dt.UTC) - began).total_seconds())
+
+
+def spec_of(seed: int, symbols: int = SYMBOLS) -> SyntheticSpec:
+    """Return what market the demo makes."""
+    return SyntheticSpec(seed=seed, symbols=symbols, minute_sessions=MINUTE_SESSIONS)
 
 
 def _fresh_home() -> Path:
@@ -144,50 +187,58 @@ def _fresh_home() -> Path:
     return home
 
 
-def _settings(
-    home: Path,
-    market: SyntheticMarket,
-    today: dt.date,
-    keys: list[str],
-    vendor_url: str,
-    broker_url: str,
-) -> Settings:
-    symbols = market.tickers["symbol"].to_list()
-    start = market.daily["session"].min()
-    minutes = market.spec.minute_sessions - 1
-    # The same file serves later commands in this data root; keys are never written.
+def settle(home: Path, world: World) -> Settings:
+    """Write the settings of a data root for a world, and return them with its keys and servers.
+
+    The same file serves later commands in this data root; keys are never written.
+    """
+    symbols = world.market.tickers["symbol"].to_list()
+    start = world.market.daily["session"].min()
+    minutes = world.market.spec.minute_sessions - 1
     lines = [
         'profile = "demo"',
         f"symbols = {symbols}".replace("'", '"'),
         "[history]",
         f"start = {start}",
-        f"end = {today}",
+        f"end = {world.today}",
         f"minute_sessions = {minutes}",
     ]
     (home / "isobar.toml").write_text("\n".join(lines) + "\n")
+    broker = {"api_key": world.broker_key, "secret_key": world.broker_secret}
     ours = {
         "home": home,
         "symbols": symbols,
-        "polygon": {"api_key": keys[0], "base_url": vendor_url},
-        "alpaca": {"api_key": keys[1], "secret_key": keys[2], "base_url": broker_url},
-        "history": {"start": start, "end": today, "minute_sessions": minutes},
+        "polygon": {"api_key": world.vendor_key, "base_url": world.vendor_url},
+        "alpaca": {**broker, "base_url": world.broker_url},
+        "history": {"start": start, "end": world.today, "minute_sessions": minutes},
     }
     return validate(over_profile("demo", ours))
 
 
 @dataclass(frozen=True)
-class _Evening:
+class Evening:
+    """What the first evening left: metadata of the bootstrap's steps, and published signals."""
+
     done: dict[str, dict[str, Any]]
     signals: dict[str, int]
 
 
-def _evening_before(settings: Settings, clock: ReplayClock, progress: Progress) -> _Evening:
+def live_through(
+    settings: Settings, world: World, progress: Progress
+) -> tuple[Evening, dict[str, int]]:
+    """Live from yesterday's close to this evening; return the former and all that was published."""
+    first = _evening_before(settings, world.clock, progress)
+    signals = first.signals | _trading_day(settings, world.clock, world.today, progress)
+    return first, signals
+
+
+def _evening_before(settings: Settings, clock: ReplayClock, progress: Progress) -> Evening:
     yesterday = clock.now().astimezone(calendar.NEW_YORK).date()
     clock.advance_to(scheduled_for(Run.EOD, yesterday))
     launcher = Launcher(settings, now=clock.now(), progress=progress)
     done = bootstrap(launcher)
     made = launcher.scheduled_run(Run.EOD, yesterday)
-    return _Evening(done, {f"eod {yesterday}": int(made["signals_eod"]["signals"])})
+    return Evening(done, {f"eod {yesterday}": int(made["signals_eod"]["signals"])})
 
 
 def _trading_day(
@@ -203,7 +254,7 @@ def _trading_day(
 
 
 def _summarise(
-    settings: Settings, market: SyntheticMarket, evening: _Evening, signals: dict[str, int]
+    settings: Settings, market: SyntheticMarket, evening: Evening, signals: dict[str, int]
 ) -> dict[str, Any]:
     stores = Stores(settings)
     stores.lake.replace("truth", market.truth, sorted(market.truth["horizon"].unique()))

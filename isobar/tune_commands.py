@@ -23,8 +23,6 @@ from pipelines.settings_file import SettingsFile
 if TYPE_CHECKING:
     from models.tuning import Budget
 
-_MINUTES = 30.0
-
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
@@ -68,27 +66,24 @@ def tune(
     name = usage(lambda: find_family(family)).name
     now = read_time(as_of, "--as-of") or dt.datetime.now(dt.UTC)
     # Dagster and Optuna take a second to import, which the other commands need not wait.
-    from models.tuning import Budget
     from pipelines import tuning
 
-    chosen = usage(lambda: tuning.family_to_tune(row, name))
+    usage(lambda: tuning.family_to_tune(row, name))
     if write:
         # Not after half an hour of search, where it can be known before.
         file.with_tuned(row.name, name, _placeholder(row.name, name))
-    budget = Budget(trials or None, minutes or (None if trials else _MINUTES))
-    stores = Stores(settings)
-    dataset = tuning.tuning_dataset(stores, row, now)
+    budget = tuning.budget_of(trials, minutes)
     with _progress(f"tuning {name} {row.name}", budget, as_json) as progress:
-        found = tuning.tune_family(
-            stores,
-            dataset,
-            chosen,
+        found = tuning.tune_by_name(
+            Stores(settings),
             row,
+            name,
             as_of=now,
             budget=budget,
-            windows=tuning.inner_windows(stores, row, windows or None, window_sessions or None),
             objective=objective,
-            study=study or tuning.study_name(chosen, dataset, row),
+            windows=windows,
+            window_sessions=window_sessions,
+            study=study,
             select=select_features,
             progress=progress,
         )

@@ -218,8 +218,6 @@ class Family:
         Parameters used where tuning has said nothing.
     needs_sequences : bool
         Whether it reads windows of bars instead of rows; their length is its parameter ``window``.
-    wants_gpu : bool
-        Whether a GPU pays.
     stops_early : bool
         Whether the newest training rows are held back to decide when to stop.
     """
@@ -229,7 +227,6 @@ class Family:
     build: Callable[[Params, int, Any], Forecaster]
     defaults: Params
     needs_sequences: bool = False
-    wants_gpu: bool = False
     stops_early: bool = False
 
 

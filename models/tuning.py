@@ -15,8 +15,6 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +24,7 @@ import polars as pl
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import WilcoxonPruner
 from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from market.errors import ModelError
@@ -40,7 +36,7 @@ from models.inner_windows import InnerWindows, Judge, Objective, known_by, take_
 from models.search_spaces import Space, Trial, find_space
 from models.spec import Family
 from models.study_identity import Groups, digest_of, identify
-from models.study_lock import held, not_stored
+from models.study_store import held, is_there, opened
 from models.tuned import Choice, Tuned
 
 Progress = Callable[[int, float | None], None]
@@ -184,10 +180,10 @@ def tune(
     cut = windows if windows is not None else InnerWindows()
     judge = Judge(known, family, horizon, _cut(known, horizon, cut), objective, band_bps, seed)
     identity = identify(judge, asked, groups, cut)
-    with _opened(storage, study, objective) as opened:
-        _claim(opened, identity)
-        _search(opened, _Search(judge, asked, groups, budget, clock), progress)
-        return _result(opened, judge, digest_of(identity), keep_defaults_unless_better)
+    with _opened(storage, study, objective) as begun:
+        _claim(begun, identity)
+        _search(begun, _Search(judge, asked, groups, budget, clock), progress)
+        return _result(begun, judge, digest_of(identity), keep_defaults_unless_better)
 
 
 def count_trials(storage: str, horizon: str) -> tuple[int, int]:
@@ -196,7 +192,7 @@ def count_trials(storage: str, horizon: str) -> tuple[int, int]:
     Parameters
     ----------
     storage : str
-        ``sqlite:///FILE``; one that is not there yet holds none.
+        ``sqlite:///FILE``, of which one that is not there yet holds none, or PostgreSQL's URL.
     horizon : str
         A row of the horizons table.
 
@@ -215,13 +211,12 @@ def count_trials(storage: str, horizon: str) -> tuple[int, int]:
     >>> count_trials("sqlite:///nothing-here.db", "1d")
     (0, 0)
     """
-    if not Path(make_url(storage).database or "").is_file():
+    if not is_there(storage):
         return 0, 0
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     wanted = digest_of(horizon)
     try:
-        store = RDBStorage(storage, engine_kwargs={"creator": partial(_connect, storage)})
-        try:
+        with opened(storage) as store:
             mine = [
                 study.study_name
                 for study in optuna.get_all_study_summaries(store)
@@ -230,14 +225,11 @@ def count_trials(storage: str, horizon: str) -> tuple[int, int]:
             trials = [
                 len(_finished(optuna.load_study(study_name=name, storage=store))) for name in mine
             ]
-        finally:
-            store.remove_session()
-            store.engine.dispose()
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
+    except (ModelError, SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
         raise ModelError(
             f"the studies of parameters cannot be counted ({error})",
-            got=storage,
-            allowed="the file that tuning wrote",
+            got=storage.rpartition("@")[2],
+            allowed="what tuning wrote",
             remedy="restore it from a backup: trials that nobody counts flatter a backtest",
         ) from error
     return len(mine), sum(trials)
@@ -308,33 +300,14 @@ def _opened(storage: str | None, study: str, objective: Objective) -> Generator[
     if storage is None:
         yield optuna.create_study(study_name=study, direction=direction, pruner=pruner)
         return
-    with held(storage, study):
-        try:
-            store = RDBStorage(storage, engine_kwargs={"creator": partial(_connect, storage)})
-        except SQLAlchemyError as error:
-            raise not_stored(storage, error) from error
-        try:
-            yield optuna.create_study(
-                storage=store,
-                study_name=study,
-                direction=direction,
-                pruner=pruner,
-                load_if_exists=True,
-            )
-        finally:
-            store.remove_session()
-            store.engine.dispose()
-
-
-def _connect(storage: str) -> sqlite3.Connection:
-    """Return a connection whose commits survive the death of the process without a sync each.
-
-    A failing machine can lose the newest of them; those trials run again.
-    """
-    connection = sqlite3.connect(make_url(storage).database or "", timeout=60.0)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
+    with held(storage, study), opened(storage) as store:
+        yield optuna.create_study(
+            storage=store,
+            study_name=study,
+            direction=direction,
+            pruner=pruner,
+            load_if_exists=True,
+        )
 
 
 def _search(study: optuna.Study, search: _Search, progress: Progress | None) -> None:

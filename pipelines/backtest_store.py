@@ -94,12 +94,11 @@ def count_looks(
     """
     # Optuna takes a second to import, which nothing else here needs.
     from models.tuning import count_trials
-    from pipelines.tuning import STORAGE
+    from pipelines.tuning import study_storages
 
     names = [h.name for h in horizons]
-    studies = stores.settings.home.resolve() / STORAGE
     runs, engines = _sums(stores.tracker.count_runs(n) for n in names)
-    searched, trials = _sums(count_trials(f"sqlite:///{studies}", n) for n in names)
+    searched, trials = _sums(count_trials(s, n) for s in study_storages(stores) for n in names)
     others: dict[tuple[str, str], float | None] = {}
     for found in list_backtests(stores):
         if not set(names) & set(found.horizons):

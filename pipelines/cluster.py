@@ -13,6 +13,7 @@ from market.errors import SettingsError
 from pipelines.cluster_settings import ClusterSettings
 
 REQUEST_TAG = "dagster-ray/config"
+_RAY = "ray"
 
 
 def heavy_executor(cluster: ClusterSettings) -> dg.ExecutorDefinition | None:
@@ -37,7 +38,13 @@ def heavy_executor(cluster: ClusterSettings) -> dg.ExecutorDefinition | None:
             allowed="the extra `cluster`",
             remedy="pip install 'isobar-quant[cluster]', or leave the address empty",
         ) from error
-    return ray_executor.configured({"ray": {"address": cluster.ray_address}}, name="ray")
+
+    return ray_executor.configured({"ray": {"address": cluster.ray_address}}, name=_RAY)
+
+
+def is_heavy(job: dg.JobDefinition) -> bool:
+    """Say whether the steps of a job run on the cluster."""
+    return job.executor_def.name == _RAY
 
 
 def training_retries(cluster: ClusterSettings) -> dg.RetryPolicy | None:
@@ -52,7 +59,7 @@ def training_retries(cluster: ClusterSettings) -> dg.RetryPolicy | None:
 
 
 def training_request(cluster: ClusterSettings) -> dict[str, str]:
-    """Return op tags that say what a training reserves.
+    """Return op tags that say what a training reserves; every horizon has a family of networks.
 
     Examples
     --------

@@ -25,6 +25,7 @@ from pipelines.schedules import build_schedules
 from pipelines.sensors import build_sensors
 from pipelines.settings import Settings, hide_secrets
 from pipelines.trading_sensors import build_trading_sensors
+from pipelines.tuning_job import build_tuning_job
 
 
 def build_definitions(settings: Settings, stores: Stores | None = None) -> dg.Definitions:
@@ -68,7 +69,7 @@ def _definitions(settings: Settings, stores: Stores) -> dg.Definitions:
             *build_report_assets(settings, checks),
         ],
         asset_checks=checks,
-        jobs=build_jobs(settings),
+        jobs=[*build_jobs(settings), build_tuning_job(settings)],
         schedules=build_schedules(settings),
         sensors=[*build_sensors(settings), *build_trading_sensors(settings)],
         resources={"stores": stores},

@@ -4,6 +4,7 @@ import datetime as dt
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from market.ingest_log import missing_sessions
 from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
+from pipelines.cluster import is_heavy
+from pipelines.cluster_runs import Metadata, run_on_cluster
 from pipelines.definitions import build_definitions
 from pipelines.event_log import quiet_logging
 from pipelines.feature_run import definitions_of, feature_inputs, kept_features, used_timeframes
 from pipelines.resources import NOW_TAG, Progress, Stores
 from pipelines.settings import Settings
 
-Metadata = dict[str, Any]
+_PARTITION = "dagster/partition"
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -106,18 +109,19 @@ class Launcher:
         """
         tags = {NOW_TAG: self.now.isoformat()} if self.now else {}
         ops = {name: {"config": dict(values)} for name, values in (config or {}).items()}
-        settings = {**_QUIET, "ops": ops} if ops else _QUIET
+        settings: dict[str, Any] = {**_QUIET, "ops": ops} if ops else _QUIET
         whole = self._definitions.resolve_job_def(job)
+        execute = self._execute_on_cluster if is_heavy(whole) else self._execute
         if len(sessions) < 2:
             day = sessions[0].isoformat() if sessions else None
-            return self._execute(whole, tags, settings, partition or day)
+            return execute(whole, tags, settings, partition or day)
         # Apart: a planned check is stored once for each session of its run, every time with all of
         # them, which is gigabytes for ten years. The checks look at what is there in any case.
         span = {_RANGE_START: sessions[0].isoformat(), _RANGE_END: sessions[-1].isoformat()}
         graph = whole.asset_layer.asset_graph
         assets, checks = graph.materializable_asset_keys, graph.asset_check_keys
         made = whole.get_subset(asset_selection=assets, asset_check_selection=set())
-        found = self._execute(made, tags | span, settings)
+        found = execute(made, tags | span, settings)
         if checks:
             judged = whole.get_subset(asset_selection=set(), asset_check_selection=checks)
             self._execute(judged, tags, _QUIET)
@@ -130,6 +134,9 @@ class Launcher:
         run_config: Mapping[str, Any],
         partition: str | None = None,
     ) -> dict[str, Metadata]:
+        name = job.name.removesuffix("_job").replace("_", " ")
+        finished, steps = 0, len(job.graph.nodes)
+        self.stores.progress(name, 0, steps)
         errors: list[BaseException] = []
 
         @dg.failure_hook(name="keep_the_error")
@@ -137,16 +144,12 @@ class Launcher:
             if context.op_exception is not None:
                 errors.append(context.op_exception)
 
-        name = job.name.removesuffix("_job").replace("_", " ")
-        finished, steps = 0, len(job.graph.nodes)
-
         @dg.success_hook(name="tell_the_step")
         def tell_the_step(context: dg.HookContext) -> None:
             nonlocal finished
             finished += 1
             self.stores.progress(name, finished, steps)
 
-        self.stores.progress(name, 0, steps)
         # As under the daemon: what does not depend on the asset that failed is made all the same.
         with quiet_logging():
             result = job.with_hooks({keep_the_error, tell_the_step}).execute_in_process(
@@ -168,6 +171,30 @@ class Launcher:
         for event in result.get_asset_materialization_events():
             made = event.step_materialization_data.materialization
             found[made.asset_key.to_user_string()] = {k: v.value for k, v in made.metadata.items()}
+        return found
+
+    def _execute_on_cluster(
+        self,
+        job: dg.JobDefinition,
+        tags: Mapping[str, str],
+        run_config: Mapping[str, Any],
+        partition: str | None = None,
+    ) -> dict[str, Metadata]:
+        name = job.name.removesuffix("_job").replace("_", " ") + (
+            f" {partition}" if partition else ""
+        )
+        self.stores.progress(name, 0, 1)
+        named = {_PARTITION: partition} if partition else {}
+        with quiet_logging():
+            found = run_on_cluster(
+                job.name,
+                self.settings,
+                self._instance,
+                tags={**tags, **named},
+                run_config=run_config,
+                assets=job.asset_selection,
+            )
+        self.stores.progress(name, 1, 1)
         return found
 
     def ingest(
@@ -228,13 +255,18 @@ class Launcher:
     def train(
         self, horizons: Sequence[Horizon], start: str = "", end: str = ""
     ) -> dict[str, Metadata]:
-        """Train horizons one after the other; metadata by horizon."""
+        """Train horizons, one after the other or side by side on a cluster; metadata by horizon."""
         self.prepare()
         config = {"models": {"start": start, "end": end}}
-        return {
-            h.name: self.launch(jobs.TRAINING_JOB, partition=h.name, config=config)["models"]
-            for h in horizons
-        }
+
+        def train(horizon: Horizon) -> Metadata:
+            return self.launch(jobs.TRAINING_JOB, partition=horizon.name, config=config)["models"]
+
+        if not self.settings.cluster.is_on:
+            return {h.name: train(h) for h in horizons}
+        # The cluster begins as many as it has room for; the others wait there.
+        with quiet_logging(), ThreadPoolExecutor(len(horizons)) as threads:
+            return dict(zip([h.name for h in horizons], threads.map(train, horizons), strict=True))
 
     def backtest(
         self, horizons: Sequence[Horizon], start: str = "", end: str = ""

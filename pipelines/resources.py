@@ -284,7 +284,7 @@ class Stores:
 
 
 def moment_of(
-    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
 ) -> dt.datetime:
     """Return the run's present: its tag ``isobar/now`` in a replay, else the clock."""
     tagged = context.run.tags.get(NOW_TAG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import polars as pl
+import sqlalchemy as sa
 
 from features.neutral_labels import NEUTRAL_RETURN
 from market.errors import ModelError
@@ -23,6 +24,8 @@ from pipelines.resources import Stores
 from pipelines.training import read_labels, training_features
 
 STORAGE = "tuning.db"
+_SCHEMA = "tuning"
+_MINUTES = 30.0
 _INTRADAY_TEST_SESSIONS = 5
 
 
@@ -87,6 +90,82 @@ def study_name(family: Family, dataset: Dataset, horizon: Horizon) -> str:
     return f"{family.name} {horizon.name} to {dataset.keys['session'].max()}"
 
 
+def budget_of(trials: int, minutes: float) -> Budget:
+    """Return a budget; half an hour where neither is said.
+
+    Examples
+    --------
+    >>> budget_of(0, 0.0)
+    Budget(trials=None, minutes=30.0)
+    >>> budget_of(20, 0.0)
+    Budget(trials=20, minutes=None)
+    """
+    return Budget(trials or None, minutes or (None if trials else _MINUTES))
+
+
+def tune_by_name(
+    stores: Stores,
+    horizon: Horizon,
+    family: str,
+    *,
+    as_of: dt.datetime,
+    budget: Budget,
+    objective: Objective,
+    windows: int = 0,
+    window_sessions: int = 0,
+    study: str = "",
+    select: bool = False,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Search parameters of a family on what is in the lake; what is not said is as usual.
+
+    Raises
+    ------
+    ModelError
+        When the family does not serve the horizon, or as :func:`tune_family` says.
+    """
+    chosen = family_to_tune(horizon, family)
+    dataset = tuning_dataset(stores, horizon, as_of)
+    return tune_family(
+        stores,
+        dataset,
+        chosen,
+        horizon,
+        as_of=as_of,
+        budget=budget,
+        windows=inner_windows(stores, horizon, windows or None, window_sessions or None),
+        objective=objective,
+        study=study or study_name(chosen, dataset, horizon),
+        select=select,
+        progress=progress,
+    )
+
+
+def study_storage(stores: Stores) -> str:
+    """Return where studies are kept: a file of the data root, or beside a ledger on PostgreSQL.
+
+    There in a schema of their own, which is made where it is not there.
+    """
+    with stores.ledger as ledger:
+        if ledger.engine.dialect.name != "postgresql":
+            return _file(stores)
+        with ledger.transaction() as connection:
+            ledgers = connection.scalar(sa.text("SELECT current_schema()"))
+            schema = _SCHEMA if ledgers == "public" else f"{ledgers}_{_SCHEMA}"
+            connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        url = ledger.engine.url.update_query_dict({"options": f"-csearch_path={schema}"})
+        return url.render_as_string(hide_password=False)
+
+
+def study_storages(stores: Stores) -> tuple[str, ...]:
+    """Return all places with studies: a ledger may have moved to PostgreSQL after some."""
+    return tuple(dict.fromkeys([study_storage(stores), _file(stores)]))
+
+
+def _file(stores: Stores) -> str:
+    return f"sqlite:///{stores.settings.home.resolve() / STORAGE}"
+
+
 def tune_family(
     stores: Stores,
     dataset: Dataset,
@@ -105,15 +184,13 @@ def tune_family(
 
     With ``select``, trials leave out whole families of features as well.
 
-    The study is kept in ``tuning.db`` of the data root, and goes on there where it was stopped.
+    The study is kept where :func:`study_storage` says, and goes on there where it was stopped.
 
     Raises
     ------
     ModelError
         When the study belongs to another search or process, or there is too little history.
     """
-    home = stores.settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
     return tune(
         dataset,
         family,
@@ -124,7 +201,7 @@ def tune_family(
         objective=objective,
         select_groups=_families_of_features(stores, dataset, horizon) if select else None,
         study=study,
-        storage=f"sqlite:///{home / STORAGE}",
+        storage=study_storage(stores),
         seed=stores.settings.models.seed,
         band_bps=stores.settings.band_bps,
         progress=progress,

@@ -21,9 +21,9 @@ _PAUSE_SECONDS = 0.5
 
 
 @contextmanager
-def ray_cluster(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+def ray_cluster(environment: Mapping[str, str], folder: Path, cpus: int = 2) -> Iterator[str]:
     """Give the address of the job server of a cluster whose machines have this environment."""
-    ports = [_free() for _ in range(4)]
+    ports = [free_port() for _ in range(4)]
     server = f"http://127.0.0.1:{ports[0]}"
     # Sockets have short names only.
     with tempfile.TemporaryDirectory(prefix="ray") as place:
@@ -35,7 +35,7 @@ def ray_cluster(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
             "port": ports[1],
             "ray-client-server-port": ports[2],
             "dashboard-agent-listen-port": ports[3],
-            "num-cpus": 2,
+            "num-cpus": cpus,
             "memory": 8_000_000_000,
             "object-store-memory": 100_000_000,
             "temp-dir": place,
@@ -94,7 +94,7 @@ def _end(process: subprocess.Popen[bytes], place: str) -> None:
     process.wait()
 
 
-def _free() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -23,6 +23,5 @@ FAMILY = Family(
     build,
     DEFAULTS,
     needs_sequences=True,
-    wants_gpu=True,
     stops_early=True,
 )

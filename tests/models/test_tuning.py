@@ -21,7 +21,7 @@ from market.horizons import find_horizon
 from models.inner_windows import InnerWindows, Objective
 from models.registry import FAMILIES
 from models.spec import Forecast
-from models.study_lock import held
+from models.study_store import held, opened
 from models.tuned import Tuned
 from models.tuning import Budget, tune
 from tests.models.planted import DAILY, NAMES, Blend, Clock, blend_family, mix_space, planted
@@ -210,8 +210,19 @@ def blocking(at: int) -> Any:
     return blend_family(wrap=Blocking)
 
 
-def test_a_study_whose_process_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/a.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/a.db"
+    return request.getfixturevalue("postgres").database()
+
+
+def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
+    with opened(storage) as store:
+        return optuna.load_study(study_name="s", storage=store).trials
+
+
+def test_a_study_whose_process_was_killed_goes_on_and_ends_the_same(storage: str) -> None:
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, storage, "33"],
@@ -227,12 +238,12 @@ def test_a_study_whose_process_was_killed_goes_on_and_ends_the_same(tmp_path: Pa
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert child.returncode == -signal.SIGKILL
-    before = optuna.load_study(study_name="s", storage=storage).trials
+    before = trials_of(storage)
     assert before[-1].state.name == "RUNNING"
     assert before[-1].intermediate_values
     made: list[Blend] = []
     resumed = search(family=blend_family(made), storage=storage, budget=Budget(trials=12))
-    after = optuna.load_study(study_name="s", storage=storage).trials
+    after = trials_of(storage)
     dead = len(before) - 1
     assert [t.state.name for t in after].count("FAIL") == 1
     assert after[dead].state.name == "FAIL"
@@ -248,8 +259,7 @@ def test_a_study_whose_process_was_killed_goes_on_and_ends_the_same(tmp_path: Pa
     same(resumed, search(budget=Budget(trials=12)))
 
 
-def test_the_budget_of_trials_counts_those_of_earlier_runs(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/a.db"
+def test_the_budget_of_trials_counts_those_of_earlier_runs(storage: str) -> None:
     assert search(storage=storage, budget=Budget(trials=3)).trials.height == 3
     assert search(storage=storage, budget=Budget(trials=5)).trials.height == 5
     made: list[Blend] = []
@@ -342,8 +352,7 @@ def test_a_study_that_tuning_did_not_make_is_refused(tmp_path: Path) -> None:
         search(storage=storage)
 
 
-def test_one_process_at_a_time_tunes_a_study(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/a.db"
+def test_one_process_at_a_time_tunes_a_study(storage: str) -> None:
     with (
         held(storage, "s"),
         pytest.raises(ModelError, match="is being tuned by another process"),
@@ -359,6 +368,12 @@ def test_one_process_at_a_time_tunes_a_study(tmp_path: Path) -> None:
 def test_a_study_is_stored_in_a_file_or_not_at_all(storage: str) -> None:
     with pytest.raises(ModelError, match="cannot be stored here") as caught:
         search(storage=storage)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_no_place_for_a_study() -> None:
+    with pytest.raises(ModelError, match="cannot be stored here") as caught:
+        search(storage="postgresql+psycopg://u:secret@127.0.0.1:9/d")
     assert "secret" not in str(caught.value)
 
 

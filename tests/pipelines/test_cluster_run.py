@@ -1,34 +1,38 @@
-"""A training on a real Ray cluster: lake in a bucket, Dagster and ledger on PostgreSQL.
+"""Work on a real Ray cluster: lake in a bucket, Dagster and ledger on PostgreSQL.
 
-What comes out is what a training in one process makes, also where the worker is killed half way.
+What comes out is what one process on one machine makes, also where a worker is killed half way.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
+import threading
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import psutil
 import pytest
 
-from market.horizons import Run, scheduled_for
-from pipelines.jobs import TRAINING_JOB
-from pipelines.lake_store import open_lake
+from market.errors import IsobarError
+from market.horizons import Run, find_horizon, scheduled_for
+from market.timeframes import Timeframe
+from models.inner_windows import Objective
+from models.tuning import Budget, count_trials
+from pipelines.jobs import TRAINING_JOB, features_job_name
 from pipelines.launch import Launcher
-from pipelines.resources import NOW_TAG
+from pipelines.resources import Stores
 from pipelines.settings import load_settings
+from pipelines.tuning import study_storage, tune_by_name
+from pipelines.tuning_job import TUNING_JOB
 from tests.pipelines.installation import (
     TODAY,
     Installation,
@@ -44,8 +48,8 @@ pytestmark = [pytest.mark.xdist_group("installation"), pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 HORIZON = "1d"
 NOW = scheduled_for(Run.EOD, TODAY)
-PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = 0.2
+SEARCH = {"horizon": HORIZON, "family": "linear", "trials": 2, "windows": 2, "window_sessions": 10}
 
 
 @dataclass(frozen=True)
@@ -56,22 +60,43 @@ class Made:
     models: list[str]
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Machines, and the same data on servers that they share."""
+
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return Path(self.environment["ISOBAR_HOME"])
+
+    @contextmanager
+    def here(self) -> Iterator[Launcher]:
+        with environment_of(self.environment, self.home):
+            yield Launcher(load_settings(), now=NOW)
+
+
 @pytest.fixture(scope="module")
-def alone(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """What a training in one process on one machine leaves."""
-    copy = installation.copy(tmp_path_factory.mktemp("alone"))
-    with environment_of(copy.environment, copy.home):
-        told = Launcher(load_settings(), now=NOW).launch(TRAINING_JOB, partition=HORIZON)
-        digest = open_lake(load_settings()).content_hash("predictions")
-    return Made(digest, sorted(told["models"]["models"]))
+def copy(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """One machine, with the data."""
+    return installation.copy(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.fixture
-def environment(
-    installation: Installation, s3: S3Server, postgres: PostgresServer, tmp_path: Path
-) -> dict[str, str]:
-    """The same data on servers that several machines would share."""
-    copy = installation.copy(tmp_path, ledger=False)
+@pytest.fixture(scope="module")
+def cluster(
+    installation: Installation,
+    s3: S3Server,
+    postgres: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Cluster]:
+    place = tmp_path_factory.mktemp("cluster")
+    given = shared(installation.copy(place, ledger=False), s3, postgres)
+    with ray_cluster(machine(given), place) as address:
+        yield Cluster(given | {"ISOBAR_CLUSTER__RAY_ADDRESS": address})
+
+
+def shared(copy: Installation, s3: S3Server, postgres: PostgresServer) -> dict[str, str]:
+    """Put the data on servers; return how they are reached."""
     bucket = s3.bucket()
     for file in (copy.home / "lake").rglob("*"):
         if file.is_file():
@@ -93,6 +118,7 @@ def environment(
         "ISOBAR_S3__SECRET_KEY": reached.secret_key.get_secret_value(),
         "ISOBAR_CLUSTER__TRAINING_CPUS": "1",
         "ISOBAR_CLUSTER__TRAINING_MEMORY_GB": "4",
+        "ISOBAR_CLUSTER__RETRIES": "1",
     }
 
 
@@ -102,87 +128,118 @@ def machine(environment: Mapping[str, str]) -> dict[str, str]:
     return clean_environment() | environment | {"PYTHONPATH": str(ROOT), "PATH": path}
 
 
-def begin(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Begin the run, as Dagster's launcher would."""
-    tags = {"dagster/partition": HORIZON, NOW_TAG: NOW.isoformat()}
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "pipelines.code_location"]
-    home = Path(environment["ISOBAR_HOME"])
-    with (home / "run.log").open("wb") as log:
-        return subprocess.Popen(
-            [*command, "-j", TRAINING_JOB, "--tags", json.dumps(tags)],
-            env=machine(environment),
-            cwd=home,
-            stdout=log,
-            stderr=log,
+class Killer(threading.Thread):
+    """Kills the worker of a step once the training below it is under way; once."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(daemon=True)
+        self._home, self._over = str(home), threading.Event()
+        self.killed: list[int] = []
+
+    def run(self) -> None:
+        while not self.killed and not self._over.wait(PAUSE_SECONDS):
+            for worker in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if self._trains(worker):
+                        os.kill(worker.pid, signal.SIGKILL)
+                        self.killed.append(worker.pid)
+
+    def __enter__(self) -> Killer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def _trains(self, worker: psutil.Process) -> bool:
+        if worker.cmdline()[-2:] != ["api", "execute_step"]:
+            return False
+        seen = worker.environ()
+        if (seen.get("ISOBAR_HOME"), seen.get("DAGSTER_RUN_STEP_KEY")) != (self._home, "models"):
+            return False
+        # The server that trainings are forked from, and the fork.
+        return any(child.children() for child in worker.children())
+
+
+def events_of(job: str, step: str) -> list[str]:
+    """Return what Dagster recorded of a step in all runs of a job."""
+    with dg.DagsterInstance.get() as instance:
+        runs = instance.get_runs(dg.RunsFilter(job_name=job))
+        logged = [e.dagster_event for r in runs for e in instance.all_logs(r.run_id)]
+    return [e.event_type_value for e in logged if e and e.step_key == step]
+
+
+def trained(launcher: Launcher) -> Made:
+    told = launcher.launch(TRAINING_JOB, partition=HORIZON)
+    return Made(launcher.stores.lake.content_hash("predictions"), sorted(told["models"]["models"]))
+
+
+def test_a_worker_killed_half_way_is_replaced_and_the_training_is_that_of_one_machine(
+    cluster: Cluster, copy: Installation
+) -> None:
+    with environment_of(copy.environment, copy.home):
+        alone = trained(Launcher(load_settings(), now=NOW))
+    with cluster.here() as launcher:
+        with Killer(cluster.home) as killer:
+            made = trained(launcher)
+        steps = events_of(TRAINING_JOB, "models")
+    assert made == alone
+    assert len(killer.killed) == 1
+    assert steps.count("STEP_UP_FOR_RETRY") == steps.count("STEP_RESTARTED") == 1
+
+
+def test_features_that_are_missing_are_made_there_again(cluster: Cluster) -> None:
+    with cluster.here() as launcher:
+        lake = launcher.stores.lake
+        whole = lake.content_hash("features_1d")
+        days = sorted(lake.sessions("features_1d"))[-3:]
+        lake.replace("features_1d", lake.scan("features_1d").head(0).collect(), days)
+        log = lake.scan("feature_log").collect()
+        gone = (pl.col("timeframe") == "1d") & pl.col("session").is_in(days)
+        lake.replace("feature_log", log.filter(~gone), None)
+        assert lake.content_hash("features_1d") != whole
+        launcher.prepare()
+        steps = events_of(features_job_name(Timeframe.D1), "features_1d")
+        assert steps.count("STEP_WORKER_STARTING") == steps.count("STEP_SUCCESS") == 1
+        assert lake.content_hash("features_1d") == whole
+
+
+def test_a_search_there_finds_what_one_here_finds_and_goes_on_from_anywhere(
+    cluster: Cluster, copy: Installation
+) -> None:
+    budget, asked = Budget(trials=2), {k: SEARCH[k] for k in ("windows", "window_sessions")}
+
+    def search(stores: Stores) -> Any:
+        return tune_by_name(
+            stores,
+            find_horizon(HORIZON),
+            "linear",
+            as_of=NOW,
+            budget=budget,
+            objective=Objective.RANK_IC,
+            **asked,
         )
 
-
-def finish(run: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
-    try:
-        run.wait(PATIENCE_SECONDS)
-    finally:
-        run.kill()
-    if run.returncode:
-        pytest.fail((Path(environment["ISOBAR_HOME"]) / "run.log").read_text()[-6000:])
-
-
-def kill_the_training(run: subprocess.Popen[bytes], environment: Mapping[str, str]) -> int:
-    """Kill the worker of the training once it trains; return its process id."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and run.poll() is None:
-        for worker in psutil.process_iter():
-            with suppress(psutil.Error):
-                if _trains(worker, environment["ISOBAR_HOME"]):
-                    os.kill(worker.pid, signal.SIGKILL)
-                    return worker.pid
-        time.sleep(PAUSE_SECONDS)
-    pytest.fail((Path(environment["ISOBAR_HOME"]) / "run.log").read_text()[-6000:])
+    with environment_of(copy.environment, copy.home):
+        alone = search(Stores(load_settings()))
+    with cluster.here() as launcher:
+        launcher.launch(TUNING_JOB, config={"tune_family": SEARCH})
+        assert "STEP_WORKER_STARTING" in events_of(TUNING_JOB, "tune_family")
+        assert count_trials(study_storage(launcher.stores), HORIZON) == (1, 2)
+        # All trials are done: what is left is to read them.
+        there = search(launcher.stores)
+    assert there.trials.drop("seconds").equals(alone.trials.drop("seconds"))
+    assert there.chosen == alone.chosen
 
 
-def _trains(worker: psutil.Process, home: str) -> bool:
-    """Say whether it is the step's process, of this test, with a training under way below it."""
-    if worker.cmdline()[-2:] != ["api", "execute_step"]:
-        return False
-    seen = worker.environ()
-    if (seen.get("ISOBAR_HOME"), seen.get("DAGSTER_RUN_STEP_KEY")) != (home, "models"):
-        return False
-    # The server that trainings are forked from, and the fork.
-    return any(child.children() for child in worker.children())
+def test_what_fails_there_is_told_here(cluster: Cluster) -> None:
+    with cluster.here() as launcher, pytest.raises(IsobarError, match="does not serve horizon 1d"):
+        launcher.launch(TUNING_JOB, config={"tune_family": SEARCH | {"family": "policy"}})
 
 
-def left(environment: Mapping[str, str]) -> tuple[Made, list[Any]]:
-    """Return what the training made, and what Dagster recorded of its step."""
-    home = Path(environment["ISOBAR_HOME"])
-    with environment_of(environment, home), dg.DagsterInstance.get() as instance:
-        (run,) = instance.get_runs()
-        assert run.status is dg.DagsterRunStatus.SUCCESS
-        logged = [e.dagster_event for e in instance.all_logs(run.run_id) if e.dagster_event]
-        steps = [e for e in logged if e.step_key == "models"]
-        (made,) = [e for e in steps if e.event_type_value == "ASSET_MATERIALIZATION"]
-        told = made.step_materialization_data.materialization.metadata
-        digest = open_lake(load_settings()).content_hash("predictions")
-    return Made(digest, sorted(told["models"].value)), [e.event_type_value for e in steps]
-
-
-def test_a_training_on_a_cluster_makes_what_one_machine_makes(
-    environment: dict[str, str], alone: Made, tmp_path: Path
-) -> None:
-    with ray_cluster(machine(environment), tmp_path) as address:
-        given = environment | {"ISOBAR_CLUSTER__RAY_ADDRESS": address}
-        finish(begin(given), given)
-    made, steps = left(given)
-    assert made == alone
-    assert "STEP_WORKER_STARTING" in steps
-
-
-def test_a_worker_that_is_killed_half_way_is_replaced(
-    environment: dict[str, str], alone: Made, tmp_path: Path
-) -> None:
-    with ray_cluster(machine(environment), tmp_path) as address:
-        given = environment | {"ISOBAR_CLUSTER__RAY_ADDRESS": address}
-        run = begin(given)
-        kill_the_training(run, given)
-        finish(run, given)
-    made, steps = left(given)
-    assert steps.count("STEP_UP_FOR_RETRY") == steps.count("STEP_RESTARTED") == 1
-    assert made == alone
+def test_a_machine_with_other_settings_refuses_the_step(cluster: Cluster) -> None:
+    """Here another seed is set than there."""
+    other = Cluster(cluster.environment | {"ISOBAR_MODELS__SEED": "99"})
+    with other.here() as launcher, pytest.raises(IsobarError, match="are not those of the run"):
+        launcher.launch(TUNING_JOB, config={"tune_family": SEARCH})
