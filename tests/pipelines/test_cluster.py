@@ -12,16 +12,18 @@ import pytest
 
 from market.errors import SettingsError
 from market.horizons import Run
+from pipelines.cluster_runs import job_of
 from pipelines.definitions import build_definitions
 from pipelines.jobs import BACKTEST_JOB, TRAINING_JOB, run_job_name
 from pipelines.profiles import PROFILES
-from pipelines.settings import Settings, validate
+from pipelines.settings import Settings, load_settings, validate
 from pipelines.settings_sources import over_profile
-from tests.pipelines.installation import clean_environment
+from pipelines.tuning_job import TUNING_JOB
+from tests.pipelines.installation import clean_environment, environment_of
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:8265"
-HEAVY = {TRAINING_JOB, "ingest_1d_job", "ingest_1m_job"}
+HEAVY = {TRAINING_JOB, TUNING_JOB, "ingest_1d_job", "ingest_1m_job"}
 
 
 def with_cluster(**values: object) -> dg.Definitions:
@@ -68,6 +70,14 @@ def test_a_step_asks_for_what_the_settings_say() -> None:
 
 def test_a_cluster_changes_no_number() -> None:
     assert validate({"cluster": {"ray_address": ADDRESS}}).config_hash == Settings().config_hash
+
+
+def test_a_machine_whose_settings_make_other_numbers_refuses_a_step(tmp_path: Path) -> None:
+    with environment_of({"ISOBAR_HOME": str(tmp_path), "ISOBAR_MODELS__SEED": "8"}, tmp_path):
+        mine = load_settings().config_hash
+        assert job_of(TRAINING_JOB, mine).name == TRAINING_JOB
+        with pytest.raises(SettingsError, match=rf"not those of the run: got '{mine}'"):
+            job_of(TRAINING_JOB, Settings().config_hash)
 
 
 def test_a_cluster_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,10 +236,3 @@ def test_a_search_there_finds_what_one_here_finds_and_goes_on_from_anywhere(
 def test_what_fails_there_is_told_here(cluster: Cluster) -> None:
     with cluster.here() as launcher, pytest.raises(IsobarError, match="does not serve horizon 1d"):
         launcher.launch(TUNING_JOB, config={"tune_family": SEARCH | {"family": "policy"}})
-
-
-def test_a_machine_with_other_settings_refuses_the_step(cluster: Cluster) -> None:
-    """Here another seed is set than there."""
-    other = Cluster(cluster.environment | {"ISOBAR_MODELS__SEED": "99"})
-    with other.here() as launcher, pytest.raises(IsobarError, match="are not those of the run"):
-        launcher.launch(TUNING_JOB, config={"tune_family": SEARCH})
