@@ -13,6 +13,7 @@ import polars as pl
 
 from market import calendar
 from market.errors import MarketError
+from market.near_names import did_you_mean
 from market.schema import BAR_SCHEMA, Bar
 
 _MINUTES = {
@@ -66,8 +67,8 @@ def parse_timeframe(name: str) -> Timeframe:
         raise MarketError(
             "unknown timeframe",
             got=name,
-            allowed=", ".join(t.value for t in Timeframe),
-            remedy="choose one of these",
+            allowed=", ".join(Timeframe),
+            remedy=did_you_mean(name, Timeframe, "choose one of these"),
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from market.errors import ModelError
 from market.horizons import Horizon
+from market.near_names import did_you_mean
 from models.ensemble import META_ENGINE
 from models.families import (
     cnn,
@@ -43,7 +44,7 @@ def find_family(name: str) -> Family:
             "unknown model family",
             got=name,
             allowed=", ".join(FAMILIES),
-            remedy="choose one of these",
+            remedy=did_you_mean(name, FAMILIES, "choose one of these"),
         ) from None
 
 
