@@ -22,7 +22,9 @@ def test_what_is_near_is_known_once_and_never_more_than_three(known: list[str], 
 
 
 @given(NAMES.filter(bool), st.data())
-def test_a_name_in_another_letter_case_is_near_itself(known: list[str], data: st.DataObject) -> None:
+def test_a_name_in_another_letter_case_is_near_itself(
+    known: list[str], data: st.DataObject
+) -> None:
     name = data.draw(st.sampled_from(known))
     rivals = [k for k in known if k.casefold().startswith(name.casefold())]
     assert name in near_names(name.swapcase(), known) or len(rivals) > 3
