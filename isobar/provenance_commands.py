@@ -58,7 +58,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
         },
     )
     for line in (*again["differences"], *(f"changed since: {c}" for c in again["changed"])):
-        output.out.print(f"[bold red]![/] {line}", highlight=False)
+        output.out.print(output.styled(("!", "bold red"), f" {line}"))
     weights = {w["engine"]: w["weight"] for w in found["weights"]}
     until = {m["engine"]: m["as_of"] for m in found["models"]}
     forecasts = [
