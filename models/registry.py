@@ -5,7 +5,6 @@ from __future__ import annotations
 from market.errors import ModelError
 from market.horizons import Horizon
 from market.near_names import did_you_mean
-from models.ensemble import META_ENGINE
 from models.families import (
     cnn,
     gradient_boosting,
@@ -51,8 +50,3 @@ def find_family(name: str) -> Family:
 def families_of(horizon: Horizon) -> tuple[Family, ...]:
     """Return the families that serve a horizon: those of its row in the horizons table."""
     return tuple(find_family(n) for n in horizon.families)
-
-
-def engines_of(horizon: Horizon) -> tuple[str, ...]:
-    """Return the names of the engines below a horizon's ensemble, sorted."""
-    return tuple(sorted([*horizon.families, META_ENGINE] if horizon.stacked else horizon.families))
