@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from isobar import output
+import pipelines.explain
+import pipelines.parity
+from isobar import output, provenance_commands, score_commands
 from isobar.query_commands import _on_lines
 
 LIKE_MARKUP = ("[red]x", "[/]", "[bold]x[/bold]", "a [link=x]b[/link]", ":smile:", "[0:3]", "\\[x")
@@ -73,3 +77,57 @@ def test_the_remedy_of_a_message_is_on_a_line_of_its_own() -> None:
     assert text.plain == "no key [A]: got '[red]'.\nRemedy: set it. Remedy: or not."
     assert [text.plain[s.start : s.end] for s in text.spans if s.style == "bold"] == ["Remedy:"]
     assert _on_lines("all is well").plain == "all is well"
+
+
+@pytest.mark.parametrize(
+    ("quiet", "terminal", "shown"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+)
+def test_waiting_is_shown_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, quiet: bool, terminal: bool, shown: bool
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    monkeypatch.setattr(output, "log", console)
+    with output.waiting("asking [red]x", quiet=quiet):
+        pass
+    assert ("asking [red]x" in console.file.getvalue()) is shown
+
+
+class _LongWork(Exception):
+    """What takes seconds has begun."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda: provenance_commands.explain("a signal", as_json=False),
+        lambda: provenance_commands.parity("eod", as_json=False),
+        lambda: score_commands.scoreboard(as_json=False),
+    ],
+    ids=["explain", "parity", "scoreboard"],
+)
+def test_what_takes_seconds_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def waiting(what: str, quiet: bool = False) -> Iterator[None]:
+        assert not quiet
+        told.append(what)
+        yield
+        told.clear()
+
+    def work(*_: object, **__: object) -> None:
+        assert told, "nobody sees that it works"
+        raise _LongWork
+
+    monkeypatch.setattr(output, "waiting", waiting)
+    monkeypatch.setattr(pipelines.explain, "explain_signal", work)
+    monkeypatch.setattr(pipelines.parity, "check_parity", work)
+    for module in (provenance_commands, score_commands):
+        monkeypatch.setattr(module, "Stores", lambda settings: settings, raising=False)
+        monkeypatch.setattr(module, "load_settings", dict, raising=False)
+    monkeypatch.setattr(score_commands, "Workspace", lambda: SimpleNamespace(scoreboard=work))
+    with pytest.raises(_LongWork):
+        command()
