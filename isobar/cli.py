@@ -26,8 +26,8 @@ from isobar import (
     backtest_commands,
     feature_commands,
     ledger_commands,
-    model_commands,
     pipeline_commands,
+    prediction_commands,
     provenance_commands,
     query_commands,
     registry_commands,
@@ -76,7 +76,7 @@ score_commands.register(app)
 report_commands.register(app)
 feature_commands.register(app)
 ledger_commands.register(app)
-model_commands.register(app)
+prediction_commands.register(app)
 registry_commands.register(app)
 tune_commands.register(app)
 settings_commands.register(app)

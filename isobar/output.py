@@ -1,4 +1,4 @@
-"""What the terminal shows: tables and progress on stderr, documents on stdout."""
+"""What the terminal shows: tables and documents on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that ask, and the trading switch: status, doctor, halt, resume."""
+"""Commands that ask how things stand: status and doctor."""
 
 from __future__ import annotations
 

@@ -74,6 +74,7 @@ def test_status_words(word: str, filled: str, status: OrderStatus, reason: str |
     ],
 )
 def test_an_account_blocked_for_any_reason_is_blocked(change: dict[str, Any]) -> None:
+    assert not wire.read_account(ACCOUNT).is_blocked
     assert wire.read_account(ACCOUNT | change).is_blocked
 
 
