@@ -392,7 +392,9 @@ def _of_sharpe(estimate: SharpeEstimate, trials: Trials) -> dict[str, object]:
     )
     return {
         "probabilistic_sharpe_ratio": probabilistic_sharpe_ratio(estimate),
-        "deflated_sharpe_ratio": probabilistic_sharpe_ratio(estimate, hurdle),
+        "deflated_sharpe_ratio": deflated_sharpe_ratio(
+            estimate, trials=trials.total, variance=variance
+        ),
         "expected_maximum_sharpe": hurdle * math.sqrt(252.0),
         "minimum_track_record_sessions": math.ceil(needed) if math.isfinite(needed) else None,
         "skewness": estimate.skewness,

@@ -9,16 +9,15 @@ reading; the lines on whole processes leave out nothing.
 Run by ``make bench-peers``, which builds pyqlib's environment first.
 """
 
-import argparse
 import importlib
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.command import measure_beside
 from benchmarks.processes import peak_bytes, run, run_module
 
 SYMBOLS, SESSIONS = 800, 3_393
@@ -159,21 +158,8 @@ def _child(what: str, bars: str, *more: str) -> dict:
     return _again(Path(bars)) if what == "again" else _once(Path(bars), *map(Path, more))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", type=Path, default=Path(".venv-peers/bin/python"))
-    parser.add_argument("--symbols", type=int, default=SYMBOLS)
-    parser.add_argument("--sessions", type=int, default=SESSIONS)
-    given = parser.parse_args()
-    if not given.peer.exists():
-        sys.exit(f"pyqlib's Python is not at {given.peer}: run `make bench-peers`, it builds it")
-    with tempfile.TemporaryDirectory() as name:
-        lines = measure(given.peer, Path(name), given.symbols, given.sessions)
-    print("\n".join(lines))
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in ("write", "once", "again"):
         print(json.dumps(_child(*sys.argv[1:])))
     else:
-        main()
+        measure_beside(measure, __doc__, symbols=SYMBOLS, sessions=SESSIONS)

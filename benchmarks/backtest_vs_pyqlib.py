@@ -8,10 +8,7 @@ and its value, arrays ready. Seconds leave out imports and compilation on both s
 Run by ``make bench-peers``, which builds pyqlib's environment first.
 """
 
-import argparse
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +27,7 @@ from backtest.simulation import (
     FillStatus,
     Simulation,
 )
+from benchmarks.peers.command import measure_beside
 from benchmarks.processes import run
 from benchmarks.simulate_backtest import simulated, synthetic
 
@@ -203,18 +201,5 @@ def bare_call(simulation: Simulation) -> Callable[[], Any]:
     return call
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", type=Path, default=Path(".venv-peers/bin/python"))
-    parser.add_argument("--symbols", type=int, default=SYMBOLS)
-    parser.add_argument("--sessions", type=int, default=SESSIONS)
-    given = parser.parse_args()
-    if not given.peer.exists():
-        sys.exit(f"pyqlib's Python is not at {given.peer}: run `make bench-peers`, it builds it")
-    with tempfile.TemporaryDirectory() as name:
-        print("\n".join(measure(given.peer, Path(name), given.symbols, given.sessions)))
-
-
 if __name__ == "__main__":
-    main()
+    measure_beside(measure, __doc__, symbols=SYMBOLS, sessions=SESSIONS)

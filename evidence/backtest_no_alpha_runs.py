@@ -38,11 +38,8 @@ def measure(run: Run) -> dict[str, Any]:
 
 def measure_with(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return the result of another configuration: a smaller one is for tests."""
-    count = config["seeds"] if run.seeds is None else run.seeds
-    found: list[dict[str, Any]] = []
-    for seed in range(count):
-        found.append(run.once(f"seed-{seed}", partial(one_seed, config, seed)))
-        run.progress(f"{NAME}: seed {seed + 1} of {count}, {found[-1]['before_costs']}")
+    one = partial(one_seed, config)
+    found = run.each_seed(config["seeds"], one, NAME, shown=lambda f: f["before_costs"])
     return {"seeds": found, **together(found)}
 
 

@@ -50,12 +50,13 @@ def measure(run: Run) -> dict[str, Any]:
 
 def measure_with(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return the result of another configuration: a smaller one is for tests."""
-    count = config["seeds"] if run.seeds is None else run.seeds
-    found: list[dict[str, Any]] = []
-    for seed in range(count):
-        made = run.once(f"seed-{seed}", partial(backtest_synthetic, config, seed))
-        found.append({"seed": seed, **made})
-        run.progress(f"{NAME}: seed {seed + 1} of {count}, {made['sharpe_interval_before_costs']}")
+    made = run.each_seed(
+        config["seeds"],
+        partial(backtest_synthetic, config),
+        NAME,
+        shown=lambda f: f["sharpe_interval_before_costs"],
+    )
+    found = [{"seed": seed, **one} for seed, one in enumerate(made)]
     return {"seeds": found, **together(found)}
 
 

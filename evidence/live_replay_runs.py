@@ -142,7 +142,11 @@ def traded_live(
 
 
 def _official_client(url: str) -> Any:
-    """Return the service's own client, as it comes."""
+    """Return the service's own client, as it comes: the witness of what was filled.
+
+    What is held against the backtest is not read by :mod:`execution.alpaca`, the code on trial: a
+    fill that it lost or misread would be missing on both sides of every comparison with itself.
+    """
     with warnings.catch_warnings():  # it imports a module that websockets has deprecated
         warnings.filterwarnings("ignore", r"websockets\.legacy", DeprecationWarning)
         from alpaca.trading.client import TradingClient

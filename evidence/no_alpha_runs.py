@@ -60,11 +60,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 def measure_with(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return the result of another configuration: a smaller one is for tests."""
-    count = config["seeds"] if run.seeds is None else run.seeds
-    found: list[dict[str, Any]] = []
-    for seed in range(count):
-        found.append(run.once(f"seed-{seed}", partial(one_seed, config, seed)))
-        run.progress(f"{NAME}: seed {seed + 1} of {count}, {_shown(found[-1])}")
+    found = run.each_seed(config["seeds"], partial(one_seed, config), NAME, shown=_shown)
     return {"seeds": found, **together(found, config)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +74,27 @@ class Run:
         made = work()
         write_json(path, made)
         return read_json(path)
+
+    def each_seed(
+        self,
+        count: int,
+        work: Callable[[int], dict[str, Any]],
+        of: str,
+        *,
+        key: str = "seed",
+        shown: Callable[[dict[str, Any]], object] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return what ``work`` returns for each seed, each kept once; ``of`` names it meanwhile.
+
+        ``count`` is the part's own number of seeds, ``shown`` what is said of each result.
+        """
+        count = count if self.seeds is None else self.seeds
+        found: list[dict[str, Any]] = []
+        for seed in range(count):
+            found.append(self.once(f"{key}-{seed}", partial(work, seed)))
+            more = f", {shown(found[-1])}" if shown else ""
+            self.progress(f"{of}: seed {seed + 1} of {count}{more}")
+        return found
 
     def progress(self, text: str) -> None:
         """Say how far it is."""

@@ -74,12 +74,12 @@ def measure(run: Run) -> dict[str, Any]:
 
 def measure_with(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return the result of another configuration: a smaller one is for tests."""
-    count = config["seeds"] if run.seeds is None else run.seeds
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in config["rhythm"]}
-    for name, rows in found.items():
-        for seed in range(count):
-            rows.append(run.once(f"{name}-seed-{seed}", partial(one_seed, config, name, seed)))
-            run.progress(f"{NAME}: {name}, seed {seed + 1} of {count}")
+    found = {
+        name: run.each_seed(
+            config["seeds"], partial(one_seed, config, name), f"{NAME}, {name}", key=f"{name}-seed"
+        )
+        for name in config["rhythm"]
+    }
     return {
         "horizons": {
             name: {"seeds": rows, **together(rows)} for name, rows in found.items() if rows

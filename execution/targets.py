@@ -167,10 +167,6 @@ class Targets:
     equity_usd: float
     decisions: tuple[TargetDecision, ...]
 
-    def weight_of(self, symbol: str) -> float | None:
-        """Return the target weight of a symbol, or ``None`` where nothing was decided."""
-        return next((d.weight for d in self.decisions if d.symbol == symbol), None)
-
 
 def compute_targets(
     signals: pl.DataFrame,

@@ -11,7 +11,6 @@ technical family, which holds the usual indicators.
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
 import re
@@ -31,6 +30,7 @@ from features.panel import Panel, ratio
 from features.spec import Feature, Memory, Stage
 from features.technical_prices import VOLUME_BARS, mean_volume
 from market.errors import FeatureError
+from market.near_names import did_you_mean, near_names
 from market.schema import Bar
 
 FAMILY = "bridge"
@@ -222,12 +222,13 @@ def _unreadable(spec: str) -> FeatureError:
 
 def _check_argument(name: str, key: str, value: Any, allowed: list[str], hint: Any) -> None:
     if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, n=3) or allowed
         raise FeatureError(
             f"the indicator {name} has no such argument",
             got=key,
             allowed=", ".join(allowed) or "no arguments",
-            remedy=f"did you mean {', '.join(near)}?" if near else "write its name alone",
+            remedy=did_you_mean(
+                key, allowed, "choose one of these" if allowed else "write its name alone"
+            ),
         )
     kinds = [k for k in (typing.get_args(hint) or (hint,)) if k in (int, float, str, bool)]
     fits = not kinds or type(value) in kinds or (type(value) is int and float in kinds)
@@ -272,12 +273,12 @@ def indicator_names() -> list[str]:
 def _function(name: str) -> Callable[..., Any]:
     known = indicator_names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
+        near = near_names(name, known)
         raise FeatureError(
             "unknown indicator",
             got=name,
             allowed=f"{len(known)} of pandas-ta-classic, such as {', '.join(near or known[:5])}",
-            remedy=f"did you mean {', '.join(near)}?" if near else "see its documentation",
+            remedy=did_you_mean(name, known, "see its documentation"),
         )
     return getattr(library(), name)
 

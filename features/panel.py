@@ -27,8 +27,6 @@ State = npt.NDArray[np.float64]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DAY_US = 86_400_000_000
-
 
 @dataclass
 class Recursion:

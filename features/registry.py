@@ -6,7 +6,6 @@ bars they are computed on give what back-adjusted ones would.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from features import (
@@ -23,6 +22,7 @@ from features import (
 )
 from features.spec import Feature
 from market.errors import FeatureError
+from market.near_names import did_you_mean
 from market.timeframes import Timeframe
 
 CORE: tuple[Feature, ...] = (*core.FEATURES, *cross_section.CORE)
@@ -96,10 +96,9 @@ def select_features(
 
 
 def _unknown(what: str, name: str, known: list[str]) -> FeatureError:
-    near = difflib.get_close_matches(name, known, n=3) or known[:5]
     return FeatureError(
         f"unknown {what}",
         got=name,
         allowed=f"{len(known)} registered, see `isobar features list`",
-        remedy=f"did you mean {', '.join(near)}?",
+        remedy=did_you_mean(name, known, f"choose one, such as {', '.join(known[:5])}"),
     )

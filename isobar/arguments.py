@@ -11,6 +11,7 @@ import typer
 from market import calendar
 from market.errors import IsobarError, UsageError
 from market.horizons import PUBLISHING_RUNS, Horizon, Run, find_horizon, scheduled_for
+from market.near_names import did_you_mean
 from market.timeframes import Timeframe, parse_timeframe
 from pipelines.settings import Settings
 
@@ -92,12 +93,12 @@ def read_timeframe(name: str) -> Timeframe:
 
 def read_run(name: str, runs: tuple[Run, ...] = PUBLISHING_RUNS) -> Run:
     """Return the scheduled run of this name."""
-    if name not in [r.value for r in runs]:
+    if name not in runs:
         raise UsageError(
             "unknown run",
             got=name,
-            allowed=", ".join(r.value for r in runs),
-            remedy="name one of these",
+            allowed=", ".join(runs),
+            remedy=did_you_mean(name, runs, "name one of these"),
         )
     return Run(name)
 

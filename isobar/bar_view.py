@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Sequence
 
 import polars as pl
@@ -14,6 +13,7 @@ from market.errors import MarketError
 from market.identity import follow, of_companies
 from market.ingest_log import ingested_symbols
 from market.lake import Lake
+from market.near_names import did_you_mean, near_names
 from market.schema import IDENTITY_SCHEMA, Bar, Identity, Split, empty
 from market.source import EVERY
 from market.timeframes import Timeframe, parse_timeframe, resample
@@ -93,7 +93,7 @@ def _require(lake: Lake, spells: pl.DataFrame, there: set[str], timeframe: Timef
     if not missing or EVERY in there:
         return
     ingested = ingested_symbols(lake, timeframe)
-    near = difflib.get_close_matches(missing[0].upper(), ingested, n=3, cutoff=0.5)
+    near = near_names(missing[0], ingested)
     remedy = f"run `isobar ingest --symbols {','.join(missing[:10])} ...`"
     if near:
         remedy = f"did you mean {', '.join(near)}? Otherwise {remedy}"
@@ -112,6 +112,6 @@ def _view(name: str) -> Adjustment:
         raise MarketError(
             "unknown price view",
             got=name,
-            allowed=", ".join(a.value for a in Adjustment),
-            remedy="choose one of these",
+            allowed=", ".join(Adjustment),
+            remedy=did_you_mean(name, Adjustment, "choose one of these"),
         ) from None

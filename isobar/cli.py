@@ -26,8 +26,8 @@ from isobar import (
     backtest_commands,
     feature_commands,
     ledger_commands,
-    model_commands,
     pipeline_commands,
+    prediction_commands,
     provenance_commands,
     query_commands,
     registry_commands,
@@ -40,7 +40,7 @@ from isobar import (
     tune_commands,
 )
 from isobar.contents import InOrder, lay_out, use_readable_colours
-from isobar.output import log
+from isobar.output import log, styled
 from market.errors import IsobarError, UsageError
 from pipelines.redaction import redact
 
@@ -76,7 +76,7 @@ score_commands.register(app)
 report_commands.register(app)
 feature_commands.register(app)
 ledger_commands.register(app)
-model_commands.register(app)
+prediction_commands.register(app)
 registry_commands.register(app)
 tune_commands.register(app)
 settings_commands.register(app)
@@ -109,9 +109,9 @@ def _fail(error: Exception, status: int, cause: Exception | None = None) -> None
     if _STATE["debug"] or "--debug" in sys.argv:
         shown = cause or error
         log.print(Traceback.from_exception(type(shown), shown, shown.__traceback__))
-    log.print("[bold red]Error:[/]", end=" ")
+    log.print(styled(("Error:", "bold red")), end=" ")
     # Not wrapped: a path that is broken in two can be neither read nor copied.
-    log.print(redact(str(error)), markup=False, highlight=False, soft_wrap=True)
+    log.print(redact(str(error)), highlight=False, soft_wrap=True)
     sys.exit(status)
 
 

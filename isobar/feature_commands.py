@@ -101,7 +101,7 @@ def _show(report: AuditReport) -> None:
     rows: list[tuple[Any, ...]] = [(a.name, a.columns, a.cuts, a.findings) for a in report.audited]
     output.out.print(output.table("Leak audit", ("audited", "columns", "cut-offs", "found"), rows))
     for finding in report.findings:
-        output.out.print(f"[bold red]leak[/] {finding}", soft_wrap=True, highlight=False)
+        output.out.print(output.styled(("leak", "bold red"), f" {finding}"), soft_wrap=True)
     starts = report.depend_on_start
     if starts:
         shown = [
@@ -113,4 +113,4 @@ def _show(report: AuditReport) -> None:
         if len(starts) > _SHOWN:
             output.out.print(f"... and {len(starts) - _SHOWN} more: use --json")
     if not report.findings:
-        output.out.print("[bold green]Nothing had seen the future.[/]")
+        output.out.print(output.styled(("Nothing had seen the future.", "bold green")))

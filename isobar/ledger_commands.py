@@ -83,11 +83,11 @@ def show_audit(findings: list[str], counted: dict[str, int], all_well: str, as_j
         output.print_json({"clean": not findings, **counted, "findings": findings})
     else:
         for finding in findings[:_SHOWN]:
-            output.out.print(f"[bold red]broken[/] {finding}", soft_wrap=True, highlight=False)
+            output.out.print(output.styled(("broken", "bold red"), f" {finding}"), soft_wrap=True)
         if len(findings) > _SHOWN:
             output.out.print(f"... and {len(findings) - _SHOWN:,} more: use --json")
         if not findings:
-            output.out.print(f"[bold green]{all_well}[/]")
+            output.out.print(output.styled((all_well, "bold green")))
     if findings:
         raise typer.Exit(1)
 

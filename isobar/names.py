@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 
 from market.errors import UsageError
+from market.near_names import did_you_mean
 
-_NEAR = 3
 _SHOWN = 8
 
 
@@ -83,7 +82,4 @@ class Names:
         return f"{len(self):,} of them"
 
     def _advise(self, name: str) -> str:
-        folded, wanted = {n.casefold(): n for n in self._names}, name.casefold()
-        begun = [n for n in folded if wanted and n.startswith(wanted)][:_NEAR]
-        near = begun or difflib.get_close_matches(wanted, folded, n=_NEAR, cutoff=0.5)
-        return f"did you mean {', '.join(folded[n] for n in near)}?" if near else self._remedy
+        return did_you_mean(name, self._names, self._remedy)

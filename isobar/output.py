@@ -1,4 +1,4 @@
-"""What the terminal shows: tables and progress on stderr, documents on stdout."""
+"""What the terminal shows: tables and documents on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-out = Console()
-log = Console(stderr=True)
+# Text of others passes through here (symbols, reasons, paths, messages): brackets and colons in a
+# string are what they are. What has a style is a rich Text, see `styled`.
+out = Console(markup=False, emoji=False)
+log = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(document: object) -> None:
@@ -47,14 +50,26 @@ def _plain(value: Any) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Return a table; numbers are right-aligned."""
-    made = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    """Return a table; numbers are right-aligned. A cell with a style is a rich Text."""
+    # As Text and not as str: a table may be printed where strings are markup, as in a notebook.
+    made = Table(title=Text(title, "bold italic"), title_justify="left", header_style="bold")
     for k, name in enumerate(columns):
         numeric = any(isinstance(row[k], int | float | Decimal) for row in rows)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(show(v) for v in row))
+        made.add_row(*(v if isinstance(v, Text) else Text(show(v)) for v in row))
     return made
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return a line of plain parts and of parts with a style, each a pair (text, style).
+
+    Examples
+    --------
+    >>> styled(("broken", "bold red"), " row [7]").plain
+    'broken row [7]'
+    """
+    return Text.assemble(*parts)
 
 
 def show(value: object) -> str:
@@ -83,7 +98,7 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
     """Yield a callable (what, done, total) that draws one bar per kind of work."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -105,7 +120,7 @@ def waiting(what: str, quiet: bool = False) -> Iterator[None]:
     """Show that something goes on whose length nobody knows; only in a terminal."""
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=log,
         transient=True,

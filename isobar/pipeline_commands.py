@@ -81,7 +81,7 @@ def bootstrap_command(
 
 
 def _announce(step: Step) -> None:
-    output.log.print(f"[bold]{step.name}[/]: {step.what}.")
+    output.log.print(output.styled((step.name, "bold"), f": {step.what}."))
     output.log.print(f"  {step.cost}; stopped and run again: {step.resumes}.", highlight=False)
 
 

@@ -30,7 +30,9 @@ def explain(
     """Walk a signal back to models, features and bars, and make it again."""
     from pipelines.explain import explain_signal
 
-    found = explain_signal(Stores(load_settings()), signal_id)
+    stores = Stores(load_settings())
+    with output.waiting("making the signal again", quiet=as_json):
+        found = explain_signal(stores, signal_id)
     if as_json:
         output.print_json(found)
     else:
@@ -58,7 +60,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
         },
     )
     for line in (*again["differences"], *(f"changed since: {c}" for c in again["changed"])):
-        output.out.print(f"[bold red]![/] {line}", highlight=False)
+        output.out.print(output.styled(("!", "bold red"), f" {line}"))
     weights = {w["engine"]: w["weight"] for w in found["weights"]}
     until = {m["engine"]: m["as_of"] for m in found["models"]}
     forecasts = [
@@ -109,7 +111,9 @@ def parity(
 
     stores, now = Stores(load_settings()), dt.datetime.now(dt.UTC)
     if run:
-        check_parity(stores, read_run(run), now)
+        named = read_run(run)
+        with output.waiting("making the batch again", quiet=as_json):
+            check_parity(stores, named, now)
     with stores.ledger as ledger:
         if accept:
             accept_parity(ledger, reason=accept, now=now)

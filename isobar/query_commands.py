@@ -1,4 +1,4 @@
-"""Commands that ask, and the trading switch: status, doctor, halt, resume."""
+"""Commands that ask how things stand: status and doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from execution.holdings import own_quantities
 from execution.portfolio import read_portfolio
@@ -127,10 +127,12 @@ def doctor(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _verdict(finding: Finding) -> str:
-    return "[green]ok[/]" if finding.ok else "[bold red]FAIL[/]"
+def _verdict(finding: Finding) -> Text:
+    return output.styled(("ok", "green") if finding.ok else ("FAIL", "bold red"))
 
 
-def _on_lines(text: str) -> str:
-    """Return a message with its remedy on a line of its own; brackets in it are no markup."""
-    return escape(text).replace(". Remedy: ", ".\n[bold]Remedy:[/] ")
+def _on_lines(text: str) -> Text:
+    """Return a message with its remedy on a line of its own."""
+    problem, *remedy = text.split(". Remedy: ", maxsplit=1)
+    more = (".\n", ("Remedy:", "bold"), f" {remedy[0]}") if remedy else ()
+    return output.styled(problem, *more)

@@ -225,5 +225,4 @@ def _report(what: str, horizon: Horizon, family: str, event: Event, as_json: boo
         f" since {output.show(event.at)}, before it {before}. {event.reason}",
         soft_wrap=True,
         highlight=False,
-        markup=False,
     )

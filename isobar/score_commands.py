@@ -41,12 +41,14 @@ def scoreboard(
     workspace = Workspace()
     if horizon:
         read_horizons([horizon], workspace.settings)
-    rows = workspace.scoreboard(
-        horizon=horizon or None,
-        regime=None if wanted == _EVERY else wanted,
-        engine=engine or None,
-        since=read_time(since, "--since"),
-    )
+    moment = read_time(since, "--since")
+    with output.waiting("judging what has ended", quiet=as_json):
+        rows = workspace.scoreboard(
+            horizon=horizon or None,
+            regime=None if wanted == _EVERY else wanted,
+            engine=engine or None,
+            since=moment,
+        )
     if as_json:
         output.print_json(rows.to_dicts())
         return

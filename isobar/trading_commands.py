@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from rich.markup import escape
 
 from execution.audit import verify_orders
 from execution.broker import OrderType
@@ -147,9 +146,12 @@ def _say_if_stopped(stores: Stores) -> None:
         state, reason = current_state(ledger), newest_reason(ledger)
     if state is not TradingState.ACTIVE:
         output.out.print(
-            f"Trading is [bold red]{state.value}[/]: {escape(reason or 'no reason was kept')}. "
-            "Once it is safe: isobar resume --reason WHY.",
-            highlight=False,
+            output.styled(
+                "Trading is ",
+                (state.value, "bold red"),
+                f": {reason or 'no reason was kept'}. ",
+                "Once it is safe: isobar resume --reason WHY.",
+            )
         )
 
 
@@ -184,9 +186,9 @@ def reconcile_command(
         rows = [(f.kind.value, f.key, f.detail) for f in found.findings]
         if rows:
             output.out.print(output.table("Reconciliation", ("finding", "of", "detail"), rows))
-        verdict = "agree" if found.is_clean else "do [bold red]not[/] agree"
+        verdict = ("agree",) if found.is_clean else ("do ", ("not", "bold red"), " agree")
         equity = _usd(float(found.account.equity_usd))
-        output.out.print(f"Journal and account {verdict}; equity {equity}.")
+        output.out.print(output.styled("Journal and account ", *verdict, f"; equity {equity}."))
         _say_if_stopped(stores)
     if not found.is_clean:
         raise typer.Exit(1)
@@ -266,7 +268,7 @@ def halt(
         # The halt comes first: it must hold also where the broker cannot be reached.
         state = halt_trading(ledger, reason, dt.datetime.now(dt.UTC))
         if not as_json:
-            output.out.print(f"Trading is [bold]{state.value}[/].")
+            output.out.print(output.styled("Trading is ", (state.value, "bold"), "."))
         closing = _flatten(stores, ledger) if close else []
         left = {s: output.plain(q) for s, q in own_quantities(ledger).items()}
     if as_json:
@@ -315,7 +317,7 @@ def resume(
     if as_json:
         output.print_json({"trading_state": state.value, "was_stopped_because": before})
     else:
-        output.out.print(f"Trading is [bold]{state.value}[/].")
+        output.out.print(output.styled("Trading is ", (state.value, "bold"), "."))
 
 
 @audit_app.command("orders")

@@ -143,7 +143,7 @@ def _show(found: Tuned, fragment: str, written: str | None, as_json: bool) -> No
         + ("The best is chosen." if found.is_better else "The defaults stay: it is not better."),
         highlight=False,
     )
-    output.out.print(fragment, soft_wrap=True, highlight=False, markup=False)
+    output.out.print(fragment, soft_wrap=True, highlight=False)
     if written is not None:
         output.out.print(f"Written to {written}; the next training trains by it.", soft_wrap=True)
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from market import calendar
 from market.errors import MarketError
+from market.near_names import did_you_mean
 from market.timeframes import Timeframe
 
 
@@ -242,6 +243,6 @@ def find_horizon(name: str) -> Horizon:
         raise MarketError(
             "unknown horizon",
             got=name,
-            allowed=", ".join(_BY_NAME),
-            remedy="choose a row of the horizons table (minutes are 'm', months are 'M')",
+            allowed=f"{', '.join(_BY_NAME)} (minutes are 'm', months are 'M')",
+            remedy=did_you_mean(name, _BY_NAME, "choose a row of the horizons table"),
         ) from None

@@ -1,4 +1,4 @@
-"""When macro values and news become known, and what was known at a moment.
+"""When macro values and news become known.
 
 Every time here errs on the late side: a value that a backtest sees later than a trader could have
 costs a little; one that it sees earlier makes the whole backtest worthless.
@@ -9,11 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 
-import polars as pl
-
 from market import calendar
-from market.errors import MarketError
-from market.schema import UTC_MICROSECONDS, Bar
 
 _YIELDS_KNOWN = dt.time(18)
 _INDEX_SETTLES = dt.timedelta(minutes=15)
@@ -91,60 +87,6 @@ def news_known_at(published_at: dt.datetime, delay: dt.timedelta = dt.timedelta(
     their labels afterwards, or new ones; the lake keeps the label that it saw first.
     """
     return published_at + _NEWS_REFRESH + delay
-
-
-def last_known(values: pl.DataFrame, as_of: pl.Series, *, date: str) -> pl.DataFrame:
-    """Return for each moment the newest row that was known by then.
-
-    Parameters
-    ----------
-    values : pl.DataFrame
-        A series: one row per value of ``date``, with ``known_at``; of one index, not of several.
-    as_of : pl.Series
-        Moments, aware, in any order.
-    date : str
-        The column that says what a row is about: ``date`` of yields, ``session`` of an index.
-
-    Returns
-    -------
-    pl.DataFrame
-        ``as_of`` and the columns of ``values``, one row per moment in the order given; nulls where
-        nothing was known yet. A row that became known late does not replace one about a later
-        date. Values are those of one row: a maturity that was not published stays null.
-
-    Raises
-    ------
-    MarketError
-        When a date has two rows.
-
-    Examples
-    --------
-    >>> values = pl.DataFrame({"session": [dt.date(2024, 7, 1)], "close": [12.2],
-    ...                        "known_at": [dt.datetime(2024, 7, 1, 20, 15, tzinfo=dt.UTC)]})
-    >>> noon = dt.datetime(2024, 7, 1, 16, tzinfo=dt.UTC)
-    >>> moments = pl.Series([noon, noon + dt.timedelta(days=1)])
-    >>> last_known(values, moments, date="session")["close"].to_list()
-    [None, 12.2]
-    """
-    if values[date].is_duplicated().any():
-        raise MarketError(
-            "a series has two rows about one date",
-            got=str(values[date].filter(values[date].is_duplicated())[0]),
-            allowed=f"one row per {date}",
-            remedy="choose one index, or remove the double",
-        )
-    newest = values.sort(Bar.KNOWN_AT, date).filter(
-        pl.col(date).to_physical() == pl.col(date).to_physical().cum_max()
-    )
-    moments = pl.DataFrame({"as_of": as_of.cast(UTC_MICROSECONDS)}).with_row_index("_order")
-    return (
-        moments.sort("as_of")
-        .join_asof(
-            newest, left_on="as_of", right_on=Bar.KNOWN_AT, strategy="backward", coalesce=False
-        )
-        .sort("_order")
-        .select("as_of", *values.columns)
-    )
 
 
 def _is_federal_holiday(date: dt.date) -> bool:

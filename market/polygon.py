@@ -427,10 +427,6 @@ class PolygonSource(PolygonReference):
         )
         return symbol in parse.column(rows, "ticker", _TEXT)
 
-    def _report(self, done: int, total: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(done, total)
-
 
 def _usable_key(api_key: SecretStr) -> str:
     key = api_key.get_secret_value()

@@ -42,6 +42,7 @@ class PolygonReference:
     _client: Any
     _wire: Wire
     _delay: dt.timedelta
+    _on_progress: Callable[[int, int], None] | None
 
     def server_time(self) -> dt.datetime:
         """Return the vendor's clock, UTC: one request, which also says whether the key is good.
@@ -116,7 +117,7 @@ class PolygonReference:
         wanted = usable_symbols(symbols)
         if not wanted:
             return empty(NEWS_SCHEMA)
-        begin, until = _midnight(start), _midnight(end + dt.timedelta(days=1))
+        begin, until = calendar.midnight(start), calendar.midnight(end + dt.timedelta(days=1))
 
         def ask(symbol: str | None) -> list[Any]:
             return self._all(
@@ -157,7 +158,8 @@ class PolygonReference:
         return identity.spells(listed, histories, wanted)
 
     def _report(self, done: int, total: int) -> None:
-        raise NotImplementedError
+        if self._on_progress is not None:
+            self._on_progress(done, total)
 
     def _listings(self, symbols: Sequence[str]) -> list[identity.Listing]:
         def ask(query: tuple[bool, str | None]) -> list[Any]:
@@ -205,7 +207,3 @@ def usable_symbols(symbols: Sequence[str]) -> list[str]:
 def _check_order(start: dt.date, end: dt.date) -> None:
     if end < start:
         raise SourceError("reversed dates", got=f"{start} to {end}", remedy="swap start and end")
-
-
-def _midnight(date: dt.date) -> dt.datetime:
-    return dt.datetime.combine(date, dt.time(), calendar.NEW_YORK).astimezone(dt.UTC)

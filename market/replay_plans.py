@@ -32,8 +32,7 @@ def check_history(plan: Plan | None, until_ms: int, now: dt.datetime | None) -> 
     if plan is not Plan.FREE or now is None:
         return
     today = now.astimezone(calendar.NEW_YORK).date()
-    midnight = dt.datetime.combine(today, dt.time(), calendar.NEW_YORK)
-    if until_ms >= midnight.timestamp() * 1000:
+    if until_ms >= calendar.midnight(today).timestamp() * 1000:
         raise NotCoveredError(_NOT_YET)
 
 

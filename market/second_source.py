@@ -12,6 +12,7 @@ import polars as pl
 from market import calendar
 from market.quality_rules import DEFAULT_RULES, QualityRules, Reason
 from market.schema import BAR_SCHEMA, Bar
+from market.timeframes import values_of_finer
 
 _KEYS = [Bar.SYMBOL, Bar.SESSION]
 _PRICES = (Bar.OPEN, Bar.HIGH, Bar.LOW, Bar.CLOSE)
@@ -32,10 +33,6 @@ def daily_from_minutes(minutes: pl.DataFrame) -> pl.DataFrame:
         auctions and the late corrections are missing.
     """
     grid = calendar.schedule().select("session", "session_open", "session_close")
-    volume = pl.col(Bar.VOLUME)
-    typical = pl.col(Bar.VWAP).fill_null(
-        (pl.col(Bar.HIGH) + pl.col(Bar.LOW) + pl.col(Bar.CLOSE)) / 3
-    )
     return (
         minutes.join(grid, on=Bar.SESSION)
         .filter(
@@ -50,16 +47,7 @@ def daily_from_minutes(minutes: pl.DataFrame) -> pl.DataFrame:
             pl.max_horizontal(pl.col(Bar.KNOWN_AT).max(), pl.col("session_close").first()).alias(
                 Bar.KNOWN_AT
             ),
-            pl.col(Bar.OPEN).first(),
-            pl.col(Bar.HIGH).max(),
-            pl.col(Bar.LOW).min(),
-            pl.col(Bar.CLOSE).last(),
-            volume.sum(),
-            pl.when(volume.sum() > 0)
-            .then((typical * volume).sum() / volume.sum())
-            .otherwise(typical.mean())
-            .alias(Bar.VWAP),
-            pl.when(pl.col(Bar.TRADES).count() > 0).then(pl.col(Bar.TRADES).sum()),
+            *values_of_finer(),
         )
         .select(BAR_SCHEMA.names())
     )

@@ -13,6 +13,7 @@ import polars as pl
 
 from market import calendar
 from market.errors import MarketError
+from market.near_names import did_you_mean
 from market.schema import BAR_SCHEMA, Bar
 
 _MINUTES = {
@@ -66,8 +67,8 @@ def parse_timeframe(name: str) -> Timeframe:
         raise MarketError(
             "unknown timeframe",
             got=name,
-            allowed=", ".join(t.value for t in Timeframe),
-            remedy="choose one of these",
+            allowed=", ".join(Timeframe),
+            remedy=did_you_mean(name, Timeframe, "choose one of these"),
         ) from None
 
 
@@ -173,27 +174,37 @@ def _calendar_buckets(bars: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     return bars.join(grid, left_on=Bar.SESSION, right_on="session", how="inner")
 
 
-def _aggregate(bars: pl.DataFrame) -> pl.DataFrame:
+def values_of_finer() -> list[pl.Expr]:
+    """Return prices, volume, vwap and trades of a bar, as aggregations of finer bars in order.
+
+    Where a finer bar has no vwap, its typical price, (high + low + close) / 3, stands in.
+    """
     volume = pl.col(Bar.VOLUME)
     typical = pl.col(Bar.VWAP).fill_null(
         (pl.col(Bar.HIGH) + pl.col(Bar.LOW) + pl.col(Bar.CLOSE)) / 3
     )
+    return [
+        pl.col(Bar.OPEN).first(),
+        pl.col(Bar.HIGH).max(),
+        pl.col(Bar.LOW).min(),
+        pl.col(Bar.CLOSE).last(),
+        volume.sum(),
+        pl.when(volume.sum() > 0)
+        .then((typical * volume).sum() / volume.sum())
+        .otherwise(typical.mean())
+        .alias(Bar.VWAP),
+        # Not counted is unknown, not none.
+        pl.when(pl.col(Bar.TRADES).count() > 0).then(pl.col(Bar.TRADES).sum()),
+    ]
+
+
+def _aggregate(bars: pl.DataFrame) -> pl.DataFrame:
     delay = (pl.col(Bar.KNOWN_AT) - pl.col(Bar.BAR_END)).max()
     return (
         bars.sort(Bar.SYMBOL, Bar.BAR_START)
         .group_by(Bar.SYMBOL, "bucket_session", "bucket_start", "bucket_end", maintain_order=True)
         .agg(
-            pl.col(Bar.OPEN).first(),
-            pl.col(Bar.HIGH).max(),
-            pl.col(Bar.LOW).min(),
-            pl.col(Bar.CLOSE).last(),
-            volume.sum(),
-            pl.when(volume.sum() > 0)
-            .then((typical * volume).sum() / volume.sum())
-            .otherwise(typical.mean())
-            .alias(Bar.VWAP),
-            # Not counted is unknown, not none.
-            pl.when(pl.col(Bar.TRADES).count() > 0).then(pl.col(Bar.TRADES).sum()),
+            *values_of_finer(),
             delay=delay,
         )
         .with_columns((pl.col("bucket_end") + pl.col("delay")).alias(Bar.KNOWN_AT))

@@ -1,7 +1,7 @@
 """Point-in-time universes: who belonged on a date, from what was known before it.
 
-A universe is a frame of ``session`` and ``symbol``: one row per symbol that belongs. It is made by
-an index membership file, by liquidity in the past, or from a fixed list.
+A universe is a frame of ``session`` and ``symbol``: one row per symbol that belongs. It is made
+from an index membership file, or by liquidity in the past.
 """
 
 from __future__ import annotations
@@ -16,24 +16,6 @@ from market.errors import MarketError
 from market.schema import Bar
 
 UNIVERSE_SCHEMA = pl.Schema({"session": pl.Date(), "symbol": pl.String()})
-
-
-def fixed_universe(symbols: Sequence[str], sessions: Sequence[dt.date]) -> pl.DataFrame:
-    """Return the same symbols on every session.
-
-    Notes
-    -----
-    A list made today and applied to the past is a universe of survivors: fit for trading from
-    today on, and for a demonstration, not for judging skill in the past.
-
-    Examples
-    --------
-    >>> fixed_universe(["B", "A"], [dt.date(2024, 7, 2)])["symbol"].to_list()
-    ['A', 'B']
-    """
-    days = pl.DataFrame({"session": list(sessions)}, schema={"session": pl.Date()})
-    names = pl.DataFrame({"symbol": sorted(set(symbols))}, schema={"symbol": pl.String()})
-    return days.join(names, how="cross").select(UNIVERSE_SCHEMA.names())
 
 
 def read_membership(path: Path) -> pl.DataFrame:

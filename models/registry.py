@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from market.errors import ModelError
 from market.horizons import Horizon
-from models.ensemble import META_ENGINE
+from market.near_names import did_you_mean
 from models.families import (
     cnn,
     gradient_boosting,
@@ -43,15 +43,10 @@ def find_family(name: str) -> Family:
             "unknown model family",
             got=name,
             allowed=", ".join(FAMILIES),
-            remedy="choose one of these",
+            remedy=did_you_mean(name, FAMILIES, "choose one of these"),
         ) from None
 
 
 def families_of(horizon: Horizon) -> tuple[Family, ...]:
     """Return the families that serve a horizon: those of its row in the horizons table."""
     return tuple(find_family(n) for n in horizon.families)
-
-
-def engines_of(horizon: Horizon) -> tuple[str, ...]:
-    """Return the names of the engines below a horizon's ensemble, sorted."""
-    return tuple(sorted([*horizon.families, META_ENGINE] if horizon.stacked else horizon.families))

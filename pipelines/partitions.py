@@ -14,6 +14,7 @@ def session_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
     """Return one partition per XNYS session, today's included."""
     start = settings.history.start
     last = settings.history.end or calendar.LAST_DATE
+    # Midnights on the wall, not in UTC: Dagster drops the zone and puts its own in its place.
     holidays = [
         dt.datetime.combine(day, dt.time(), calendar.NEW_YORK)
         for day in calendar.holidays_between(start, last)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from market.errors import SettingsError
 from market.horizons import find_horizon
+from market.near_names import did_you_mean
 
 DEMO_HORIZONS = ("5m", "15m", "1h", "4h", "1d", "14d", "1M")
 """One of each group, in the order of their length."""
@@ -126,10 +126,9 @@ def find_profile(name: str) -> Profile:
     """
     if name in PROFILES:
         return PROFILES[name]
-    near = difflib.get_close_matches(name, PROFILES, n=1, cutoff=0.5)
     raise SettingsError(
         "unknown profile",
         got=name,
         allowed=", ".join(PROFILES),
-        remedy=f"did you mean {near[0]}?" if near else "name one of these, or none",
+        remedy=did_you_mean(name, PROFILES, "name one of these, or none"),
     )

@@ -5,7 +5,6 @@ the working folder), then the profile that one of these names, then the defaults
 """
 
 import datetime as dt
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from market.costs import CostModel
 from market.errors import SettingsError
 from market.horizons import HORIZONS, Horizon, find_horizon
 from market.ingest_log import RefetchPolicy
+from market.near_names import did_you_mean
 from market.quality_rules import DEFAULT_RULES, QualityRules
 from market.timeframes import Timeframe
 from models.spec import Family
@@ -425,12 +425,11 @@ def explain_error(error: ValidationError) -> SettingsError:
     key = ".".join(str(p) for p in first["loc"])
     known = known_settings()
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
         return SettingsError(
             "unknown setting",
             got=key,
             allowed=f"one of {len(known)} settings, see `isobar settings show`",
-            remedy=f"did you mean {' or '.join(near)}?" if near else "remove it",
+            remedy=did_you_mean(key, known, "remove it"),
         )
     return SettingsError(
         f"setting {key}: {first['msg']}", remedy=f"correct it in {CONFIG_FILE} or the environment"

@@ -1,6 +1,6 @@
 """Where settings come from, the strongest last: profile, ``isobar.toml``, ``.env``, environment.
 
-The only module that reads the environment.
+The only module that reads settings from the environment.
 """
 
 from __future__ import annotations

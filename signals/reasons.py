@@ -44,7 +44,7 @@ def strongest_reasons(
     Parameters
     ----------
     scores : Scores
-        From :func:`signals.score.score_latest`.
+        From :func:`signals.score.score_horizons`.
     symbols : collection of str, optional
         For these alone; for all when absent.
     count : int

@@ -147,15 +147,27 @@ def score_horizons(
         from ranks among them.
     ensembles : sequence of Ensemble
         One per horizon, one or more, all of one moment: they share their regimes.
-    as_of, delay, band_bps
-        See :func:`score_latest`.
+    as_of : datetime
+        Aware. Rows known later are not looked at.
+    delay : timedelta
+        Of the data plan.
+    band_bps : float
+        Half-width of the neutral band.
     symbols : collection of str, optional
         Forecast these alone; their forecasts are those that they have among all.
 
     Returns
     -------
     dict
-        Horizon name to its scores, in the order given.
+        Horizon name to its scores, in the order given. Symbols without the newest bar (halted) are
+        left out: a missing signal closes nothing.
+
+    Raises
+    ------
+    SignalError
+        When no symbol has the newest bar: the data is behind.
+    ModelError
+        When a feature that a model learned from is not there.
     """
     by_timeframe: dict[Timeframe, list[Ensemble]] = {}
     for ensemble in ensembles:
@@ -184,48 +196,6 @@ def _threads_of(_families: frozenset[str]) -> ThreadpoolController:
     To look for libraries takes as long as ten models do.
     """
     return ThreadpoolController()
-
-
-def score_latest(
-    features: pl.DataFrame,
-    ensemble: Ensemble,
-    *,
-    as_of: dt.datetime,
-    delay: dt.timedelta,
-    band_bps: float,
-) -> Scores:
-    """Forecast one horizon from the newest complete bar.
-
-    Parameters
-    ----------
-    features : pl.DataFrame
-        Of the horizon's timeframe, the last sessions at least.
-    ensemble : Ensemble
-        Its models could exist at ``as_of``.
-    as_of : datetime
-        Aware. Rows known later are not looked at.
-    delay : timedelta
-        Of the data plan.
-    band_bps : float
-        The neutral band.
-
-    Returns
-    -------
-    Scores
-        Symbols without the newest bar (halted) are left out: a missing signal closes nothing.
-
-    Raises
-    ------
-    SignalError
-        When no symbol has the newest bar: the data is behind.
-    ModelError
-        When a feature that a model learned from is not there.
-    """
-    horizon = ensemble.horizon
-    of_timeframe = {horizon.timeframe: features}
-    return score_horizons(of_timeframe, [ensemble], as_of=as_of, delay=delay, band_bps=band_bps)[
-        horizon.name
-    ]
 
 
 def _read_newest(

@@ -205,26 +205,6 @@ def _with_outcome(rows: pl.DataFrame, band_bps: float) -> pl.DataFrame:
     )
 
 
-def make_scoreboard(
-    live: pl.DataFrame, promised: pl.DataFrame, *, seed: int, draws: int = 1000
-) -> pl.DataFrame:
-    """Return the scores of live signals beside those of the backtest.
-
-    Parameters
-    ----------
-    live, promised : pl.DataFrame
-        From :func:`judge_signals` and :func:`judge_predictions`.
-    seed, draws : int
-        Of the bootstrap of sessions.
-
-    Returns
-    -------
-    pl.DataFrame
-        As :func:`join_sides` gives it.
-    """
-    return join_sides(*(score_judged(side, seed=seed, draws=draws) for side in (live, promised)))
-
-
 def score_judged(rows: pl.DataFrame, *, seed: int, draws: int = 1000) -> pl.DataFrame:
     """Return the scores of one side.
 

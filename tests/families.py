@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from market.horizons import Horizon
+from models.ensemble import META_ENGINE
 from models.spec import Family
 
 _FEW = {"trees": 15, "window": 5, "hidden": 8, "epochs": 3}
@@ -16,3 +18,8 @@ def quick(families: Iterable[Family], **instead: float) -> tuple[Family, ...]:
     return tuple(
         replace(f, defaults={k: values.get(k, v) for k, v in f.defaults.items()}) for f in families
     )
+
+
+def engines_of(horizon: Horizon) -> tuple[str, ...]:
+    """Return the names of the engines below a horizon's ensemble, sorted."""
+    return tuple(sorted([*horizon.families, META_ENGINE] if horizon.stacked else horizon.families))

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks.feature_bars import PEER_COLUMNS, daily_table
+from benchmarks.peers.command import PYTHON
 from benchmarks.processes import run
 from tests.oracles.alpha158_parity import FULL_ROW, row_numbers
 
-PEER = Path(".venv-peers/bin/python")
 PLACE = Path("tests/oracles")
 SCRIPT = "benchmarks/peers/alpha158_pyqlib.py"
 
@@ -63,9 +63,9 @@ def with_values(bars: pl.DataFrame) -> pl.DataFrame:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bars.write_parquet(folder / "bars.parquet")
-        run([str(PEER), SCRIPT, "dump", str(folder / "bars.parquet"), str(folder / "qlib")])
+        run([str(PYTHON), SCRIPT, "dump", str(folder / "bars.parquet"), str(folder / "qlib")])
         out = folder / "values.parquet"
-        run([str(PEER), SCRIPT, "features", str(folder / "qlib"), "--values", str(out)])
+        run([str(PYTHON), SCRIPT, "features", str(folder / "qlib"), "--values", str(out)])
         values = pl.read_parquet(out)
     if not values.select("symbol", "session").equals(bars.select("symbol", "session")):
         raise SystemExit("the peer's rows are not those of the bars")
@@ -75,8 +75,8 @@ def with_values(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def main() -> None:
-    if not PEER.exists():
-        sys.exit(f"{PEER} is not there: run `make bench-peers` once, it builds it")
+    if not PYTHON.exists():
+        sys.exit(f"{PYTHON} is not there: run `make bench-peers` once, it builds it")
     for name, bars in (("plain", plain()), ("awkward", awkward())):
         path = PLACE / f"alpha158_{name}.parquet"
         with_values(bars).write_parquet(path, compression="zstd", compression_level=19)

@@ -95,74 +95,27 @@ def load(folder: Path, table: Path, steps: list[int]) -> dict:
 
 def walk(table: Path, out: Path, given: argparse.Namespace) -> dict:
     """Train a recipe for each year on what came before it and write its forecasts."""
-    import importlib
-
     import numpy as np
     import pandas as pd
     import pyarrow.parquet as pq
     from qlib.contrib.model import gbdt
-    from qlib.data.dataset import DatasetH
-    from qlib.data.dataset.handler import DataHandlerLP
-    from qlib.data.dataset.loader import StaticDataLoader
 
     class Silent:
         def log_metrics(self, **_):
             pass
 
     gbdt.R = Silent()  # Its metrics go to an experiment store that this run does not have.
-    recipe = RECIPES[given.recipe]
     target = f"label_{given.steps}_{given.wait}"
     whole = pq.ParquetFile(table).schema_arrow.names
     frame = pd.read_parquet(
         table, columns=[c for c in whole if not c.startswith("label_") or c == target]
     )
-    names = [c for c in frame.columns if c != target]
     days = frame.index.get_level_values("datetime").unique().sort_values()
     parts, seconds = [], 0.0
     for year in range(given.first, given.last + 1):
-        test = days[days.year == year]
-        before = days[days < test[0]]
-        # A label of the last ``steps + wait`` sessions would end in what comes after them.
-        valid_end = before[-1 - given.steps - given.wait]
-        valid_from = before[before.year >= year - VALID_YEARS][0]
-        train_end = before[before < valid_from][-1 - given.steps - given.wait]
-        kept = _sampled(days, given.every, train_end, valid_from, test)
-        rows = frame.index.get_level_values("datetime").isin(kept)
-        fit = {"fit_start_time": days[0], "fit_end_time": train_end}
-        infer = []
-        if recipe["robust"]:
-            infer = [
-                {
-                    "class": "RobustZScoreNorm",
-                    "kwargs": {"fields_group": "feature", "clip_outlier": True, **fit},
-                },
-                {"class": "Fillna", "kwargs": {"fields_group": "feature"}},
-            ]
-        part = frame.loc[rows]
-        y = part[[target]].rename(columns={target: "LABEL0"})
-        handler = DataHandlerLP(
-            data_loader=StaticDataLoader({"feature": part[names], "label": y}),
-            infer_processors=infer,
-            learn_processors=recipe["learn"],
-            drop_raw=True,
-        )
-        del part, y
-        segments = {
-            "train": (days[0], train_end),
-            "valid": (valid_from, valid_end),
-            "test": (test[0], test[-1]),
-        }
-        dataset = DatasetH(handler, segments)
-        kwargs = dict(recipe["kwargs"])
-        if given.recipe == "linear":
-            # In its favour: the years that the trees need to stop are learned from as well.
-            kwargs["include_valid"] = True
-        elif given.recipe == "lightgbm":
-            kwargs |= {"num_threads": given.threads, "seed": 0}
-        else:
-            kwargs |= {"nthread": given.threads, "seed": 0}
+        dataset = _dataset(frame, target, days, year, given)
         began = time.perf_counter()
-        model = getattr(importlib.import_module(recipe["module"]), recipe["class"])(**kwargs)
+        model = _model(given)
         model.fit(dataset, **({} if given.recipe == "linear" else {"verbose_eval": 10_000}))
         forecast = model.predict(dataset, "test")
         seconds += time.perf_counter() - began
@@ -177,6 +130,64 @@ def walk(table: Path, out: Path, given: argparse.Namespace) -> dict:
         }
     ).to_parquet(out)
     return {"seconds": seconds, "rows": len(whole)}
+
+
+def _dataset(frame, target: str, days, year: int, given: argparse.Namespace):
+    """What is learned from before a year, and the year itself, as the recipe's handler has it."""
+    from qlib.data.dataset import DatasetH
+    from qlib.data.dataset.handler import DataHandlerLP
+    from qlib.data.dataset.loader import StaticDataLoader
+
+    recipe = RECIPES[given.recipe]
+    test = days[days.year == year]
+    before = days[days < test[0]]
+    # A label of the last ``steps + wait`` sessions would end in what comes after them.
+    valid_end = before[-1 - given.steps - given.wait]
+    valid_from = before[before.year >= year - VALID_YEARS][0]
+    train_end = before[before < valid_from][-1 - given.steps - given.wait]
+    kept = _sampled(days, given.every, train_end, valid_from, test)
+    part = frame.loc[frame.index.get_level_values("datetime").isin(kept)]
+    y = part[[target]].rename(columns={target: "LABEL0"})
+    handler = DataHandlerLP(
+        data_loader=StaticDataLoader({"feature": part.drop(columns=target), "label": y}),
+        infer_processors=_robust(days[0], train_end) if recipe["robust"] else [],
+        learn_processors=recipe["learn"],
+        drop_raw=True,
+    )
+    segments = {
+        "train": (days[0], train_end),
+        "valid": (valid_from, valid_end),
+        "test": (test[0], test[-1]),
+    }
+    return DatasetH(handler, segments)
+
+
+def _robust(first, last) -> list[dict]:
+    """The published scaling of features, fitted on what is learned from."""
+    fit = {"fit_start_time": first, "fit_end_time": last}
+    return [
+        {
+            "class": "RobustZScoreNorm",
+            "kwargs": {"fields_group": "feature", "clip_outlier": True, **fit},
+        },
+        {"class": "Fillna", "kwargs": {"fields_group": "feature"}},
+    ]
+
+
+def _model(given: argparse.Namespace):
+    """The recipe's model, with its published hyperparameters."""
+    import importlib
+
+    recipe = RECIPES[given.recipe]
+    kwargs = dict(recipe["kwargs"])
+    if given.recipe == "linear":
+        # In its favour: the years that the trees need to stop are learned from as well.
+        kwargs["include_valid"] = True
+    elif given.recipe == "lightgbm":
+        kwargs |= {"num_threads": given.threads, "seed": 0}
+    else:
+        kwargs |= {"nthread": given.threads, "seed": 0}
+    return getattr(importlib.import_module(recipe["module"]), recipe["class"])(**kwargs)
 
 
 def _sampled(days, every: int, train_end, valid_from, test):

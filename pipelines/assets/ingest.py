@@ -3,6 +3,7 @@
 import datetime as dt
 
 import dagster as dg
+import polars as pl
 from pydantic import Field
 
 from market import calendar
@@ -123,16 +124,8 @@ def splits(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Stock splits with ex-date and the time they became known."""
-    frame = stores.source.splits(*_action_range(stores, config, moment_of(context)))
-    changed = stores.lake.replace("splits", conform(frame, SPLIT_SCHEMA, "splits"), None)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": frame.height,
-            "newest": as_table(frame.sort("ex_date").tail(_NEWEST)),
-            "changed": changed,
-            "features that became stale": report_changed_inputs(context, stores) if changed else 0,
-        }
-    )
+    found = stores.source.splits(*_action_range(stores, config, moment_of(context)))
+    return _replaced(context, stores, "splits", conform(found, SPLIT_SCHEMA, "splits"))
 
 
 @dg.asset(
@@ -147,8 +140,15 @@ def dividends(
     context: dg.AssetExecutionContext, config: IngestConfig, stores: dg.ResourceParam[Stores]
 ) -> dg.MaterializeResult:
     """Cash dividends with ex-date and the time they became known."""
-    frame = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
-    changed = stores.lake.replace("dividends", conform(frame, DIVIDEND_SCHEMA, "dividends"), None)
+    found = stores.source.dividends(*_action_range(stores, config, moment_of(context)))
+    return _replaced(context, stores, "dividends", conform(found, DIVIDEND_SCHEMA, "dividends"))
+
+
+def _replaced(
+    context: dg.AssetExecutionContext, stores: Stores, table: str, frame: pl.DataFrame
+) -> dg.MaterializeResult:
+    """Put corporate actions in the place of those that were there, and say what that changed."""
+    changed = stores.lake.replace(table, frame, None)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": frame.height,

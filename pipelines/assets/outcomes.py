@@ -28,7 +28,11 @@ PROMISES_ASSET = PROMISES_TABLE
 
 
 def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return the asset of outcomes, partitioned by session."""
+    """Return the asset of outcomes, partitioned by session, and that of promises."""
+    return [_outcomes_asset(settings), _promises_asset()]
+
+
+def _outcomes_asset(settings: Settings) -> dg.AssetsDefinition:
     longest = max((h.sessions for h in settings.enabled_horizons), default=0)
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-longest - 1, end_offset=0, allow_nonexistent_upstream_partitions=True
@@ -70,6 +74,10 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             }
         )
 
+    return signal_outcomes
+
+
+def _promises_asset() -> dg.AssetsDefinition:
     @dg.asset(
         name=PROMISES_ASSET,
         deps=["models", ASSET, "regimes", "identities"],
@@ -95,7 +103,7 @@ def build_outcome_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             }
         )
 
-    return [signal_outcomes, promises]
+    return promises
 
 
 def settle_ended(lake: Lake, signals: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Macro data, news and identities from the vendor into the lake."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import dagster as dg
 import polars as pl
@@ -146,84 +147,60 @@ def build_reference_assets() -> list[dg.AssetsDefinition]:
 
 def build_reference_checks() -> list[dg.AssetChecksDefinition]:
     """Return one check per asset; they warn, and stop nothing."""
-    return [yields_check, indices_check, news_check, identities_check]
+    return [
+        _sound(
+            YIELDS_TABLE,
+            "Yields in range, no holes on days of the bond market, none overdue.",
+            lambda rows, now, _: inspect_yields(rows, now),
+        ),
+        _sound(
+            INDICES_TABLE,
+            "VIX in range, closes between low and high, no session missing or overdue.",
+            lambda rows, now, _: inspect_index(rows.filter(pl.col("symbol") == VIX), now),
+        ),
+        _sound(
+            NEWS_TABLE,
+            "Labels known, nothing known before it was published, an article this week.",
+            lambda rows, now, _: inspect_news(rows, now),
+        ),
+        _sound(
+            IDENTITIES_TABLE,
+            "No symbol borne by two companies at once; every symbol ingested has one.",
+            lambda rows, _, lake: inspect_identities(rows, sorted(ingested_symbols(lake))),
+        ),
+    ]
 
 
-def _warning(
-    lake: Lake, table: str, judge: Callable[[pl.DataFrame], tuple[bool, dict[str, object]]]
-) -> dg.AssetCheckResult:
-    if lake.exists(table):
-        passed, metadata = judge(lake.scan(table).collect())
-    else:
-        passed, metadata = False, {"missing": f"the lake has no {table}; the plan may lack them"}
+class _Inspected(Protocol):
+    """What an inspection of a reference table found."""
+
+    @property
+    def is_sound(self) -> bool: ...
+
+    def as_metadata(self) -> Mapping[str, object]: ...
+
+
+def _sound(
+    table: str,
+    description: str,
+    inspect: Callable[[pl.DataFrame, dt.datetime, Lake], _Inspected],
+) -> dg.AssetChecksDefinition:
+    """Return the check of a table; ``inspect`` is given its rows, the moment and the lake."""
+
+    @dg.asset_check(asset=table, name=f"{table}_are_sound", description=description)
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.AssetCheckResult:
+        if not stores.lake.exists(table):
+            missing = f"the lake has no {table}; the plan may lack them"
+            return _warning(passed=False, metadata={"missing": missing})
+        found = inspect(stores.lake.scan(table).collect(), moment_of(context), stores.lake)
+        return _warning(passed=found.is_sound, metadata=dict(found.as_metadata()))
+
+    return check
+
+
+def _warning(*, passed: bool, metadata: dict[str, object]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=metadata
     )
-
-
-@dg.asset_check(
-    asset=YIELDS_TABLE,
-    name="treasury_yields_are_sound",
-    description="Yields in range, no holes on days of the bond market, none overdue.",
-)
-def yields_check(
-    context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-) -> dg.AssetCheckResult:
-    """Judge the yields."""
-
-    def judge(rows: pl.DataFrame) -> tuple[bool, dict[str, object]]:
-        found = inspect_yields(rows, moment_of(context))
-        return found.is_sound, dict(found.as_metadata())
-
-    return _warning(stores.lake, YIELDS_TABLE, judge)
-
-
-@dg.asset_check(
-    asset=INDICES_TABLE,
-    name="indices_are_sound",
-    description="VIX in range, closes between low and high, no session missing or overdue.",
-)
-def indices_check(
-    context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-) -> dg.AssetCheckResult:
-    """Judge the VIX."""
-
-    def judge(rows: pl.DataFrame) -> tuple[bool, dict[str, object]]:
-        found = inspect_index(rows.filter(pl.col("symbol") == VIX), moment_of(context))
-        return found.is_sound, dict(found.as_metadata())
-
-    return _warning(stores.lake, INDICES_TABLE, judge)
-
-
-@dg.asset_check(
-    asset=NEWS_TABLE,
-    name="news_are_sound",
-    description="Labels known, nothing known before it was published, an article this week.",
-)
-def news_check(
-    context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-) -> dg.AssetCheckResult:
-    """Judge the news."""
-
-    def judge(rows: pl.DataFrame) -> tuple[bool, dict[str, object]]:
-        found = inspect_news(rows, moment_of(context))
-        return found.is_sound, dict(found.as_metadata())
-
-    return _warning(stores.lake, NEWS_TABLE, judge)
-
-
-@dg.asset_check(
-    asset=IDENTITIES_TABLE,
-    name="identities_are_sound",
-    description="No symbol borne by two companies at once; every symbol ingested has one.",
-)
-def identities_check(
-    context: dg.AssetCheckExecutionContext, stores: dg.ResourceParam[Stores]
-) -> dg.AssetCheckResult:
-    """Judge the identities."""
-
-    def judge(rows: pl.DataFrame) -> tuple[bool, dict[str, object]]:
-        found = inspect_identities(rows, sorted(ingested_symbols(stores.lake)))
-        return found.is_sound, dict(found.as_metadata())
-
-    return _warning(stores.lake, IDENTITIES_TABLE, judge)

@@ -12,37 +12,7 @@ from hypothesis import strategies as st
 from execution import alpaca_wire as wire
 from execution.broker import OrderStatus, Side
 from market.errors import BrokerError
-
-
-def order(**changes: Any) -> dict[str, Any]:
-    """An order as the service writes it."""
-    return {
-        "id": "61e69015-8549-4bfd-b9c3-01e75843f47d",
-        "client_order_id": "one",
-        "submitted_at": "2025-01-02T14:30:00.123456789Z",
-        "updated_at": "2025-01-02T14:30:01Z",
-        "symbol": "XYZ",
-        "side": "buy",
-        "qty": "10",
-        "filled_qty": "0",
-        "filled_avg_price": None,
-        "status": "new",
-    } | changes
-
-
-ACCOUNT = {
-    "account_number": "PA1",
-    "status": "ACTIVE",
-    "currency": "USD",
-    "cash": "-12.50",
-    "equity": "100.10",
-    "last_equity": "100",
-    "buying_power": "0",
-    "trading_blocked": False,
-    "account_blocked": False,
-    "trade_suspended_by_user": False,
-    "shorting_enabled": False,
-}
+from tests.execution.distant_broker import ACCOUNT, order
 
 
 @given(
@@ -104,6 +74,7 @@ def test_status_words(word: str, filled: str, status: OrderStatus, reason: str |
     ],
 )
 def test_an_account_blocked_for_any_reason_is_blocked(change: dict[str, Any]) -> None:
+    assert not wire.read_account(ACCOUNT).is_blocked
     assert wire.read_account(ACCOUNT | change).is_blocked
 
 

@@ -22,7 +22,7 @@ from models.fit import FittedModel, fit_model
 from models.registry import FAMILIES
 from models.spec import Family
 from models.tracking import Tracker
-from signals.score import Ensemble, score_latest
+from signals.score import Ensemble, score_horizons
 from signals.weighting import regime_weights, session_skill
 from tests.families import quick
 from tests.markets import adjusted_daily, dataset_of, labels_of, market, regimes_of
@@ -104,6 +104,10 @@ def test_a_champion_whose_features_are_gone_scores_nothing() -> None:
     with pytest.raises(
         ModelError, match=f"features that a model needs are not there: got .*{gone}"
     ):
-        score_latest(
-            features.drop(gone), ensemble, as_of=as_of, delay=dt.timedelta(0), band_bps=5.0
+        score_horizons(
+            {DAILY.timeframe: features.drop(gone)},
+            [ensemble],
+            as_of=as_of,
+            delay=dt.timedelta(0),
+            band_bps=5.0,
         )

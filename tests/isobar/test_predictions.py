@@ -10,8 +10,8 @@ import pytest
 from isobar.workspace import Workspace
 from market.errors import MarketError, ModelError
 from market.horizons import find_horizon
-from models.registry import engines_of
 from tests.commands import isobar
+from tests.families import engines_of
 from tests.pipelines.installation import Installation
 
 pytestmark = pytest.mark.xdist_group("installation")

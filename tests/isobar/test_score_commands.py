@@ -10,8 +10,8 @@ import pytest
 from isobar.workspace import Workspace
 from market.horizons import Run, find_horizon, scheduled_for
 from market.ledger_tables import engine_weights
-from models.registry import engines_of
 from tests.commands import isobar
+from tests.families import engines_of
 from tests.pipelines.installation import HORIZONS, TODAY, YESTERDAY, Installation
 
 pytestmark = pytest.mark.xdist_group("installation")

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from market import calendar
-from market.errors import MarketError
 from market.macro import (
     index_known_at,
     index_sessions,
     is_yield_date,
-    last_known,
     news_known_at,
     yield_dates,
     yields_known_at,
@@ -99,78 +97,17 @@ def test_what_must_be_there_is_what_is_known(start: dt.date, days: int, hour: in
     assert index_sessions(start + dt.timedelta(40), now) == []
 
 
-@st.composite
-def _series(draw: st.DrawFn) -> pl.DataFrame:
-    """A series of which some rows became known late, or at the same moment."""
-    days = sorted(draw(st.sets(st.integers(0, 30), min_size=1, max_size=15)))
-    start = dt.datetime(2024, 7, 1, 20, tzinfo=dt.UTC)
-    rows = [
-        {
-            "date": (start + dt.timedelta(days=d)).date(),
-            "known_at": start + dt.timedelta(days=d, hours=draw(st.integers(0, 80))),
-            "value": float(n),
-        }
-        for n, d in enumerate(days)
-    ]
-    order = draw(st.permutations(rows))
-    types = {"date": pl.Date, "known_at": pl.Datetime("us", "UTC"), "value": pl.Float64}
-    return pl.DataFrame(order, schema=types)
-
-
-_FIRST = dt.datetime(2024, 6, 30, tzinfo=dt.UTC)
-_MOMENTS = st.lists(
-    st.integers(0, 40 * 86_400).map(lambda seconds: _FIRST + dt.timedelta(seconds=seconds)),
-    min_size=1,
-    max_size=12,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(values=_series(), moments=_MOMENTS)
-def test_last_known_is_a_search_by_hand(values: pl.DataFrame, moments: list[dt.datetime]) -> None:
-    found = last_known(values, pl.Series(moments), date="date")
-    assert found["as_of"].to_list() == moments
-    for moment, row in zip(moments, found.iter_rows(named=True), strict=True):
-        seen = [r for r in values.iter_rows(named=True) if r["known_at"] <= moment]
-        newest = max(seen, key=lambda r: r["date"], default=None)
-        assert row["value"] == (None if newest is None else newest["value"])
-
-
-@settings(max_examples=150, deadline=None)
-@given(values=_series(), moments=_MOMENTS, data=st.data())
-def test_the_future_changes_nothing(
-    values: pl.DataFrame, moments: list[dt.datetime], data: st.DataObject
-) -> None:
-    last = max(moments)
-    past = values.filter(pl.col("known_at") <= last)
-    future = values.filter(pl.col("known_at") > last)
-    changed = future.with_columns(value=pl.lit(data.draw(st.floats(-1e6, 1e6))))
-    asked = pl.Series(moments)
-    told = last_known(values, asked, date="date")
-    assert last_known(past, asked, date="date").equals(told)
-    assert last_known(pl.concat([past, changed]), asked, date="date").equals(told)
-
-
-def test_a_series_with_two_rows_about_a_date_is_refused() -> None:
-    both = pl.concat([vix(), vix().with_columns(symbol=pl.lit("VXN"))])
-    with pytest.raises(MarketError, match="two rows about one date"):
-        last_known(both, pl.Series([dt.datetime(2024, 7, 1, tzinfo=dt.UTC)]), date="session")
+def _newest_known(values: pl.DataFrame, moment: dt.datetime) -> dict[str, object]:
+    return values.filter(pl.col("known_at") <= moment).row(-1, named=True)
 
 
 def test_a_trader_at_the_open_sees_yesterdays_vix_and_the_yields_of_the_day_before() -> None:
     opened = calendar.session_open(dt.date(2024, 7, 3))
-    index = last_known(vix(), pl.Series([opened]), date="session")
-    assert index["session"][0] == dt.date(2024, 7, 2)
-    found = last_known(yields(), pl.Series([opened]), date="date")
-    assert found["date"][0] == dt.date(2024, 7, 1)
+    assert _newest_known(vix(), opened)["session"] == dt.date(2024, 7, 2)
+    assert _newest_known(yields(), opened)["date"] == dt.date(2024, 7, 1)
     # A maturity that was not published that day is not filled from another one.
     moment = yields_known_at(dt.date(2024, 6, 26))
-    assert (
-        last_known(yields(), pl.Series([moment]), date="date").row(0, named=True)[
-            "yield_1_month_percent"
-        ]
-        is None
-    )
+    assert _newest_known(yields(), moment)["yield_1_month_percent"] is None
 
 
 @pytest.mark.real_bars

@@ -13,7 +13,7 @@ import pytest
 from market import calendar
 from market.errors import MarketError
 from market.schema import Bar
-from market.universe import fixed_universe, liquid_universe, membership_universe, read_membership
+from market.universe import liquid_universe, membership_universe, read_membership
 from tests.markets import market
 
 D = dt.date
@@ -97,10 +97,8 @@ def test_the_session_itself_and_later_ones_change_nothing() -> None:
     assert liquid_universe(past, sessions[:41], count=2, lookback_sessions=10).equals(now)
 
 
-def test_a_fixed_list_is_the_same_every_day_and_bad_counts_are_refused() -> None:
+def test_a_universe_of_no_symbol_is_refused() -> None:
     days = calendar.sessions_between(D(2024, 7, 1), D(2024, 7, 3))
-    universe = fixed_universe(["B", "A", "B"], days)
-    assert universe.rows() == [(d, s) for d in days for s in ("A", "B")]
     with pytest.raises(MarketError, match="liquidity universe"):
         liquid_universe(market().daily, days, count=0)
 

@@ -1,4 +1,4 @@
-"""A small panel with one planted relation, and a family whose single parameter finds it."""
+"""A small panel with one planted relation, a family whose single parameter finds it, a search."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import polars as pl
 from market import calendar
 from market.horizons import find_horizon
 from models.dataset import Dataset, lines_of
+from models.inner_windows import InnerWindows
 from models.spec import Family, Forecast, Labelled, Sample
+from models.tuned import Tuned
+from models.tuning import Budget, tune
 
 DAILY = find_horizon("1d")
 NAMES = ("signal", "noise", "other", "row")
 FIRST = dt.date(2023, 1, 3)
+WINDOWS = InnerWindows(windows=5, test_sessions=10)
+BAND = 5.0
 
 
 def sessions_from(first: dt.date, count: int) -> list[dt.date]:
@@ -116,3 +121,24 @@ class Clock:
                 super().fit(train, held)
 
         return blend_family(wrap=Slow)
+
+
+def moment(data: Any, session: int = -1) -> Any:
+    return data.keys["as_of"].unique().sort()[session]
+
+
+def search(data: Any = None, family: Any = None, **changed: Any) -> Tuned:
+    """Search the family's parameter on the panel, unless told otherwise."""
+    data = planted() if data is None else data
+    options: dict[str, Any] = {
+        "horizon": DAILY,
+        "as_of": moment(data),
+        "budget": Budget(trials=8),
+        "study": "s",
+        "storage": None,
+        "seed": 1,
+        "band_bps": BAND,
+        "space": mix_space,
+        "windows": WINDOWS,
+    } | changed
+    return tune(data, blend_family() if family is None else family, **options)

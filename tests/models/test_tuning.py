@@ -23,31 +23,16 @@ from models.registry import FAMILIES
 from models.spec import Forecast
 from models.study_store import held, opened
 from models.tuned import Tuned
-from models.tuning import Budget, tune
-from tests.models.planted import DAILY, NAMES, Blend, Clock, blend_family, mix_space, planted
-
-WINDOWS = InnerWindows(windows=5, test_sessions=10)
-BAND = 5.0
-
-
-def moment(data: Any, session: int = -1) -> Any:
-    return data.keys["as_of"].unique().sort()[session]
-
-
-def search(data: Any = None, family: Any = None, **changed: Any) -> Tuned:
-    data = planted() if data is None else data
-    options: dict[str, Any] = {
-        "horizon": DAILY,
-        "as_of": moment(data),
-        "budget": Budget(trials=8),
-        "study": "s",
-        "storage": None,
-        "seed": 1,
-        "band_bps": BAND,
-        "space": mix_space,
-        "windows": WINDOWS,
-    } | changed
-    return tune(data, blend_family() if family is None else family, **options)
+from models.tuning import Budget
+from tests.models.planted import (
+    NAMES,
+    Blend,
+    Clock,
+    blend_family,
+    moment,
+    planted,
+    search,
+)
 
 
 def same(a: Tuned, b: Tuned) -> None:
@@ -414,34 +399,6 @@ def test_forecasts_that_are_not_finite_lose() -> None:
     assert found.best.params["mix"] <= 0.5
     with pytest.raises(ModelError, match="defaults of blend could not be judged"):
         search(family=replace(family, defaults={"mix": 0.9}))
-
-
-def test_groups_of_features_are_chosen_and_never_all_left_out() -> None:
-    groups = {"good": ["signal"], "bad": ["noise"], "ugly": ["other"]}
-    found = search(family=blend_family(mix=0.5), select_groups=groups, budget=Budget(trials=20))
-    assert found.defaults.features == NAMES
-    assert "row" in found.best.features
-    assert "signal" in found.best.features
-    entry = found.settings()["models"]["tuned"]["1d"]["blend"]
-    if len(found.chosen.features) < len(NAMES):
-        assert entry["features"] == list(found.chosen.features)
-
-
-def test_no_trial_is_left_without_a_group() -> None:
-    """Forty choices, of which a coin would leave ten empty; features of no group always stay."""
-    groups = {"b": ["other", "noise"], "a": ["signal"]}
-    sizes = [search(select_groups=groups, seed=s, budget=Budget(trials=10)) for s in range(4)]
-    assert {n for found in sizes for n in found.trials["features"]} == {2, 3, 4}
-    for found in sizes:
-        assert found.best.features in (NAMES, ("signal", "row"), ("noise", "other", "row"))
-
-
-@pytest.mark.parametrize(
-    "groups", [{"a": ["signal"]}, {"a": ["signal"], "b": []}, {"a": ["signal"], "b": ["nothing"]}]
-)
-def test_groups_that_leave_nothing_to_choose_are_refused(groups: Any) -> None:
-    with pytest.raises(ModelError, match="groups of features"):
-        search(select_groups=groups)
 
 
 def test_log_loss_is_made_small() -> None:

@@ -27,12 +27,13 @@ from market.ledger_tables import (
 )
 from market.schema import BAR_SCHEMA, Bar
 from models.ensemble import META_ENGINE
-from models.registry import engines_of, families_of
+from models.registry import families_of
 from pipelines.assets.orders import trade_newest
 from pipelines.launch import Launcher
 from pipelines.settings import load_settings
 from pipelines.training import read_labels
 from signals.publish import verify_chain
+from tests.families import engines_of
 from tests.pipelines.installation import (
     HORIZONS,
     KEYS,

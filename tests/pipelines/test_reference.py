@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from isobar import server_commands
 from market import calendar
 from market.errors import MarketError, SourceError, UsageError
-from market.macro import last_known
 from market.polygon import PolygonSource
 from market.request_limiter import Plan
 from market.serving import BackgroundServer
@@ -102,10 +101,9 @@ def test_the_evening_job_completes_it_and_its_checks_pass(
     assert done["identities"]["former symbols"] == ["ZYAA"]
     assert _checks(copy) == dict.fromkeys(CHECKS, True)
     lake = copy.stores.lake
-    moments = pl.Series([calendar.session_close(TODAY), EVENING])
-    assert last_known(lake.scan("indices").collect(), moments, date="session")[
-        "session"
-    ].to_list() == [YESTERDAY, TODAY]
+    index = lake.scan("indices").collect()
+    for moment, newest in ((calendar.session_close(TODAY), YESTERDAY), (EVENING, TODAY)):
+        assert index.filter(pl.col("known_at") <= moment)["session"].max() == newest
     longer = _fetch(copy, EVENING, copy.vendor_url, news={"start": "2025-02-03"})
     made = generate_reference(installation.market).news
     assert longer["news"]["rows added"] > 0

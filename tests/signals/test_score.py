@@ -24,7 +24,7 @@ from models.forecast import STORED_SCHEMA, keep_raw
 from models.recipe import challenger_engine
 from models.registry import FAMILIES
 from signals.reasons import strongest_reasons
-from signals.score import Ensemble, Scores, score_horizons, score_latest
+from signals.score import Ensemble, Scores, score_horizons
 from signals.weighting import regime_weights
 from tests.families import quick
 from tests.markets import adjusted_daily, dataset_of, labels_of, market, regimes_of
@@ -73,6 +73,11 @@ def score(
     return score_latest(
         frame, ensemble(stacked=stacked, **of), as_of=as_of, delay=delay, band_bps=5.0
     )
+
+
+def score_latest(frame: pl.DataFrame, one: Ensemble, **more) -> Scores:
+    timeframe = one.horizon.timeframe
+    return score_horizons({timeframe: frame}, [one], **more)[one.horizon.name]
 
 
 def ensemble(stacked: pl.DataFrame | None = None, **of: float) -> Ensemble:

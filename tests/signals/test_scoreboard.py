@@ -22,15 +22,22 @@ from signals.scoreboard import (
     BOARD_SCHEMA,
     MEASURES,
     Judged,
+    join_sides,
     judge_predictions,
     judge_signals,
-    make_scoreboard,
+    score_judged,
 )
 
 BAND = 10.0
 DAYS = calendar.sessions_between(dt.date(2023, 1, 3), dt.date(2023, 12, 29))
 CLOSES = [calendar.session_close(d) for d in DAYS]
 SYMBOLS = 8
+
+
+def make_board(
+    live: pl.DataFrame, promised: pl.DataFrame, *, seed: int, draws: int = 1000
+) -> pl.DataFrame:
+    return join_sides(*(score_judged(side, seed=seed, draws=draws) for side in (live, promised)))
 
 
 def sides(
@@ -105,7 +112,7 @@ def test_signals_and_the_forecasts_that_they_came_from_are_judged_alike() -> Non
     live, walked = judged(40)
     order = [Judged.AS_OF, Judged.SYMBOL]
     assert_frame_equal(live.sort(order), walked.sort(order), rel_tol=1e-12)
-    board = make_scoreboard(live, walked, seed=1)
+    board = make_board(live, walked, seed=1)
     assert board.schema == BOARD_SCHEMA
     assert board["regime"].to_list() == ["all", "bull", "bear"]
     names = ["sessions", "signals", *MEASURES]
@@ -116,7 +123,7 @@ def test_signals_and_the_forecasts_that_they_came_from_are_judged_alike() -> Non
 def test_measures_are_those_of_a_slow_count() -> None:
     signals, outcomes, *_ = sides(30, seed=3)
     live = judge_signals(signals, outcomes, band_bps=BAND)
-    row = make_scoreboard(live, live.clear(), seed=1).row(0, named=True)
+    row = make_board(live, live.clear(), seed=1).row(0, named=True)
     hits = directed = 0
     squares, ranks = [], []
     both = signals.join(outcomes, left_on="id", right_on="signal_id")
@@ -161,7 +168,7 @@ def test_calibration_tells_honest_confidence_from_bold() -> None:
     bold = rows.with_columns(
         pl.when(pl.col("confidence") > 0.5).then(0.99).otherwise(0.01).alias("confidence")
     )
-    fair, loud = (make_scoreboard(r, r.clear(), seed=1).row(0, named=True) for r in (rows, bold))
+    fair, loud = (make_board(r, r.clear(), seed=1).row(0, named=True) for r in (rows, bold))
     assert fair["ece"] < 0.04 < 0.15 < loud["ece"]
     assert fair["brier_high"] < loud["brier_low"]
     # All forecasts are the same: there is no rank of them.
@@ -174,7 +181,7 @@ def test_calibration_tells_honest_confidence_from_bold() -> None:
 def test_intervals_are_absent_where_sessions_are_too_few(sessions, horizon, there) -> None:
     """Below ten; and where labels overlap over half of them."""
     live, _ = judged(sessions, horizon=horizon)
-    row = make_scoreboard(live, live.clear(), seed=1).row(0, named=True)
+    row = make_board(live, live.clear(), seed=1).row(0, named=True)
     assert row["rank_ic"] is not None
     assert (row["rank_ic_low"] is not None) is there
     assert row["promised_sessions"] is None
@@ -183,11 +190,11 @@ def test_intervals_are_absent_where_sessions_are_too_few(sessions, horizon, ther
 
 def test_skill_is_seen_and_its_absence_is_not_denied() -> None:
     live, _ = judged(120, skill=0.5)
-    row = make_scoreboard(live, live.clear(), seed=1).row(0, named=True)
+    row = make_board(live, live.clear(), seed=1).row(0, named=True)
     assert row["rank_ic_low"] > 0.3
     assert row["hit_rate_low"] > 0.55
     blind = [
-        make_scoreboard(*[judged(120, skill=0.0, seed=s)[0]] * 2, seed=1).row(0, named=True)
+        make_board(*[judged(120, skill=0.0, seed=s)[0]] * 2, seed=1).row(0, named=True)
         for s in range(20)
     ]
     outside = sum(not r["rank_ic_low"] <= 0.0 <= r["rank_ic_high"] for r in blind)
@@ -221,14 +228,14 @@ def test_signals_without_an_outcome_do_not_count() -> None:
 
 def test_nothing_at_all_is_an_empty_board() -> None:
     live, _ = judged(1)
-    board = make_scoreboard(live.clear(), live.clear(), seed=1)
+    board = make_board(live.clear(), live.clear(), seed=1)
     assert board.is_empty()
     assert board.schema == BOARD_SCHEMA
 
 
 def test_rows_follow_the_horizons_table() -> None:
     parts = [judged(12, horizon=h)[0] for h in ("1M", "5m", "1d")]
-    board = make_scoreboard(pl.concat(parts), parts[0].clear(), seed=1)
+    board = make_board(pl.concat(parts), parts[0].clear(), seed=1)
     assert board["horizon"].unique(maintain_order=True).to_list() == ["5m", "1d", "1M"]
 
 
@@ -237,7 +244,7 @@ def test_rows_follow_the_horizons_table() -> None:
 def test_the_order_of_rows_does_not_matter(seed) -> None:
     live, walked = judged(25, seed=seed)
     mixed = live.sample(fraction=1.0, shuffle=True, seed=seed)
-    one, two = (make_scoreboard(side, walked, seed=1, draws=50) for side in (live, mixed))
+    one, two = (make_board(side, walked, seed=1, draws=50) for side in (live, mixed))
     floats = pl.selectors.float()
     assert one.select(~floats).equals(two.select(~floats))
     for a, b in zip(one.select(floats), two.select(floats), strict=True):

@@ -1,4 +1,4 @@
-"""Commands about models: what they forecast out of sample."""
+"""The predictions command: what models forecast out of sample."""
 
 from __future__ import annotations
 
