@@ -22,6 +22,14 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("isobar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("isobar")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the users of the installation on one worker: it takes a minute to build."""
+    for item in items:
+        if "installation" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("installation"))
+
+
 if TYPE_CHECKING:
     from tests.pipelines.installation import Installation
     from tests.postgres import PostgresServer
