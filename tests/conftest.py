@@ -23,11 +23,22 @@ settings.register_profile("isobar", deadline=None, suppress_health_check=[Health
 settings.load_profile("isobar")
 
 
+# Of these floors a test is seldom quick, and those of a file share what they build.
+_WHOLE_FILES = {"containers", "contracts", "evidence", "faults", "isobar", "pipelines"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the users of the installation on one worker: it takes a minute to build."""
+    """Keep on one worker what shares an expensive fixture; large groups are given out first.
+
+    What is left are thousands of quick tests, with which no worker is idle at the end.
+    """
     for item in items:
         if "installation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("installation"))
+        elif (
+            item.get_closest_marker("xdist_group") is None and item.path.parent.name in _WHOLE_FILES
+        ):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 if TYPE_CHECKING:
