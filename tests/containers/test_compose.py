@@ -148,13 +148,16 @@ class Stack:
     def _wait(self, service: str, process: subprocess.Popen[bytes], log: Path) -> None:
         check = [self.place(w) for w in SERVICES[service]["healthcheck"]["test"][1:]]
         command = [str(BIN / check[0]), *check[1:]]
+        ports = [p for p in self.ports.values() if any(str(p) in word for word in check)]
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            done = subprocess.run(
-                command, env=self.environment(service), cwd=ROOT, capture_output=True
-            )
-            if done.returncode == 0:
-                return
+            # A check takes seconds of the very core on which the service starts.
+            if all(_is_taken(port) for port in ports):
+                done = subprocess.run(
+                    command, env=self.environment(service), cwd=ROOT, capture_output=True
+                )
+                if done.returncode == 0:
+                    return
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PAUSE_SECONDS)
         pytest.fail(f"{service} is not healthy:\n{log.read_text()[-4000:]}")
@@ -164,6 +167,11 @@ def _free() -> int:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def _is_taken(port: int) -> bool:
+    with closing(socket.socket()) as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -25,8 +25,10 @@ from market.lake import Lake
 from market.lake_tables import TABLES
 from market.ledger import open_ledger
 from market.ledger_tables import VERSION_TABLE
+from market.polygon_wire import Wire
 from market.replay import create_app
 from market.replay_data import ServedMarket
+from market.request_limiter import RequestLimiter
 from market.serving import BackgroundServer
 from market.synthetic import SyntheticSpec, generate
 from tests.commands import Outcome, isobar
@@ -104,6 +106,17 @@ def assert_refused(done: Outcome, *words: str, status: int = 1) -> None:
     assert not [k for k in KEYS if k in done.err]
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request and every retry is sent, at once: how long they wait is tested elsewhere.
+
+    Of a vendor that answers nonsense the plan is unknown, and the slowest one waits minutes.
+    """
+    monkeypatch.setattr(RequestLimiter, "acquire", lambda limiter: 0.0)
+    monkeypatch.setattr(Wire, "_pause", lambda wire, seconds: None)
+
+
+@pytest.mark.usefixtures("no_waiting")
 class TestVendor:
     def test_a_wrong_key(self, stocked: Place):
         before = stocked.contents()

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
+from execution import alpaca
 from execution.state import halt
 from market.errors import BrokerError, SignalError
 from market.horizons import Run, scheduled_for
@@ -49,6 +50,12 @@ pytestmark = pytest.mark.xdist_group("installation")
 NAMES = [f"{run.value} {session}" for run, session in RUNS]
 NO_CHECKS = pl.DataFrame(schema=CHECK_SCHEMA)
 EACH = pytest.mark.parametrize(("run", "session"), RUNS, ids=NAMES)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker out of reach is asked as often as ever, without pauses."""
+    monkeypatch.setattr(alpaca, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
 def read(stores: Stores, run: Run, session: dt.date, now: dt.datetime | None = None) -> Report:
