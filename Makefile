@@ -50,12 +50,11 @@ layers: $(READY) ## Check that floors import only what lies below them
 ui: $(READY) ## Open Dagster's UI (ISOBAR_HOME=var/demo shows the demo)
 	$(BIN)/isobar ui
 
-bench: $(READY) ## Run the benchmarks
+bench: $(READY) ## Run the benchmarks and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run
 
 bench-peers: $(READY) $(PEERS_READY) ## Compare features and backtest with pyqlib, in an environment of its own
-	$(BIN)/python -m benchmarks.alpha158_vs_pyqlib --peer $(PEERS)/bin/python
-	$(BIN)/python -m benchmarks.backtest_vs_pyqlib --peer $(PEERS)/bin/python
+	$(BIN)/python -m benchmarks.run --peers
 
 docs: $(READY) ## Build the documentation site in var/site; any warning fails
 	$(BIN)/python -m isobar.settings_page

@@ -1,37 +1,88 @@
-"""`make bench`: every benchmark, printed as ratios, each in a process of its own.
+"""`make bench`: run benchmarks, keep what each printed, and write docs/benchmarks.md.
 
-`make bench-peers` runs the one whose peer needs an environment of its own.
+Each runs in a process of its own. One that falls short of what is wanted is kept as well, and
+the command fails at the end.
 """
 
+import argparse
+import datetime as dt
+import json
+import os
+import platform
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
-BENCHMARKS = (
-    "flat_files",
-    "ingest_rest",
-    "ingest_again",
-    "lake_reads",
-    "ledger_reads",
-    "simulate_backtest",
-    "technical_vs_pandas_ta",
-    "feature_scaling",
-    "leak_audit",
-    "dataset_assembly",
-    "neural_training",
-    "tree_training",
-    "training_memory",
-    "scoring",
-    "execution",
-    "premarket_run",
-)
+from benchmarks.page import NAMES, RESULTS, write_page
+
+PEERS = ("alpha158_vs_pyqlib", "backtest_vs_pyqlib")
 
 
-def main() -> None:
-    """Run all of them, one after the other."""
-    for name in BENCHMARKS:
-        print(f"\nbenchmarks/{name}.py", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for, or all that need no environment of their own; return a status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *NAMES], help="these alone")
+    parser.add_argument("--peers", action="store_true", help="those beside pyqlib")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page")
+    asked = parser.parse_args(arguments)
+    usual = PEERS if asked.peers else [n for n in NAMES if n not in PEERS]
+    short = [n for n in (asked.names or usual) if not asked.page and not run(n)]
+    write_page()
+    if short:
+        print(f"\nshort of what is wanted: {', '.join(short)}", file=sys.stderr)
+    return 1 if short else 0
+
+
+def run(name: str) -> bool:
+    """Run one, show and keep what it prints; say whether it reached what is wanted."""
+    print(f"\nbenchmarks/{name}.py", flush=True)
+    began, lines = time.perf_counter(), list[str]()
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    kept = {
+        "command": f"python -m benchmarks.{name}",
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": machine(),
+        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "reached": process.returncode == 0,
+        "output": lines,
+    }
+    store(name, kept)
+    return process.returncode == 0
+
+
+def store(name: str, kept: dict[str, Any]) -> None:
+    """Keep a result in the repository: the page is made from all of them."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def machine() -> str:
+    """Return what was measured on.
+
+    Load is that of the minute before: what else ran beside.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GB, {platform.system()}, CPython"
+        f" {platform.python_version()}, load {os.getloadavg()[0]:.1f} before it"
+    )
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    if told.exists():
+        for line in told.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
