@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
+PACKAGES := backtest benchmarks evidence execution features isobar market models pipelines reports signals tests
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
 .PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs notebooks clean setup
@@ -27,7 +28,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Run the whole pipeline offline on a synthetic market
 	$(BIN)/isobar demo
 
+# Compiled first: where Python is told to write no byte code, every process of a test would compile anew.
 test: $(READY) ## Run every test
+	$(BIN)/python -m compileall -q -j 0 $(PACKAGES)
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 reliability: $(READY) ## Run every repeat of the crash and fault tests, real bars in full
