@@ -33,8 +33,8 @@ test: $(READY) ## Run every test
 	$(BIN)/python -m compileall -q -j 0 $(PACKAGES)
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
-reliability: $(READY) ## Run every repeat of the crash and fault tests, real bars in full
-	ISOBAR_RELIABILITY=1 $(BIN)/python -m pytest $(TEST_FLAGS) tests/faults tests/pipelines/test_real_quality.py
+reliability: $(READY) ## Run every repeat of the crash and fault tests; write docs/reliability.md
+	$(BIN)/python -m evidence.reliability
 
 check: format lint types layers test ## What CI runs: format, lint, types, floors, tests
 
