@@ -23,6 +23,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +53,10 @@ class Outcome(StrEnum):
     KILLED = "killed"
     TIMED_OUT = "timed out"
     SURVIVED = "survived"
+
+
+# What pytest exits with: all green; a test is red; the module or its tests cannot be imported.
+_OUTCOMES = {0: Outcome.SURVIVED, 1: Outcome.KILLED, 2: Outcome.KILLED}
 
 
 @dataclass(frozen=True)
@@ -146,14 +151,25 @@ def _run(
             status = _test(target, source, scratch)
             if preload:
                 listing.write_text(json.dumps(list(sys.modules)))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     status = _wait(child)
     if preload and listing.exists():
         _import_independent(target, json.loads(listing.read_text()))
     if status is None or os.WIFSIGNALED(status):
         return Outcome.TIMED_OUT
-    return Outcome.SURVIVED if os.WEXITSTATUS(status) == 0 else Outcome.KILLED
+    code = os.WEXITSTATUS(status)
+    if code not in _OUTCOMES:
+        raise UsageError(
+            f"the tests of {target.module} could not be run",
+            got=f"exit status {code}: {(scratch / 'output.txt').read_text()[-2000:]}",
+            allowed="green or red tests",
+            remedy=f"python -m pytest -n 0 {' '.join(target.tests)}",
+        )
+    return _OUTCOMES[code]
 
 
 def _wait(child: int) -> int | None:
@@ -183,6 +199,8 @@ def _test(target: Target, source: str, scratch: Path) -> int:
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(scratch / "hypothesis")
     sys.meta_path.insert(0, _Faulty(target, source))
     plain = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    # What is imported before pytest was asked cannot have its assertions rewritten: nothing needs it.
+    plain += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     fixed = ["--hypothesis-seed=0", "--tb=line", f"--basetemp={scratch}/{os.getpid()}"]
     return int(pytest.main([*plain, *fixed, *target.tests], plugins=[_Unshrunk()]))
 

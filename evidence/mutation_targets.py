@@ -1,0 +1,46 @@
+"""What mutation testing goes through: modules, the tests that guard them, and known equivalents."""
+
+from __future__ import annotations
+
+from evidence.mutation import Target
+
+_RISK = (
+    "tests/execution/test_risk.py",
+    "tests/execution/test_risk_boundaries.py",
+    "tests/execution/test_checks_with_exits.py",
+)
+_LEAK = (
+    "tests/features/test_leakage_differences.py",
+    "tests/features/test_leakage.py::test_cuts_lie_beside_and_between_the_arrival_of_rows",
+    "tests/features/test_leakage.py::test_an_audit_of_nothing_is_refused",
+    "tests/features/test_leakage.py::test_a_truncated_table_holds_what_was_known",
+    "tests/features/test_leakage.py::"
+    "test_where_history_starts_is_told_with_the_bars_it_takes_to_forget",
+)
+
+AREAS: dict[str, tuple[Target, ...]] = {
+    "risk checks": (
+        Target("execution.checks", _RISK),
+        Target("execution.exposure", ("tests/execution/test_exposure.py", *_RISK)),
+        Target("execution.risk", _RISK),
+        Target("execution.risk_context", _RISK),
+        Target("execution.day_trading", ("tests/execution/test_day_trading.py",)),
+        Target("execution.guard", ("tests/execution/test_guard.py",)),
+    ),
+    "splitters": (
+        Target("models.splits", ("tests/models/test_splits.py",)),
+        Target("models.combinatorial", ("tests/models/test_combinatorial.py",)),
+        Target("models.inner_windows", ("tests/models/test_inner_windows.py",)),
+        Target("models.walk_forward", ("tests/models/test_walk_forward.py",)),
+    ),
+    "leak audit": (
+        Target("features.leakage", _LEAK),
+        Target("features.audited", ("tests/features/test_audited.py",)),
+        Target("models.audited", ("tests/models/test_audited.py",)),
+        Target("isobar.leak_audit", ("tests/isobar/test_leak_audit.py",)),
+    ),
+}
+"""By the words of ``docs/reliability.md``."""
+
+EQUIVALENT: dict[str, dict[str, str]] = {}
+"""By module, the key of a fault that no test can see, and why."""
