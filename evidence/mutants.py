@@ -69,6 +69,8 @@ class Mutant:
         What stood there and what stands there now; with the line and ``source`` its identity.
     where : str
         The function or class that it is in, dotted; empty at the top of the module.
+    in_function : bool
+        Whether it is in the body of one, so that it need not be imported anew.
     source : str
         The whole module with the fault.
     """
@@ -76,6 +78,7 @@ class Mutant:
     line: int
     change: str
     where: str
+    in_function: bool
     source: str
 
     @property
@@ -85,17 +88,17 @@ class Mutant:
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Return every fault, in the order of the lines; faults that look alike are numbered.
+    r"""Return every fault, in the order of the lines; faults that look alike are numbered.
 
     Examples
     --------
-    >>> [m.change for m in mutants_of("def f(a):\\n    return a < 3\\n")]
+    >>> [m.change for m in mutants_of("def f(a):\n    return a < 3\n")]
     ['return a < 3 -> return None', 'a < 3 -> a <= 3', 'a < 3 -> a >= 3', '3 -> 4', '3 -> 2']
     """
     tree = ast.parse(source)
     made: list[Mutant] = []
     seen: dict[tuple[str, str], int] = {}
-    for parent, name, place, where in _places(tree, ""):
+    for parent, name, place, where, inside in _places(tree, "", False):
         held = getattr(parent, name)
         old: ast.AST = held if place is None else held[place]
         for new in _faults(old, parent, name):
@@ -105,7 +108,7 @@ def mutants_of(source: str) -> list[Mutant]:
             faulty = ast.unparse(ast.fix_missing_locations(tree))
             _put(parent, name, place, old)
             numbered = change if count == 1 else f"{change} ({count})"
-            made.append(Mutant(getattr(old, "lineno", 0), numbered, where, faulty))
+            made.append(Mutant(getattr(old, "lineno", 0), numbered, where, inside, faulty))
     return made
 
 
@@ -116,19 +119,23 @@ def _put(parent: ast.AST, name: str, place: int | None, node: ast.AST) -> None:
         getattr(parent, name)[place] = node
 
 
-def _places(node: ast.AST, where: str) -> Iterator[tuple[ast.AST, str, int | None, str]]:
-    """Yield (parent, field, place in it, dotted name) of everything that may be changed."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+def _places(
+    node: ast.AST, where: str, inside: bool
+) -> Iterator[tuple[ast.AST, str, int | None, str, bool]]:
+    """Yield (parent, field, place in it, dotted name, in a function) of what may be changed."""
+    function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    if function or isinstance(node, ast.ClassDef):
         where = f"{where}.{node.name}" if where else node.name
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "exc", "ctx"):
             continue
+        within = inside or (function and name == "body")
         children = value if isinstance(value, list) else [value]
         for k, child in enumerate(children):
             if not isinstance(child, ast.AST) or _is_wording(child):
                 continue
-            yield node, name, k if isinstance(value, list) else None, where
-            yield from _places(child, where)
+            yield node, name, k if isinstance(value, list) else None, where, within
+            yield from _places(child, where, within)
 
 
 def _is_wording(node: ast.AST) -> bool:

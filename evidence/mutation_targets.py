@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evidence.mutation import Target
+from evidence.mutant_trials import Target
 
 _RISK = (
     "tests/execution/test_risk.py",

@@ -41,8 +41,7 @@ def test_the_row_that_is_known_at_the_cut_itself_is_compared() -> None:
     assert (found.column, found.cut, found.values) == ("price", DAYS[2], 1)
     assert found.example == f"{DAYS[2]}: 4.0 with the future, nothing without"
     assert str(found) == (
-        "demo: price looks ahead: cut at 2024-01-04 15:17, 1 values differ, as "
-        f"{found.example}"
+        f"demo: price looks ahead: cut at 2024-01-04 15:17, 1 values differ, as {found.example}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The audit of forecasts finds a scaler that has seen one row too many, and accuses no sound one."""
+"""The audit of forecasts finds a scaler that has seen one row too many, and no sound one."""
 
 from __future__ import annotations
 
