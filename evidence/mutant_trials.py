@@ -35,7 +35,7 @@ from market.errors import UsageError
 # Against loops without end. Processor time, so that other work on the machine does not matter; the
 # wall clock only ends what sleeps for ever.
 _SPARE_SECONDS = 20
-_LONGEST_SECONDS = 300
+_LONGEST_SECONDS = 3600
 _OURS = ("market", "features", "models", "signals", "execution", "backtest", "reports")
 _OURS += ("pipelines", "isobar", "evidence", "benchmarks")
 _LEFT_TO_PYTEST = ("tests", "conftest", "__main__", "_pytest", "pytest", "_hypothesis_pytestplugin")
@@ -290,11 +290,11 @@ def _in_child(run: Callable[[], int], scratch: Path, limit: float) -> int | None
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-    return _wait(child)
+    return _wait(child, max(limit, _LONGEST_SECONDS))
 
 
-def _wait(child: int) -> int | None:
-    until = time.monotonic() + _LONGEST_SECONDS
+def _wait(child: int, limit: float) -> int | None:
+    until = time.monotonic() + limit
     pause = 0.01
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -307,7 +307,8 @@ def _wait(child: int) -> int | None:
 
 
 def _be_quiet(scratch: Path) -> None:
-    out = os.open(scratch / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    out = os.open(scratch / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.ftruncate(out, 0)
     for descriptor in (1, 2):
         os.dup2(out, descriptor)
 

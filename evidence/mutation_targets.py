@@ -21,7 +21,7 @@ _LEAK = (
 AREAS: dict[str, tuple[Target, ...]] = {
     "risk checks": (
         Target("execution.checks", _RISK),
-        Target("execution.exposure", ("tests/execution/test_exposure.py", *_RISK)),
+        Target("execution.exposure", _RISK),
         Target("execution.risk", _RISK),
         Target("execution.risk_context", _RISK),
         Target("execution.day_trading", ("tests/execution/test_day_trading.py",)),
