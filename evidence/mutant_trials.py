@@ -269,6 +269,10 @@ def _children_seconds() -> float:
 
 
 def _tell(target: Target, total: int, found: dict[str, Outcome], terminal: int) -> None:
+    """Say how far it is, and at once what survived: a whole module takes minutes."""
+    newest, outcome = next(reversed(found.items()))
+    if outcome is Outcome.SURVIVED:
+        os.write(terminal, f"{target.module}: survived: {newest}\n".encode())
     left = sum(o is Outcome.SURVIVED for o in found.values())
     end = "\n" if len(found) == total else "\r"
     os.write(terminal, f"{target.module}: {len(found)} of {total}, {left} survived{end}".encode())
