@@ -9,14 +9,7 @@ _RISK = (
     "tests/execution/test_risk_boundaries.py",
     "tests/execution/test_checks_with_exits.py",
 )
-_LEAK = (
-    "tests/features/test_leakage_differences.py",
-    "tests/features/test_leakage.py::test_cuts_lie_beside_and_between_the_arrival_of_rows",
-    "tests/features/test_leakage.py::test_an_audit_of_nothing_is_refused",
-    "tests/features/test_leakage.py::test_a_truncated_table_holds_what_was_known",
-    "tests/features/test_leakage.py::"
-    "test_where_history_starts_is_told_with_the_bars_it_takes_to_forget",
-)
+_LEAK = ("tests/features/test_leakage_differences.py", "tests/features/test_settling.py")
 
 AREAS: dict[str, tuple[Target, ...]] = {
     "risk checks": (

@@ -182,7 +182,7 @@ def choose_cuts(
             continue
         moments = frame[Bar.KNOWN_AT].unique().sort()
         moments = moments.filter((moments > first) & (moments < last))
-        places = np.unique(np.linspace(0, max(0, len(moments) - 1), count).astype(int))
+        places = np.unique(np.linspace(0, len(moments) - 1, count).astype(int))
         # Where rows are few, each has its own, and is most telling just before it is known.
         few = len(moments) <= count
         for k, place in enumerate(places[: len(moments)]):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.leakage import Finding, Subject, audit, choose_cuts
+from market.errors import FeatureError
 
 DAY = dt.timedelta(days=1)
 MICROSECOND = dt.timedelta(microseconds=1)
@@ -93,6 +94,14 @@ def test_another_type_is_a_difference() -> None:
 
     (found,) = audit(Subject("x", compute, keys=("as_of",)), {"prices": PRICES}, [DAYS[1]])
     assert found.values == 2
+
+
+def test_an_audit_of_nothing_is_refused() -> None:
+    with pytest.raises(FeatureError, match="nothing to compare"):
+        audit(look(pl.col("price")), {"prices": PRICES}, [FIRST - DAY])
+    subject = Subject("demo", lambda t: t["prices"].select(NOW), keys=("as_of",), known="end")
+    with pytest.raises(FeatureError, match=r"lack columns: got \['end'\]"):
+        audit(subject, {"prices": PRICES}, DAYS)
 
 
 def labels(known: Callable[[dt.datetime], dt.datetime | None], value: pl.Expr, ahead) -> list:
@@ -185,10 +194,11 @@ def test_a_short_table_beside_the_main_one_has_its_own_cuts_within_the_period() 
     cuts = choose_cuts({**tables, "sectors": pl.DataFrame({"symbol": ["A"]})}, 9, seed=0, main="x")
     assert ahead_of(cuts) == [4, 5, 6, 7, 8, 9]
     assert [c + MICROSECOND for c in cuts if (c + MICROSECOND - FIRST) % DAY] == rare[1:3]
-    empty = {"x": series(10), "splits": tables["splits"].clear()}
-    assert choose_cuts(empty, 9, seed=0, main="x") == choose_cuts(
-        {"x": series(10)}, 9, seed=0, main="x"
-    )
+    one = {"x": series(10), "splits": pl.DataFrame({"known_at": rare[1:2]})}
+    assert rare[1] - MICROSECOND in choose_cuts(one, 9, seed=0, main="x")
+    # An empty table may have no types.
+    empty = {"x": series(10), "splits": pl.DataFrame({"known_at": []})}
+    assert len(choose_cuts(empty, 9, seed=0, main="x")) == 5
 
 
 def test_a_table_without_a_row_in_the_period_has_no_cut() -> None:
@@ -196,24 +206,31 @@ def test_a_table_without_a_row_in_the_period_has_no_cut() -> None:
     assert len(choose_cuts(tables, 60, seed=0)) == 5
 
 
-@given(st.integers(0, 10_000), st.integers(4, 20), st.floats(0.0, 0.8))
+@given(
+    st.integers(0, 10_000),
+    st.integers(4, 20),
+    st.floats(0.0, 0.8),
+    st.sampled_from([0, 17, 29, 58]),
+)
 @settings(derandomize=True, max_examples=40)
-def test_cuts_of_a_long_table_are_of_three_kinds_and_spread(seed, count, burn_in) -> None:
+def test_cuts_of_a_long_table_are_of_three_kinds_and_spread(seed, count, burn_in, minute) -> None:
     """Of four, two when a row becomes known, one where its half-hour begins, one just before."""
     step = dt.timedelta(hours=1)
-    moments = [FIRST + k * step for k in range(200)]
-    cuts = choose_cuts({"bars_1d": series(200, step)}, count, seed=seed, burn_in=burn_in)
+    moments = [FIRST.replace(minute=minute) + k * step for k in range(200)]
+    since = dt.timedelta(minutes=minute % 30)
+    tables = {"bars_1d": pl.DataFrame({"known_at": moments})}
+    cuts = choose_cuts(tables, count, seed=seed, burn_in=burn_in)
     begin = int(200 * burn_in) + 1
     inside = moments[begin:-1]
     first, last = begin, 198
     wanted = [first + int(k * (last - first) / (count - 1)) for k in range(count)]
     for k, place in enumerate(wanted):
         near = [moments[j] for j in range(max(first, place - 2), min(last, place + 2) + 1)]
-        kind = {1: dt.timedelta(minutes=17), 3: MICROSECOND}.get(k % 4, dt.timedelta(0))
+        kind = {1: since, 3: MICROSECOND}.get(k % 4, dt.timedelta(0))
         assert any(n - kind in cuts for n in near)
     assert len(cuts) <= count
     for cut in cuts:
-        kinds = (cut, cut + dt.timedelta(minutes=17), cut + MICROSECOND)
+        kinds = (cut, cut + since, cut + MICROSECOND)
         assert any(c in inside for c in kinds)
 
 
