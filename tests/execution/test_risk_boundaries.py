@@ -283,6 +283,14 @@ def test_a_denied_order_takes_up_no_room_but_its_name_is_taken() -> None:
     ]
 
 
+def test_each_order_is_judged_beside_all_that_were_accepted_before_it() -> None:
+    plan = [intent(1, symbol="A"), intent(150, symbol="B"), intent(100, symbol="C")]
+    verdicts = check_plan(plan, replace(FINE, **limits(gross_share=D("0.1"))))  # 200 shares
+    assert [[d.code for d in v.denials] for v in verdicts] == [[], [], [C.GROSS_LEVERAGE]]
+    again = check_plan([plan[0], plan[1], plan[1]], FINE)
+    assert [[d.code for d in v.denials] for v in again] == [[], [], [C.DUPLICATE]]
+
+
 def test_an_order_of_the_plan_stands_against_the_other_side() -> None:
     plan = [intent(), intent(5, Side.SELL, symbol="A"), intent(5, Side.SELL, symbol="B")]
     verdicts = check_plan(plan, FINE)
