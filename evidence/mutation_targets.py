@@ -35,10 +35,25 @@ AREAS: dict[str, tuple[Target, ...]] = {
 }
 """By the words of ``docs/reliability.md``."""
 
+_DENIED_BEFORE = "what is missing is denied before there is a scene"
+_SIGN = "only the sign is looked at, and no order or fill is of nothing"
+
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "execution.checks": {
+        "Scene.__init__: context.own_quantities or {} -> context.own_quantities": _DENIED_BEFORE,
+        "Scene.__init__: context.positions or () -> context.positions": _DENIED_BEFORE,
+        "Scene.__init__: context.positions or () -> context.positions (2)": _DENIED_BEFORE,
+        "Scene.__init__: context.open_orders or () -> context.open_orders": _DENIED_BEFORE,
+        "Scene.__init__: context.open_orders or () -> context.open_orders (2)": _DENIED_BEFORE,
+        "Scene.__init__: context.journalled or () -> context.journalled": _DENIED_BEFORE,
+        "Scene.remember: opened * intent.signed_quantity -> opened / intent.signed_quantity": _SIGN,
+        "_check_model: intent.horizon or '' -> intent.horizon": "no model is known under either",
+        "_check_day_trading: day.opened_today.get(intent.symbol, Decimal(0)) * "
+        "intent.signed_quantity "
+        "-> day.opened_today.get(intent.symbol, Decimal(0)) / intent.signed_quantity": _SIGN,
+    },
     "execution.day_trading": {
-        "count_day_trades: before * signed -> before / signed": "only the sign is looked at, and "
-        "no fill is of nothing",
+        "count_day_trades: before * signed -> before / signed": _SIGN,
     },
     "features.leakage": {
         "choose_cuts: 0.3 -> -0.7": "counted from the end it is the same place",
