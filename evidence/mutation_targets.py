@@ -56,7 +56,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "count_day_trades: before * signed -> before / signed": _SIGN,
     },
     "features.leakage": {
-        "choose_cuts: 0.3 -> -0.7": "counted from the end it is the same place",
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",
         "_differences: continue -> pass": "keys are equal where it is reached; it saves time",
         "_unlike: 0.0 -> 1.0": "nulls are compared apart from what stands in their place",

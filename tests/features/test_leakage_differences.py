@@ -184,6 +184,7 @@ def test_each_row_of_a_short_table_has_a_cut_just_before_it_is_known(count: int)
     cuts = choose_cuts({"bars_1d": series(10)}, count, seed=0)
     assert len(cuts) == 5
     assert ahead_of(cuts) == [4, 5, 6, 7, 8]
+    assert ahead_of(choose_cuts({"bars_1d": series(11)}, 60, seed=0)) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_short_table_beside_the_main_one_has_its_own_cuts_within_the_period() -> None:
