@@ -11,7 +11,7 @@ PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 PACKAGES := backtest benchmarks evidence execution features isobar market models pipelines reports signals tests
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs notebooks clean setup
+.PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs notebooks mutation clean setup
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(READY) ## Run every test
 
 reliability: $(READY) ## Run every repeat of the crash and fault tests; write docs/reliability.md
 	$(BIN)/python -m evidence.reliability
+
+mutation: $(READY) ## Plant faults in risk checks, splitters and leak audit; a test must see each
+	$(BIN)/python -m evidence.mutation
 
 check: format lint types layers test ## What CI runs: format, lint, types, floors, tests
 

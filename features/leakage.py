@@ -182,16 +182,16 @@ def choose_cuts(
             continue
         moments = frame[Bar.KNOWN_AT].unique().sort()
         moments = moments.filter((moments > first) & (moments < last))
-        places = np.unique(np.linspace(0, max(0, len(moments) - 1), count).astype(int))
+        places = np.unique(np.linspace(0, len(moments) - 1, count).astype(int))
+        # Where rows are few, each has its own, and is most telling just before it is known.
+        few = len(moments) <= count
         for k, place in enumerate(places[: len(moments)]):
-            # Where rows are few, each has its own.
-            shift = 0 if len(moments) <= count else rng.integers(-2, 3)
+            shift = 0 if few else rng.integers(-2, 3)
             near = int(np.clip(place + shift, 0, len(moments) - 1))
             moment: dt.datetime = moments[near]
-            if k % 4 == 1:
+            if k % 4 == 1 and not few:
                 moment = moment.replace(minute=moment.minute // 30 * 30, second=0, microsecond=0)
-            # A rare row is most telling just before it is known.
-            early = k % 4 == 3 or len(moments) <= count
+            early = few or k % 4 == 3
             picked.add(moment - dt.timedelta(microseconds=1) if early else moment)
     return sorted(picked)
 

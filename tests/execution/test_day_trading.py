@@ -40,6 +40,7 @@ SECOND = dt.timedelta(seconds=1)
         ([(4, "A", B, 1), (4, "A", S, 1)], 1, {}),  # Monday is the fifth session
         ([(7, "A", B, 1), (7, "A", S, 1)], 0, {}),
         ([(0, "A", B, 1), (0, "B", S, 1)], 0, {"A": 1, "B": -1}),
+        ([(1, "A", B, 10)], 0, {}),  # not of today
     ],
 )
 def test_day_trades_of_five_sessions(made, trades, standing):
@@ -52,6 +53,10 @@ def test_the_rule_changes_on_its_day():
     old, new = rule_on(dt.date(2026, 6, 3)), rule_on(dt.date(2026, 6, 4))
     assert (old.day_trades, old.equity_usd, old.long_margin) == (3, 25_000, None)
     assert (new.day_trades, new.long_margin) == (None, Decimal("0.25"))
+    assert (new.short_margin, old.short_margin) == (Decimal("0.30"), None)
+    assert rule_on(dt.date(2001, 9, 28)).day_trades == 3
+    assert rule_on(dt.date(2001, 9, 27)).day_trades is None
+    assert rule_on(dt.date(1971, 1, 1)).day_trades is None
     assert rule_on(dt.date(1999, 1, 4)).day_trades is None
     with pytest.raises(ExecutionError, match="no rule"):
-        rule_on(dt.date(1950, 1, 3))
+        rule_on(dt.date(1970, 12, 31))

@@ -8,15 +8,13 @@ import polars as pl
 import pytest
 
 from features.audited import (
-    adjusted_bars,
     barriers_subject,
     features_subject,
     labels_subject,
     regimes_subject,
 )
-from features.leakage import Subject, audit, choose_cuts, settling, truncate
+from features.leakage import Subject, audit, choose_cuts, truncate
 from features.registry import FAMILIES, select_features
-from features.spec import Feature, Memory, Stage, from_expression
 from market.errors import FeatureError
 from market.horizons import HORIZONS
 from market.schema import Bar
@@ -98,26 +96,3 @@ def test_a_truncated_table_holds_what_was_known() -> None:
     assert past.pop("sectors").height == 1
     for frame in past.values():
         assert frame.filter(pl.col(Bar.KNOWN_AT) > cut).is_empty()
-
-
-def test_where_history_starts_is_told_with_the_bars_it_takes_to_forget() -> None:
-    bars = adjusted_bars(audit_tables(), Timeframe.D1)
-    days = bars[Bar.SESSION].unique().sort()
-
-    def made(name: str, value, memory: Memory, lookback: int = 1) -> Feature:
-        inputs = ("close",)
-        return Feature(name, value, inputs, lookback, Stage.TIME_SERIES, "x", "none", memory=memory)
-
-    close = pl.col("close")
-    features = [
-        made("window", lambda p: p.growth(p["close"], 5), Memory.WINDOW, 6),
-        made("fading", lambda p: p["close"] / p.ema("fading", p["close"], 3), Memory.DECAYING, 3),
-        made("endless", from_expression(close / close.first()), Memory.CUMULATIVE),
-    ]
-    found = {s.feature: s for s in settling(bars, features, [days[20], days[50]])}
-    assert found["window"].settles_bars == 6
-    assert not found["window"].depends_on_start
-    # Three quarters of the weight are gone after two bars: float32 forgets within thirty.
-    assert 10 < (found["fading"].settles_bars or 0) < 40
-    assert found["endless"].settles_bars is None
-    assert found["endless"].depends_on_start

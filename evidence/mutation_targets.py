@@ -1,0 +1,65 @@
+"""What mutation testing goes through: modules, the tests that guard them, and known equivalents."""
+
+from __future__ import annotations
+
+from evidence.mutant_trials import Target
+
+_RISK = (
+    "tests/execution/test_risk.py",
+    "tests/execution/test_risk_boundaries.py",
+    "tests/execution/test_checks_with_exits.py",
+)
+_LEAK = ("tests/features/test_leakage_differences.py", "tests/features/test_settling.py")
+
+AREAS: dict[str, tuple[Target, ...]] = {
+    "risk checks": (
+        Target("execution.checks", _RISK),
+        Target("execution.exposure", _RISK),
+        Target("execution.risk", _RISK),
+        Target("execution.risk_context", _RISK),
+        Target("execution.day_trading", ("tests/execution/test_day_trading.py",)),
+        Target("execution.guard", ("tests/execution/test_guard.py",)),
+    ),
+    "splitters": (
+        Target("models.splits", ("tests/models/test_splits.py",)),
+        Target("models.combinatorial", ("tests/models/test_combinatorial.py",)),
+        Target("models.inner_windows", ("tests/models/test_inner_windows.py",)),
+        Target("models.walk_forward", ("tests/models/test_walk_forward.py",)),
+    ),
+    "leak audit": (
+        Target("features.leakage", _LEAK),
+        Target("features.audited", ("tests/features/test_audited.py",)),
+        Target("models.audited", ("tests/models/test_audited.py",)),
+        Target("isobar.leak_audit", ("tests/isobar/test_leak_audit.py",)),
+    ),
+}
+"""By the words of ``docs/reliability.md``."""
+
+_DENIED_BEFORE = "what is missing is denied before there is a scene"
+_SIGN = "only the sign is looked at, and no order or fill is of nothing"
+
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "execution.checks": {
+        "Scene.__init__: context.own_quantities or {} -> context.own_quantities": _DENIED_BEFORE,
+        "Scene.__init__: context.positions or () -> context.positions": _DENIED_BEFORE,
+        "Scene.__init__: context.positions or () -> context.positions (2)": _DENIED_BEFORE,
+        "Scene.__init__: context.open_orders or () -> context.open_orders": _DENIED_BEFORE,
+        "Scene.__init__: context.open_orders or () -> context.open_orders (2)": _DENIED_BEFORE,
+        "Scene.__init__: context.journalled or () -> context.journalled": _DENIED_BEFORE,
+        "Scene.remember: opened * intent.signed_quantity -> opened / intent.signed_quantity": _SIGN,
+        "_check_model: intent.horizon or '' -> intent.horizon": "no model is known under either",
+        "_check_day_trading: day.opened_today.get(intent.symbol, Decimal(0)) * "
+        "intent.signed_quantity "
+        "-> day.opened_today.get(intent.symbol, Decimal(0)) / intent.signed_quantity": _SIGN,
+    },
+    "execution.day_trading": {
+        "count_day_trades: before * signed -> before / signed": _SIGN,
+    },
+    "features.leakage": {
+        "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",
+        "_differences: continue -> pass": "keys are equal where it is reached; it saves time",
+        "_unlike: 0.0 -> 1.0": "nulls are compared apart from what stands in their place",
+        "_unlike: 0.0 -> -1.0": "nulls are compared apart from what stands in their place",
+    },
+}
+"""By module, the key of a fault that no test can see, and why."""
