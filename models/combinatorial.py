@@ -168,8 +168,8 @@ class CombinatorialPurged:
     def _forbidden(self, in_test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return the sessions that may not train: tested, purged or under embargo."""
         steps = np.arange(len(in_test))
-        last_test = np.maximum.accumulate(np.where(in_test, steps, -len(in_test) * 2))
-        next_test = np.where(in_test, steps, len(in_test) * 3)
+        last_test = np.maximum.accumulate(np.where(in_test, steps, -np.inf))
+        next_test = np.where(in_test, steps, np.inf)
         next_test = np.minimum.accumulate(next_test[::-1])[::-1]
         before = next_test - steps <= self.purge
         after = steps - last_test <= self.purge + self.embargo_sessions

@@ -61,9 +61,8 @@ class PurgedWalkForward:
     max_train_sessions: int | None = None
 
     def __post_init__(self) -> None:
-        purge_of(self.horizon, self.purge_sessions)
-        rolling = 1 if self.max_train_sessions is None else self.max_train_sessions
-        lengths = (self.min_train_sessions, self.test_sessions, rolling)
+        windows = (self.min_train_sessions, self.test_sessions, self.max_train_sessions)
+        lengths = tuple(w for w in windows if w is not None)
         if min(lengths) < 1 or self.embargo_sessions < 0:
             raise ModelError(
                 "window lengths of the walk-forward",

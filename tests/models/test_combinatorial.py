@@ -163,6 +163,16 @@ def test_too_little_history_is_refused() -> None:
         list(CombinatorialPurged(DAILY, 6, 2).split(DAYS))
 
 
+def test_as_many_sessions_as_blocks_are_enough() -> None:
+    assert CombinatorialPurged(DAILY, 6, 2).blocks(DAYS[:6]).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_session_after_what_is_purged_is_left_out_by_default() -> None:
+    train, test = next(iter(CombinatorialPurged(DAILY, 4, 1).split(DAYS[:20], groups=DAYS[:20])))
+    assert test.tolist() == [0, 1, 2, 3, 4]
+    assert train.tolist() == list(range(7, 20))
+
+
 def test_scikit_learn_can_use_it_and_so_can_polars() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(DAYS[:120], 5)

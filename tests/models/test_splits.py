@@ -111,6 +111,7 @@ def test_too_little_history_is_refused() -> None:
     with pytest.raises(ModelError, match="too little history"):
         list(splitter.split(DAYS[:50], groups=DAYS[:50]))
     assert splitter.get_n_splits(groups=DAYS[:50]) == 0
+    assert splitter.get_n_splits(groups=DAYS[:3]) == 0
 
 
 def test_sessions_are_required() -> None:
