@@ -36,6 +36,7 @@ AREAS: dict[str, tuple[Target, ...]] = {
 """By the words of ``docs/reliability.md``."""
 
 _DENIED_BEFORE = "what is missing is denied before there is a scene"
+_ORDER = "the order of equals decides the last bit of a sum alone, and not on every machine"
 _SIGN = "only the sign is looked at, and no order or fill is of nothing"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
@@ -54,6 +55,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "execution.day_trading": {
         "count_day_trades: before * signed -> before / signed": _SIGN,
+    },
+    "models.inner_windows": {
+        "session_scores: True -> False": _ORDER,
+        "session_scores: True -> False (2)": "sessions are sorted already",
+        "_rank_ic_of_times: pl.col('session').first() -> pl.col('session').last()": "a time is of "
+        "one session",
     },
     "features.leakage": {
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",

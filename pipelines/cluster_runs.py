@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -9,9 +10,11 @@ import dagster as dg
 
 from market.errors import IsobarError, SettingsError
 from pipelines.definitions import build_definitions
+from pipelines.event_log import silence_beta
 from pipelines.settings import Settings, load_settings
 
 Metadata = dict[str, Any]
+_LOADING = threading.Lock()
 
 
 def run_on_cluster(
@@ -47,6 +50,7 @@ def run_on_cluster(
     IsobarError
         When a step failed; with its error, which happened elsewhere.
     """
+    silence_beta()
     wanted = dg.build_reconstructable_job(__name__, "job_of", (job, settings.config_hash))
     if assets is not None:
         wanted = wanted.get_subset(asset_selection=assets, asset_check_selection=set())
@@ -78,7 +82,9 @@ def job_of(name: str, config_hash: str) -> dg.JobDefinition:
             allowed=config_hash,
             remedy="give every machine of the cluster the same isobar.toml and environment",
         )
-    return build_definitions(settings).resolve_job_def(name)
+    # Runs begin side by side, and each changes for a while what warnings are shown.
+    with _LOADING:
+        return build_definitions(settings).resolve_job_def(name)
 
 
 def _failure(job: str, events: list[dg.DagsterEvent]) -> IsobarError:

@@ -185,15 +185,14 @@ class Launcher:
         )
         self.stores.progress(name, 0, 1)
         named = {_PARTITION: partition} if partition else {}
-        with quiet_logging():
-            found = run_on_cluster(
-                job.name,
-                self.settings,
-                self._instance,
-                tags={**tags, **named},
-                run_config=run_config,
-                assets=job.asset_selection,
-            )
+        found = run_on_cluster(
+            job.name,
+            self.settings,
+            self._instance,
+            tags={**tags, **named},
+            run_config=run_config,
+            assets=job.asset_selection,
+        )
         self.stores.progress(name, 1, 1)
         return found
 
@@ -265,7 +264,7 @@ class Launcher:
         if not self.settings.cluster.is_on:
             return {h.name: train(h) for h in horizons}
         # The cluster begins as many as it has room for; the others wait there.
-        with quiet_logging(), ThreadPoolExecutor(len(horizons)) as threads:
+        with ThreadPoolExecutor(len(horizons)) as threads:
             return dict(zip([h.name for h in horizons], threads.map(train, horizons), strict=True))
 
     def backtest(

@@ -15,8 +15,15 @@ from sklearn.metrics import log_loss
 
 from market.errors import ModelError
 from market.horizons import find_horizon
-from models.inner_windows import InnerWindows, Objective, known_by, session_scores, take_features
-from tests.models.planted import DAILY, planted
+from models.inner_windows import (
+    InnerWindows,
+    Judge,
+    Objective,
+    known_by,
+    session_scores,
+    take_features,
+)
+from tests.models.planted import BAND, DAILY, Blend, blend_family, planted
 
 
 def forecasts(rng: np.random.Generator, sessions: int = 7, symbols: int = 9) -> pl.DataFrame:
@@ -165,6 +172,90 @@ def test_a_moment_before_everything_or_rows_out_of_order_are_refused() -> None:
     backwards = replace(data, keys=data.keys.reverse())
     with pytest.raises(ModelError, match="in order of time: False"):
         known_by(backwards, data.keys["as_of"][300])
+
+
+def test_one_row_out_of_order_is_refused() -> None:
+    data = planted()
+    order = np.arange(len(data))
+    order[[100, 400]] = order[[400, 100]]
+    with pytest.raises(ModelError, match="in order of time: False"):
+        known_by(replace(data, keys=data.keys[order]), data.keys["as_of"][300])
+
+
+def test_a_label_of_which_nobody_says_when_it_was_known_is_not_known() -> None:
+    data = planted()
+    told = replace(data, y=np.zeros_like(data.y))
+    unknown = data.keys["label_known_at"].is_null().to_numpy()
+    assert np.array_equal(np.isnan(known_by(told, data.keys["as_of"][-1]).y), unknown)
+
+
+def test_more_is_better_for_one_objective_and_worse_for_the_other() -> None:
+    assert (Objective.RANK_IC.sign, Objective.LOG_LOSS.sign) == (1.0, -1.0)
+
+
+def test_as_installed_six_windows_of_21_sessions_end_the_history() -> None:
+    sessions = np.arange(200)
+    splits = list(InnerWindows().splitter(DAILY, 200).split(sessions, groups=sessions))
+    assert [(test[0], test[-1]) for _, test in splits] == [
+        (74 + 21 * k, 94 + 21 * k) for k in range(6)
+    ]
+    # One session of labels, and one of embargo.
+    assert [test[0] - train[-1] for train, test in splits] == [3] * 6
+
+
+def test_two_different_outcomes_of_three_are_enough_to_judge() -> None:
+    day = dt.datetime(2024, 7, 1, 15, tzinfo=dt.UTC)
+    frame = pl.DataFrame(
+        {
+            "session": [day.date()] * 3,
+            "bar_end": [day] * 3,
+            "expected_return_bps": [1.0, 2.0, 3.0],
+            "excess_return": [0.01, 0.01, 0.02],
+        }
+    )
+    (score,) = session_scores(frame, Objective.RANK_IC, 5.0)["score"]
+    assert score == pytest.approx(spearmanr([1, 2, 3], [1, 1, 2]).statistic)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "p"), [(0.0025, 0.3), (0.002501, 0.6), (-0.0025, 0.3), (-0.002501, 0.1)]
+)
+def test_an_outcome_on_the_edge_of_the_band_is_neutral(outcome: float, p: float) -> None:
+    frame = pl.DataFrame(
+        {
+            "session": [dt.date(2024, 7, 1)],
+            "excess_return": [outcome],
+            "p_short": [0.1],
+            "p_neutral": [0.3],
+            "p_long": [0.6],
+        }
+    )
+    (score,) = session_scores(frame, Objective.LOG_LOSS, 25.0)["score"]
+    assert score == pytest.approx(-np.log(p))
+
+
+def test_a_judge_scores_what_a_fit_on_the_window_forecasts() -> None:
+    data = known_by(planted(), planted().keys["as_of"][-1])
+    train, test = np.arange(300), np.arange(330, 390)
+    made: list[Blend] = []
+    judge = Judge(data, blend_family(made), DAILY, ((train, test),), Objective.RANK_IC, BAND, 1)
+    got = judge.score({"mix": 1.0}, data, 0)
+    each = [
+        spearmanr(data.x[rows, 0], data.excess_return[rows]).statistic
+        for rows in test.reshape(-1, 6)
+    ]
+    assert got == pytest.approx(each)
+    assert made[0].fits[0].tolist() == train.tolist()
+
+
+def test_a_window_without_a_known_outcome_is_refused() -> None:
+    data = planted()
+    last = np.arange(len(data) - 6, len(data))
+    judge = Judge(
+        data, blend_family([]), DAILY, ((np.arange(300), last),), Objective.RANK_IC, BAND, 1
+    )
+    with pytest.raises(ModelError, match="no session of inner window 1 can be judged"):
+        judge.score({"mix": 1.0}, data, 0)
 
 
 def test_features_are_taken_in_the_datasets_order() -> None:
