@@ -132,8 +132,9 @@ def test_the_version_follows_from_all_that_made_the_model() -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    out = walk(dataset_of(market()), progress=lambda *a: told.append(a))
-    assert told == [(k + 1, out.windows) for k in range(out.windows)]
+    two = [*LINEAR, *quick([FAMILIES["random_forest"]])]
+    out = walk(dataset_of(market()), two, progress=lambda *a: told.append(a))
+    assert told == [(k + 1, 2 * out.windows) for k in range(2 * out.windows)]
 
 
 def test_a_purge_that_does_not_cover_the_labels_is_caught() -> None:
