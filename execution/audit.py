@@ -39,6 +39,30 @@ def remember_head(ledger: Ledger, head_file: Path) -> int:
     return int(newest[0])
 
 
+def keep_restored_heads(ledger: Ledger, head_file: Path) -> int:
+    """Give up the heads that a restored ledger's log does not have; return how many.
+
+    A backup knows nothing of what was logged after it, and whoever restores it gives that up: a
+    head that stayed would be a finding for ever. The file is replaced as a whole.
+    """
+    known, logged = read_heads(head_file), _logged(ledger)
+    kept = [h for h in known if logged.get(h["seq"]) == h["hash"]]
+    if len(kept) < len(known):
+        fresh = head_file.with_name(f"{head_file.name}.fresh")
+        with fresh.open("wb") as file:
+            file.writelines(orjson.dumps(h) + b"\n" for h in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(head_file)
+    remember_head(ledger, head_file)
+    return len(known) - len(kept)
+
+
+def _logged(ledger: Ledger) -> dict[int, str]:
+    rows = ledger.rows(sa.select(audit_log.c.seq, audit_log.c.hash))
+    return {r["seq"]: r["hash"] for r in rows}
+
+
 def _after_a_fragment(file: BinaryIO) -> bytes:
     """Return what separates the next line from one that a crash cut short."""
     if file.seek(0, os.SEEK_END) == 0:
@@ -81,8 +105,7 @@ def verify_orders(ledger: Ledger, head_file: Path) -> list[str]:
 
 def _cut_tail(ledger: Ledger, head_file: Path) -> list[str]:
     found: list[str] = []
-    rows = ledger.rows(sa.select(audit_log.c.seq, audit_log.c.hash))
-    hashes = {r["seq"]: r["hash"] for r in rows}
+    hashes = _logged(ledger)
     for head in read_heads(head_file):
         if head["seq"] not in hashes:
             found.append(f"row {head['seq']} of the audit log was removed: the head file has it")

@@ -99,6 +99,9 @@ def _told(error: Exception) -> IsobarError:
     text = str(error).splitlines()[0] if str(error) else "no message"
     if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error):
         return IsobarError(text, remedy="free disk space and run the same again: it resumes")
+    if "disk I/O error" in str(error):
+        # What SQLite says where there is no room for the files beside its own.
+        return IsobarError(text, remedy="see that the disk has room and is sound, then run again")
     if isinstance(error, OSError):
         return IsobarError(text, remedy="check that the place exists and can be written")
     problem = f"unexpected {type(error).__name__}: {text}"

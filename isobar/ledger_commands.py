@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from execution.audit import keep_restored_heads
+from execution.state import halt
 from isobar import output
 from isobar.arguments import JsonFlag
 from isobar.feature_commands import audit_app
@@ -18,6 +20,7 @@ from signals.backup import Backup, backup_ledger, restore_ledger
 from signals.publish import verify_chain
 
 _SHOWN = 40
+_RESTORED = "a backup of the ledger was restored"
 
 ledger_app = typer.Typer(
     no_args_is_help=True, help="Keep the ledger: signals, orders and all that must not be lost."
@@ -58,11 +61,19 @@ def restore(
 
     The target is the ledger of the settings, SQLite or PostgreSQL, wherever the backup was
     made. A ledger with content is refused without --replace. Stop scheduled runs before.
+    Trading is halted afterwards: the backup knows nothing of orders that were sent since.
     """
     stores = Stores(load_settings())
     with stores.ledger as ledger:
         made = restore_ledger(file, ledger, stores.head_file, replace=replace)
+        # The state of then came back with it, and a halt of since then did not.
+        halt(ledger, _RESTORED, dt.datetime.now(dt.UTC))
+        keep_restored_heads(ledger, stores.audit_head_file)
     _show("Restored", made, file, as_json)
+    if not as_json:
+        output.out.print(
+            "Trading is halted: `isobar reconcile`, then `isobar resume --reason WHY`."
+        )
 
 
 @audit_app.command("signals")

@@ -48,7 +48,9 @@ class IsobarError(Exception):
         if self.allowed is not None:
             text += f"; allowed: {self.allowed}"
         if self.remedy is not None:
-            text += f". Remedy: {self.remedy}{'' if self.remedy.endswith('?') else '.'}"
+            # What a service said may end with its own full stop.
+            end = "" if self.remedy.endswith("?") else "."
+            text = f"{text.removesuffix('.')}. Remedy: {self.remedy}{end}"
         return text
 
 

@@ -479,5 +479,8 @@ def _failure(problem: str, url: sa.URL, error: Exception) -> LedgerError:
     elif "readonly" in lowered or "unable to open" in lowered:
         remedy = "choose a place that can be written, or correct its permissions"
     elif "not a database" in lowered or "malformed" in lowered:
-        remedy = "the file is no ledger; name another file or restore a backup"
+        remedy = (
+            "name another file; a damaged ledger is moved aside with its -wal and -shm, then"
+            " `isobar ledger restore FILE`"
+        )
     return LedgerError(f"{problem} ({cause})", got=_shown(url), remedy=remedy)

@@ -281,6 +281,9 @@ class Wire:
             response = self._pool.request(
                 "GET", url, fields=fields, headers=headers, retries=False, redirect=False
             )
+        except urllib3.exceptions.NewConnectionError as error:
+            # To urllib3 this is a timeout too, but a name or a port that is none stays so.
+            raise _TryAgainError("the vendor could not be reached", _CONNECTION) from error
         except urllib3.exceptions.TimeoutError as error:
             raise _TryAgainError("the vendor did not answer in time", _LATER) from error
         except urllib3.exceptions.HTTPError as error:

@@ -186,7 +186,7 @@ class RequestLimiter:
                 f"the shared request budget cannot be kept ({error})",
                 got=str(self._folder),
                 allowed="a folder that can be written",
-                remedy="make it writable, or name another one",
+                remedy="free disk space, make it writable, or name another one",
             ) from error
 
     @contextmanager

@@ -52,6 +52,8 @@ def look_after(stores: Stores) -> str:
         return "trading is off"
     if not stores.has_broker:
         return "no keys for the broker are set"
+    if not stores.lake.exists("bars_1d"):
+        return "there are no bars yet: `isobar bootstrap` fetches them"
     try:
         # The broker's clock decides what is fresh: it is the one that fills.
         found = attend_account(stores, now=stores.broker.clock().now)

@@ -1,5 +1,6 @@
 """Features, regimes and the version of the dataset that models learn from."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 import dagster as dg
@@ -9,7 +10,11 @@ from features.definitions import definitions_hash
 from features.regime import classify_regimes
 from features.spec import Feature
 from market.bars import read_adjusted
+from market.errors import MarketError
 from market.frame_hash import frame_hash
+from market.ingest import bars_table
+from market.ingest_log import read_log
+from market.lake import Lake
 from market.lineage import changed_sessions, dataset_digest
 from market.timeframes import Timeframe
 from pipelines.cluster import bulk_request
@@ -134,11 +139,13 @@ def _features_asset(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
         stores.refuse_adjusted()
+        sessions = sessions_of(context)
+        _refuse_unfetched(stores.lake, timeframe, sessions)
         shown = ["symbol", *(f.name for f in kept[:_FEATURES_SHOWN])]
         side = side_reader(stores.settings, stores.lake, timeframe)
         sectors = stores.settings.features.sectors_file
         run = FeatureRun(stores.lake, timeframe, kept, side, sectors)
-        made = run.refresh(sessions_of(context))
+        made = run.refresh(sessions)
         _report_dataset(context, stores)
         return dg.MaterializeResult(
             metadata={
@@ -152,6 +159,19 @@ def _features_asset(
         )
 
     return features
+
+
+def _refuse_unfetched(lake: Lake, timeframe: Timeframe, sessions: Sequence[dt.date]) -> None:
+    """Refuse sessions whose bars were never asked for: filled partitions would hide the hole."""
+    source = Timeframe.M1 if timeframe.is_intraday else Timeframe.D1
+    missing = sorted(set(sessions) - read_log(lake, source).keys())
+    if missing:
+        raise MarketError(
+            f"features of sessions whose {source} bars were never fetched",
+            got=f"{len(missing)} of {len(sessions)} sessions, {missing[0]} to {missing[-1]}",
+            allowed="sessions that were ingested, with bars or found to have none",
+            remedy=f"materialise {bars_table(source)} of these sessions first, or with them",
+        )
 
 
 def _report_dataset(context: dg.AssetExecutionContext, stores: Stores) -> None:

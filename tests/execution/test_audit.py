@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from execution.audit import read_heads, remember_head, verify_orders
+from execution.audit import keep_restored_heads, read_heads, remember_head, verify_orders
 from execution.state import halt
 from execution.trade import TradeRules, trade
 from market.ledger import open_ledger
+from market.ledger_tables import audit_log
 from tests.execution.memory_broker import NOW, MemoryBroker
 from tests.execution.scenes import content, market_of, publish
 
@@ -63,3 +64,22 @@ def test_a_line_that_a_crash_cut_short_is_no_head_and_spoils_none(scene):
     remember_head(ledger, head)
     assert len(read_heads(head)) == 2
     assert verify_orders(ledger, head) == []
+
+
+def test_after_a_restore_only_heads_that_its_log_has_are_kept(scene):
+    ledger, head = scene
+    (kept,) = read_heads(head)
+    backup = ledger.rows(sa.select(audit_log))
+    halt(ledger, "after the backup", NOW)
+    remember_head(ledger, head)
+    with ledger.transaction() as connection:
+        connection.execute(sa.delete(audit_log))
+        connection.execute(sa.insert(audit_log), backup)
+    assert any("was removed" in f for f in verify_orders(ledger, head))
+    # The row that comes next has the number of one that is gone, and another hash.
+    halt(ledger, "restored", NOW)
+    assert keep_restored_heads(ledger, head) == 1
+    assert verify_orders(ledger, head) == []
+    assert read_heads(head)[0] == kept
+    assert len(read_heads(head)) == 2
+    assert keep_restored_heads(ledger, head) == 0

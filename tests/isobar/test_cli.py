@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from isobar import cli
 from isobar.arguments import due_session, read_time
 from isobar.cli import app
 from market.errors import UsageError
@@ -275,6 +277,22 @@ class TestExitStatus:
         for done in (failed, used_wrongly):
             assert "Error:" in done.err
             assert "Traceback" not in done.err
+
+    def test_no_room_for_the_ledger_of_runs_is_said_with_what_to_do(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        def full() -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(cli, "app", lambda **_how: full())
+        said: list[str] = []
+        monkeypatch.setattr(cli.log, "print", lambda *what, **_how: said.extend(map(str, what)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        assert said[-1] == (
+            "disk I/O error. Remedy: see that the disk has room and is sound, then run again."
+        )
 
     def test_debug_shows_the_traceback_and_the_message(self, tmp_path: Path):
         done = isobar("--debug", "run", "noon", environment=environment(tmp_path))

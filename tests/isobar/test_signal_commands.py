@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from execution.state import TradingState, current_state, newest_reason
 from isobar.signal_commands import ends_on_interrupt
 from isobar.workspace import Workspace
 from market.hash_chain import GENESIS_HASH
@@ -203,6 +204,11 @@ def test_backup_restore_and_audit(place: Place, ledger: Ledger, tmp_path: Path):
     refused = place.run("ledger", "restore", str(kept))
     assert refused.status == 1
     assert "--replace" in refused.message
+    place.run("halt", "--reason", "after the backup")
     restored = place.run("ledger", "restore", str(kept), "--replace", "--json")
     assert restored.document["head_hash"] == made["head_hash"]
     assert "6 signals are as they were published." in place.run("audit", "signals").out
+    assert place.run("audit", "orders").status == 0
+    # The halt of after the backup is gone with it; nothing is sent all the same.
+    assert current_state(ledger) is TradingState.HALTED
+    assert newest_reason(ledger) == "a backup of the ledger was restored"

@@ -12,6 +12,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContext
 
+from market.errors import MarketError
 from market.schema import Bar
 from market.timeframes import Timeframe
 from pipelines import jobs
@@ -103,3 +104,17 @@ def test_a_revision_makes_stale_what_rests_on_it(launcher: Launcher) -> None:
     assert done["features_1d"]["sessions"] == len(expected)
     assert stale(launcher, "features_1d") == []
     assert dataset_version() != before
+
+
+def test_features_of_sessions_that_were_never_fetched_are_refused(launcher: Launcher) -> None:
+    launcher.launch(jobs.ACTIONS_JOB)
+    ingest(launcher, DAYS[:18])
+    job = jobs.features_job_name(Timeframe.D1)
+    with pytest.raises(
+        MarketError, match=rf"1 of 19 sessions, {DAYS[18]} to {DAYS[18]}"
+    ) as refused:
+        launcher.launch(job, sessions=DAYS[:19])
+    assert "materialise bars_1d" in str(refused.value)
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey("features_1d")) == set()
+    assert launcher.launch(job, sessions=DAYS[:18])["features_1d"]["sessions"] == 18

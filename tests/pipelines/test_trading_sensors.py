@@ -96,6 +96,13 @@ def test_without_keys_it_says_so(tmp_path: Path):
     assert look_after(stores_at(tmp_path, alpaca=AlpacaSettings())).startswith("no keys")
 
 
+def test_before_the_first_bars_there_is_nothing_to_look_after(tmp_path: Path, broker: MemoryBroker):
+    broker.on_step = untouchable
+    fresh = Stores(Settings.model_validate({"home": tmp_path, "trading": ON, "alpaca": KEYS}))
+    fresh.broker = broker
+    assert look_after(fresh).startswith("there are no bars yet")
+
+
 def test_a_calm_account_agrees(holding: Stores):
     assert look_after(holding) == "0 new fills; journal and account agree"
     assert state_of(holding)[0] is TradingState.ACTIVE
