@@ -8,17 +8,15 @@ and all on the cores of this machine.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import requests
 
 from benchmarks.processes import run_module
 from isobar.demo import live_through, serve_world, settle, spec_of
@@ -27,14 +25,14 @@ from pipelines.jobs import TRAINING_JOB
 from pipelines.launch import prepare_dagster_home
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
+from tests.mlflow_server import mlflow_server
 from tests.pipelines.installation import clean_environment
 from tests.postgres import postgres_server
-from tests.ray_cluster import free_port, ray_cluster
+from tests.ray_cluster import ray_cluster
 from tests.s3_server import s3_server
 
 ROOT = Path(__file__).parents[1]
 SEED = 7
-PATIENCE_SECONDS = 120.0
 BATCHES = "select run, as_of, rows, content_hash from signal_batches order by seq"
 ORDERS = "select symbol, side, quantity, state from orders order by client_order_id"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DAGSTER_DISABLE_TELEMETRY": "true"}
@@ -94,33 +92,6 @@ def machines(given: Mapping[str, str], home: Path, workers: int) -> Generator[di
         )
         with ray_cluster(machine, home, cpus=workers) as address:
             yield shared | {"ISOBAR_CLUSTER__RAY_ADDRESS": address}
-
-
-@contextmanager
-def mlflow_server(home: Path) -> Generator[str]:
-    """Run MLflow's server until the block ends; give its address."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    place = ["--port", str(port), "--workers", "1", "--backend-store-uri"]
-    place += [f"sqlite:///{home}/tracking.db", "--artifacts-destination", str(home / "artifacts")]
-    with (home / "mlflow.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *place], stdout=log, stderr=log, env=dict(os.environ) | QUIET
-        )
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(requests.RequestException):
-                if requests.get(f"{url}/health", timeout=5).ok:
-                    break
-            time.sleep(0.2)
-        else:
-            raise SystemExit((home / "mlflow.log").read_text()[-3000:])
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def contents(stores: Stores) -> dict[str, Any]:

@@ -79,11 +79,11 @@ class RunStore:
         Its errors pass through.
     uri : str
         Tracking store, ``sqlite:///...`` or a server's URL.
-    artifact_root : str
-        Where new experiments keep their files.
+    artifact_root : str, optional
+        Where new experiments keep their files; where a server says, when absent.
     """
 
-    def __init__(self, client: Any, uri: str, artifact_root: str) -> None:
+    def __init__(self, client: Any, uri: str, artifact_root: str | None) -> None:
         self._client = client
         self._uri = uri
         self._artifacts = artifact_root
@@ -108,7 +108,8 @@ class RunStore:
         self._connect()
         experiment = f"{PREFIX}-{horizon}"
         if self._client.get_experiment_by_name(experiment) is None:
-            self._client.create_experiment(experiment, f"{self._artifacts}/{experiment}")
+            place = f"{self._artifacts}/{experiment}" if self._artifacts else None
+            self._client.create_experiment(experiment, place)
         mlflow.set_experiment(experiment)
         with mlflow.start_run() as run:
             mlflow.log_params(dict(params))
@@ -118,7 +119,7 @@ class RunStore:
             mlflow.set_tags(dict(tags))
             stored = [(m, self._store(m)) for m in models]
         run_id = str(run.info.run_id)
-        return run_id, [(m, self._register(m, uri, run_id)) for m, uri in stored]
+        return run_id, [(m, self._register(m, made, run_id)) for m, made in stored]
 
     def restore(self, name: str, number: int) -> FittedModel:
         """Load a version of a registered model.
@@ -244,7 +245,7 @@ class RunStore:
         mlflow.set_tracking_uri(self._uri)
         mlflow.set_registry_uri(self._uri)
 
-    def _store(self, model: FittedModel) -> str:
+    def _store(self, model: FittedModel) -> Any:
         flavour = _flavour(model.family.flavour)
         native = model.forecaster.native()
         extra: dict[str, Any] = {}
@@ -255,24 +256,28 @@ class RunStore:
         if model.family.flavour == "pytorch":
             # The program that runs, not the object: its graph is traced on an example.
             extra |= {"serialization_format": "pt2", "input_example": native.example()}
-        info = flavour.log_model(
+        return flavour.log_model(
             native,
             name=model.family.name,
             pip_requirements=["isobar-quant"],
             **extra,
         )
-        return str(info.model_uri)
 
-    def _register(self, model: FittedModel, uri: str, run_id: str) -> int:
+    def _register(self, model: FittedModel, made: Any, run_id: str) -> int:
         name = registered_name(model.horizon, model.family.name)
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        digest = digest_files(Path(download_artifacts(artifact_uri=uri)))
+        digest = digest_files(Path(download_artifacts(artifact_uri=made.model_uri)))
         version = self._client.create_model_version(
-            name, source=uri, run_id=run_id, tags=to_tags(model, digest)
+            name,
+            source=made.model_uri,
+            run_id=run_id,
+            # A server takes no source of which it is not told what model it is.
+            model_id=made.model_id,
+            tags=to_tags(model, digest),
         )
         return int(version.version)
 

@@ -59,11 +59,11 @@ class Tracker:
     ----------
     uri : str
         Tracking store, ``sqlite:///...`` or a server's URL.
-    artifact_root : str
-        Where new experiments keep their files.
+    artifact_root : str, optional
+        Where new experiments keep their files; where a server says, when absent.
     """
 
-    def __init__(self, uri: str, artifact_root: str) -> None:
+    def __init__(self, uri: str, artifact_root: str | None = None) -> None:
         # MLflow reports each migration of its own store, which says nothing to our reader.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -75,8 +75,11 @@ class Stores:
     def tracker(self) -> Tracker:
         """The MLflow door."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        artifacts = (self.settings.home / "mlflow").resolve()
-        return Tracker(self.settings.resolved_mlflow_url, artifacts.as_uri())
+        url = self.settings.resolved_mlflow_url
+        # A server keeps the files itself: other machines have no folder of this one.
+        if url.startswith(("http://", "https://")):
+            return Tracker(url)
+        return Tracker(url, (self.settings.home / "mlflow").resolve().as_uri())
 
     @cached_property
     def source(self) -> RemoteSource:

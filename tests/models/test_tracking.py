@@ -15,6 +15,7 @@ from models.registry import FAMILIES
 from models.run_store import RunStore
 from models.tracking import Tracker
 from tests.markets import dataset_of, market
+from tests.mlflow_server import mlflow_server
 
 MOMENT = dt.timedelta(microseconds=1)
 
@@ -59,6 +60,24 @@ def test_champions_are_those_of_the_moment(tracker: Tracker) -> None:
     }
     for as_of, version in at.items():
         assert [m.version for m in tracker.champions("1d", as_of)] == [version]
+
+
+def test_a_server_keeps_what_another_machine_forecasts_with(tmp_path: Path) -> None:
+    """Nothing of a run lies on the machine that trained."""
+    old, new = model(200), model(300)
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server") as url:
+        log(Tracker(url), old, model(200, "random_forest"))
+        log(Tracker(url), new)
+        found = Tracker(url).champions("1d", known(new) - MOMENT)
+        assert {m.version for m in found} == {old.version, model(200, "random_forest").version}
+        rows = dataset_of(market())
+        linear = next(m for m in found if m.version == old.version)
+        wanted = old.forecaster.predict(rows.sample(np.arange(50)))
+        assert np.array_equal(
+            linear.forecaster.predict(rows.sample(np.arange(50))).mean, wanted.mean
+        )
+    assert [f.name for f in tmp_path.iterdir()] == ["server"]
 
 
 def test_before_the_first_model_there_is_no_champion(tracker: Tracker) -> None:
