@@ -15,7 +15,7 @@ from features.registry import feature_names
 from market.errors import ModelError
 from market.horizons import HORIZONS, find_horizon
 from market.schema import Bar
-from models.dataset import assemble
+from models.dataset import Dataset, assemble
 from models.fit import fit_model, predict_rows
 from models.forecast import PREDICTION_SCHEMA, Made, to_predictions
 from models.registry import FAMILIES, families_of, find_family
@@ -137,10 +137,34 @@ def test_progress_is_told() -> None:
     assert told == [(k + 1, 2 * out.windows) for k in range(2 * out.windows)]
 
 
-def test_a_purge_that_does_not_cover_the_labels_is_caught() -> None:
-    """Labels of a month behind a splitter that was told of a day."""
+@pytest.mark.parametrize("horizon", ["7d", "1M"])
+def test_a_purge_that_does_not_cover_the_labels_is_caught(horizon: str) -> None:
+    """Labels of a week or a month, behind a splitter that was told of a day."""
     with pytest.raises(ModelError, match="was not known before the test window"):
-        walk(dataset_of(market(), "1M"))
+        walk(dataset_of(market(), horizon))
+
+
+def test_a_label_may_be_known_at_the_very_moment_of_the_first_forecast() -> None:
+    data = dataset_of(market())
+    splitter = replace(SPLITTER, embargo_sessions=0)
+    ends = data.keys.group_by("session").agg(close=pl.col("as_of").max()).sort("session")
+
+    def known(sessions_later: int) -> Dataset:
+        then = ends.with_columns(later=pl.col("close").shift(-sessions_later)).drop("close")
+        keys = data.keys.join(then, on="session", how="left", maintain_order="left")
+        late = pl.when(pl.col("label_known_at").is_not_null()).then("later")
+        return replace(data, keys=keys.with_columns(label_known_at=late).drop("later"))
+
+    assert walk(known(2), splitter=splitter).windows > 1
+    with pytest.raises(ModelError, match="was not known before the test window"):
+        walk(known(3), splitter=splitter)
+
+
+def test_the_newest_rows_weigh_as_much_as_the_oldest_where_nothing_is_said() -> None:
+    data = dataset_of(market())
+    bare = walk(data).predictions
+    assert bits(bare) == bits(walk(data, last_weight=1.0).predictions)
+    assert bits(bare) != bits(walk(data, last_weight=0.2).predictions)
 
 
 def test_a_model_does_not_forecast_before_its_training_was_known() -> None:
