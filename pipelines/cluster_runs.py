@@ -1,64 +1,87 @@
-"""A run whose steps other machines do: as the daemon would launch it, and waited for."""
+"""Runs whose steps other machines do: as the daemon would launch them, and waited for."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Set
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence, Set
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from market.errors import IsobarError, SettingsError
 from pipelines.definitions import build_definitions
-from pipelines.event_log import silence_beta
-from pipelines.settings import Settings, load_settings
+from pipelines.event_log import quiet_logging
+from pipelines.settings import load_settings
 
 Metadata = dict[str, Any]
-_LOADING = threading.Lock()
+_MOST_AT_ONCE = 8
 
 
-def run_on_cluster(
-    job: str,
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    *,
-    tags: Mapping[str, str],
-    run_config: Mapping[str, Any],
-    assets: Set[dg.AssetKey] | None = None,
-) -> dict[str, Metadata]:
-    """Run a job with the executor that its definition names; return each asset's metadata.
+@dataclass(frozen=True)
+class ClusterRun:
+    """What to run on the cluster.
 
-    The other machines make the definitions by themselves, from their own settings.
-
-    Parameters
+    Attributes
     ----------
     job : str
         A name from :mod:`pipelines.jobs`.
-    settings : Settings
-        What the settings of every machine must agree with, as far as they decide any number.
-    instance : DagsterInstance
-        With a storage that all machines reach.
+    config_hash : str
+        Of the settings; every machine's must be the same.
     tags : mapping
         Of the run; a partition is one of them.
-    run_config : mapping
+    config : mapping
         As Dagster takes it.
     assets : set of AssetKey, optional
         These alone, without any check; all when absent.
+    """
+
+    job: str
+    config_hash: str
+    tags: Mapping[str, str]
+    config: Mapping[str, Any]
+    assets: Set[dg.AssetKey] | None = None
+
+
+def run_abreast(wanted: Sequence[ClusterRun]) -> Iterator[dict[str, Metadata]]:
+    """Run several at once, as many as there is room for; yield what each made, in their order.
+
+    Each in a process of its own: Dagster sets up logging for a run, which threads cannot do side
+    by side.
+
+    Raises
+    ------
+    IsobarError
+        When one failed, once those that had begun are done.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(wanted), _MOST_AT_ONCE), mp_context=context) as processes:
+        yield from processes.map(run_on_cluster, wanted)
+
+
+def run_on_cluster(wanted: ClusterRun) -> dict[str, Metadata]:
+    """Run a job with the executor that its definition names; return each asset's metadata.
+
+    The other machines make the definitions by themselves, from their own settings.
 
     Raises
     ------
     IsobarError
         When a step failed; with its error, which happened elsewhere.
     """
-    silence_beta()
-    wanted = dg.build_reconstructable_job(__name__, "job_of", (job, settings.config_hash))
-    if assets is not None:
-        wanted = wanted.get_subset(asset_selection=assets, asset_check_selection=set())
-    with dg.execute_job(
-        wanted, instance, run_config=dict(run_config), tags=dict(tags), raise_on_error=False
-    ) as result:
+    name = (wanted.job, wanted.config_hash)
+    job = dg.build_reconstructable_job(__name__, "job_of", name)
+    if wanted.assets is not None:
+        job = job.get_subset(asset_selection=wanted.assets, asset_check_selection=set())
+    config, tags = dict(wanted.config), dict(wanted.tags)
+    with (
+        quiet_logging(),
+        dg.DagsterInstance.get() as instance,
+        dg.execute_job(job, instance, run_config=config, tags=tags, raise_on_error=False) as result,
+    ):
         if not result.success:
-            raise _failure(job, result.all_events)
+            raise _failure(wanted.job, result.all_events)
         found: dict[str, Metadata] = {}
         for event in result.get_asset_materialization_events():
             made = event.step_materialization_data.materialization
@@ -82,9 +105,7 @@ def job_of(name: str, config_hash: str) -> dg.JobDefinition:
             allowed=config_hash,
             remedy="give every machine of the cluster the same isobar.toml and environment",
         )
-    # Runs begin side by side, and each changes for a while what warnings are shown.
-    with _LOADING:
-        return build_definitions(settings).resolve_job_def(name)
+    return build_definitions(settings).resolve_job_def(name)
 
 
 def _failure(job: str, events: list[dg.DagsterEvent]) -> IsobarError:

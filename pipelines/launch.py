@@ -4,7 +4,6 @@ import datetime as dt
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
 from pipelines.cluster import is_heavy
-from pipelines.cluster_runs import Metadata, run_on_cluster
+from pipelines.cluster_runs import ClusterRun, Metadata, run_abreast, run_on_cluster
 from pipelines.definitions import build_definitions
 from pipelines.event_log import quiet_logging
 from pipelines.feature_run import definitions_of, feature_inputs, kept_features, used_timeframes
@@ -180,18 +179,17 @@ class Launcher:
         run_config: Mapping[str, Any],
         partition: str | None = None,
     ) -> dict[str, Metadata]:
-        name = job.name.removesuffix("_job").replace("_", " ") + (
-            f" {partition}" if partition else ""
-        )
-        self.stores.progress(name, 0, 1)
+        name = job.name.removesuffix("_job").replace("_", " ")
         named = {_PARTITION: partition} if partition else {}
+        self.stores.progress(name, 0, 1)
         found = run_on_cluster(
-            job.name,
-            self.settings,
-            self._instance,
-            tags={**tags, **named},
-            run_config=run_config,
-            assets=job.asset_selection,
+            ClusterRun(
+                job.name,
+                self.settings.config_hash,
+                {**tags, **named},
+                run_config,
+                job.asset_selection,
+            )
         )
         self.stores.progress(name, 1, 1)
         return found
@@ -258,14 +256,27 @@ class Launcher:
         self.prepare()
         config = {"models": {"start": start, "end": end}}
 
-        def train(horizon: Horizon) -> Metadata:
-            return self.launch(jobs.TRAINING_JOB, partition=horizon.name, config=config)["models"]
-
         if not self.settings.cluster.is_on:
-            return {h.name: train(h) for h in horizons}
+            return {
+                h.name: self.launch(jobs.TRAINING_JOB, partition=h.name, config=config)["models"]
+                for h in horizons
+            }
         # The cluster begins as many as it has room for; the others wait there.
-        with ThreadPoolExecutor(len(horizons)) as threads:
-            return dict(zip([h.name for h in horizons], threads.map(train, horizons), strict=True))
+        ops = {"models": {"config": config["models"]}}
+        tags = {NOW_TAG: self.now.isoformat()} if self.now else {}
+        hashed = self.settings.config_hash
+        wanted = [
+            ClusterRun(
+                jobs.TRAINING_JOB, hashed, {**tags, _PARTITION: h.name}, {**_QUIET, "ops": ops}
+            )
+            for h in horizons
+        ]
+        self.stores.progress("trainings", 0, len(wanted))
+        found: dict[str, Metadata] = {}
+        for horizon, made in zip(horizons, run_abreast(wanted), strict=True):
+            found[horizon.name] = made["models"]
+            self.stores.progress("trainings", len(found), len(wanted))
+        return found
 
     def backtest(
         self, horizons: Sequence[Horizon], start: str = "", end: str = ""
