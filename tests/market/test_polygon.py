@@ -337,15 +337,6 @@ def test_a_vendor_that_hangs_runs_into_the_time_limit() -> None:
     assert len(waits) == MAX_ATTEMPTS - 1
 
 
-def test_a_vendor_that_is_not_there_is_no_slow_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    source = PolygonSource(SecretStr(KEY), url, sleep=lambda _seconds: None)
-    with pytest.raises(SourceError, match="could not be reached") as refused:
-        source.bars(["AAA"], Timeframe.M1, DAY, DAY)
-    assert "base URL" in str(refused.value)
-
-
 @pytest.mark.parametrize(
     "sent",
     [
