@@ -14,7 +14,7 @@ _LEAK = ("tests/features/test_leakage_differences.py", "tests/features/test_sett
 AREAS: dict[str, tuple[Target, ...]] = {
     "risk checks": (
         Target("execution.checks", _RISK),
-        Target("execution.exposure", _RISK),
+        Target("execution.exposure", ("tests/execution/test_exposure.py",)),
         Target("execution.risk", _RISK),
         Target("execution.risk_context", _RISK),
         Target("execution.day_trading", ("tests/execution/test_day_trading.py",)),
