@@ -7,6 +7,7 @@ from evidence.mutant_trials import Target
 _RISK = (
     "tests/execution/test_risk.py",
     "tests/execution/test_risk_boundaries.py",
+    "tests/execution/test_risk_small_numbers.py",
     "tests/execution/test_checks_with_exits.py",
 )
 _LEAK = ("tests/features/test_leakage_differences.py", "tests/features/test_settling.py")
@@ -49,6 +50,22 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "Scene.__init__: context.journalled or () -> context.journalled": _DENIED_BEFORE,
         "Scene.remember: opened * intent.signed_quantity -> opened / intent.signed_quantity": _SIGN,
         "_check_model: intent.horizon or '' -> intent.horizon": "no model is known under either",
+        "Scene.__init__: context.sectors or {} -> context.sectors": "the check is not made then",
+        **dict.fromkeys(
+            (
+                f"_check_day_trading: {a} is not None and {b} is not None -> {less}"
+                for a, b in (
+                    ("rule.day_trades", "rule.equity_usd"),
+                    ("rule.long_margin", "rule.short_margin"),
+                )
+                for less in (
+                    f"{a} is not None or {b} is not None",
+                    f"{a} is not None",
+                    f"{b} is not None",
+                )
+            ),
+            "every rule sets both or neither",
+        ),
         "_check_day_trading: day.opened_today.get(intent.symbol, Decimal(0)) * "
         "intent.signed_quantity "
         "-> day.opened_today.get(intent.symbol, Decimal(0)) / intent.signed_quantity": _SIGN,
@@ -64,6 +81,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "features.leakage": {
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",
+        "settling: 'left' -> 'right' (2)": "both are in the order of their keys",
         "_differences: continue -> pass": "keys are equal where it is reached; it saves time",
         "_unlike: 0.0 -> 1.0": "nulls are compared apart from what stands in their place",
         "_unlike: 0.0 -> -1.0": "nulls are compared apart from what stands in their place",

@@ -44,7 +44,7 @@ class Scene:
             context.sent_last_hour,
         )
         self.day_trading, self.average_volumes = context.day_trading, context.average_volumes
-        self.sectors = context.sectors
+        self.sectors = context.sectors or {}
         self.day_rule = rule_on(context.now.astimezone(NEW_YORK).date())
         self.resting = [(o.symbol, o.side, o.client_order_id) for o in context.open_orders or ()]
         self.known_ids = set(context.journalled or ())
@@ -212,8 +212,8 @@ def _check_sector(intent: OrderIntent, scene: Scene) -> Iterator[Denial]:
     share, sectors = scene.limits.sector_share, scene.sectors
     if share is None:
         return
-    sector = None if sectors is None else sectors.get(intent.symbol)
-    if sectors is None or sector is None:
+    sector = sectors.get(intent.symbol)
+    if sector is None:
         if not scene.book.reduces_own(intent):
             yield Denial(DenialCode.MISSING_DATA, "sector")
         return

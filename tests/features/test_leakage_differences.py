@@ -242,3 +242,15 @@ def test_another_seed_is_another_choice() -> None:
     # Two rows either way: every one of the five places is taken by some seed.
     firsts = {choose_cuts(tables, 9, seed=s)[4] for s in range(60)}
     assert len(firsts) == 5
+
+
+def test_one_cut_in_four_of_a_long_table_is_where_a_half_hour_ends() -> None:
+    """Rows become known at 20 and 50 minutes past: no other cut is at a full or a half hour."""
+    step = dt.timedelta(minutes=30)
+    first = FIRST.replace(minute=20, second=0, microsecond=0)
+    rows = pl.DataFrame({"known_at": [first + k * step for k in range(400)]})
+    cuts = choose_cuts({"bars_1d": rows}, 24, seed=0)
+    ends = [c.minute for c in cuts if not c.minute % 30 and c.second == c.microsecond == 0]
+    assert len(cuts) == 24
+    assert len(ends) == 6
+    assert set(ends) == {0, 30}

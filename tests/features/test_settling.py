@@ -67,12 +67,32 @@ def test_the_worst_start_counts_and_one_that_never_settles_stays_so() -> None:
         inputs = ("close", "session")
         return Feature(name, value, inputs, 1, Stage.TIME_SERIES, "x", "none")
 
-    starts = [days[20], days[50]]
-    left = [len(days) - 20, len(days) - 50]
+    starts = [days[20], days[-20]]
+    left = [len(days) - 20, 20]
     features = [
         made("twice", dict(zip(left, (9, 3), strict=True))),
         made("late", dict(zip(left, (3, 9), strict=True))),
         made("never", dict(zip(left, (None, 3), strict=True))),
+        # In the last tenth of twenty bars it counts as one that has not settled.
+        made("barely", dict(zip(left, (3, 18), strict=True))),
+        made("too late", dict(zip(left, (3, 19), strict=True))),
     ]
     found = {s.feature: s.settles_bars for s in settling(bars, features, starts)}
-    assert found == {"twice": 10, "late": 10, "never": None}  # the tenth is the first right one
+    # The tenth is the first right one.
+    assert found == {"twice": 10, "late": 10, "never": None, "barely": 19, "too late": None}
+
+
+def test_a_lookback_longer_than_what_is_left_is_declared_and_no_fault() -> None:
+    bars = adjusted_bars(audit_tables(), Timeframe.D1)
+    days = bars[Bar.SESSION].unique().sort()
+    window = Feature(
+        "window",
+        lambda p: p.growth(p["close"], 5),
+        ("close",),
+        6,
+        Stage.TIME_SERIES,
+        "x",
+        "none",
+        memory=Memory.WINDOW,
+    )
+    assert [s.settles_bars for s in settling(bars, [window], [days[-5]])] == [6]
