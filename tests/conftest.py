@@ -14,6 +14,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -56,6 +57,18 @@ if TYPE_CHECKING:
     from tests.pipelines.installation import Installation
     from tests.postgres import PostgresServer
     from tests.s3_server import S3Server
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder whose name no other test has had.
+
+    What a test leaves is removed, and its name given out again: MLflow, which keeps connections
+    by the name of a database, would write into the one that is gone.
+    """
+    own = tmp_path / uuid4().hex[:8]
+    own.mkdir()
+    return own
 
 
 @pytest.fixture(scope="session")

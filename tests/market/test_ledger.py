@@ -192,7 +192,7 @@ def test_a_newer_ledger_is_refused(ledger_url):
 
 def test_another_database_is_refused(tmp_path):
     (tmp_path / "ledger.db").write_bytes(b"no database at all, but long enough to look at" * 40)
-    with pytest.raises(LedgerError, match="no ledger"):
+    with pytest.raises(LedgerError, match=r"is not a database.*name another file"):
         open_ledger(url_of(tmp_path))
 
 

@@ -40,8 +40,7 @@ from tests.commands import isobar
 from tests.live_record import DAYS, HORIZON, MARKET, NOW, SKILL, TRAINED, WALKED_FROM, LiveRecord
 from tests.live_record import forecasts as forecast
 from tests.markets import regimes_of
-from tests.models.planted import blend_family, mix_space, planted
-from tests.models.test_tuning import WINDOWS, moment
+from tests.models.planted import WINDOWS, blend_family, mix_space, moment, planted
 from tests.pipelines.installation import environment_of
 
 ENGINES = {"ensemble": 1.0, "linear": 0.6, challenger_engine("linear"): 0.0}
