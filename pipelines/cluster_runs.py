@@ -82,11 +82,16 @@ def run_on_cluster(wanted: ClusterRun) -> dict[str, Metadata]:
     ):
         if not result.success:
             raise _failure(wanted.job, result.all_events)
-        found: dict[str, Metadata] = {}
-        for event in result.get_asset_materialization_events():
-            made = event.step_materialization_data.materialization
-            found[made.asset_key.to_user_string()] = {k: v.value for k, v in made.metadata.items()}
-        return found
+        return metadata_of(result)
+
+
+def metadata_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> dict[str, Metadata]:
+    """Return the metadata of each asset that a run made."""
+    found: dict[str, Metadata] = {}
+    for event in result.get_asset_materialization_events():
+        made = event.step_materialization_data.materialization
+        found[made.asset_key.to_user_string()] = {k: v.value for k, v in made.metadata.items()}
+    return found
 
 
 def job_of(name: str, config_hash: str) -> dg.JobDefinition:

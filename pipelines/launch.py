@@ -18,7 +18,7 @@ from market.lineage import contiguous, stale_sessions
 from market.timeframes import Timeframe
 from pipelines import jobs
 from pipelines.cluster import is_heavy
-from pipelines.cluster_runs import ClusterRun, Metadata, run_abreast, run_on_cluster
+from pipelines.cluster_runs import ClusterRun, Metadata, metadata_of, run_abreast, run_on_cluster
 from pipelines.definitions import build_definitions
 from pipelines.event_log import quiet_logging
 from pipelines.feature_run import definitions_of, feature_inputs, kept_features, used_timeframes
@@ -166,11 +166,7 @@ class Launcher:
                     f"job {job.name} failed", remedy="see its run in Dagster: isobar ui"
                 )
             )
-        found: dict[str, Metadata] = {}
-        for event in result.get_asset_materialization_events():
-            made = event.step_materialization_data.materialization
-            found[made.asset_key.to_user_string()] = {k: v.value for k, v in made.metadata.items()}
-        return found
+        return metadata_of(result)
 
     def _execute_on_cluster(
         self,
