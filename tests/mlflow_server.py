@@ -5,18 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-import requests
-
-from tests.ray_cluster import free_port
-
-_PATIENCE_SECONDS = 120.0
-_PAUSE_SECONDS = 0.2
+from tests.ray_cluster import free_port, wait_for
 
 
 @contextmanager
@@ -34,18 +27,8 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             [*command, *place], stdout=told, stderr=told, env=dict(os.environ) | quiet
         )
     try:
-        _wait(process, url, log)
+        wait_for(process, f"{url}/health", log)
         yield url
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(requests.RequestException):
-            if requests.get(f"{url}/health", timeout=5).ok:
-                return
-        time.sleep(_PAUSE_SECONDS)
-    pytest.fail(f"no MLflow server:\n{log.read_text()[-3000:]}")

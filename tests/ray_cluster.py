@@ -53,20 +53,21 @@ def ray_cluster(environment: Mapping[str, str], folder: Path, cpus: int = 2) -> 
                 start_new_session=True,
             )
         try:
-            _wait(process, server, log)
+            wait_for(process, f"{server}/api/jobs/", log)
             yield server
         finally:
             _end(process, place)
 
 
-def _wait(process: subprocess.Popen[bytes], server: str, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a server answers; fail with its log where it ends or does not."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(requests.RequestException):
-            if requests.get(f"{server}/api/jobs/", timeout=5).ok:
+            if requests.get(url, timeout=5).ok:
                 return
         time.sleep(_PAUSE_SECONDS)
-    pytest.fail(f"no Ray cluster:\n{log.read_text()[-3000:]}")
+    pytest.fail(f"no answer at {url}:\n{log.read_text()[-3000:]}")
 
 
 def _end(process: subprocess.Popen[bytes], place: str) -> None:
