@@ -1,9 +1,9 @@
 """`make mutation`: plant small faults in what must not be wrong, and see that a test goes red.
 
 Goes through :data:`evidence.mutation_targets.AREAS` and writes the table of
-``docs/reliability.md``. What was tried is kept under ``var/evidence/mutation`` and not tried again
-while the module and its tests are the same; ``--survivors`` tries again only what no test had
-killed, for who adds tests.
+``docs/reliability.md``. What was tried is kept under ``evidence/results/mutation`` and
+not tried again while the module and its tests are the same; ``--survivors`` tries again only what
+no test had killed, for who adds tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evidence.mutants import Mutant, mutants_of
 from evidence.mutation_targets import AREAS, EQUIVALENT
 from market.errors import UsageError
 
-RESULTS = ROOT / "var" / "evidence" / "mutation"
+RESULTS = ROOT / "evidence" / "results" / "mutation"
 PAGE = ROOT / "docs" / "reliability.md"
 
 

@@ -1,4 +1,8 @@
-"""`make evidence`: measure what has not been measured yet, then write docs/evidence.md."""
+"""`make evidence`: measure what has not been measured yet, then write docs/evidence.md.
+
+Results, statistics alone, are kept in the repository: the page is made from all of them. What a
+measurement that was cut short goes on from lies under ``var/evidence``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from evidence.page import render
 from evidence.part import Part, Run
 from evidence.parts import NAMES, find_part
 
-RESULTS = ROOT / "var" / "evidence"
+RESULTS = ROOT / "evidence" / "results"
+CACHES = ROOT / "var" / "evidence"
 PAGE = ROOT / "docs" / "evidence.md"
 PICTURES = ROOT / "docs" / "images" / "evidence"
 
@@ -62,7 +67,7 @@ def bring_up_to_date(part: Part, *, seeds: int | None = None, again: bool = Fals
             file=sys.stderr,
         )
         return
-    folder = cache_folder(RESULTS / "cache", part.NAME, code, config)
+    folder = cache_folder(CACHES, part.NAME, code, config)
     if again:
         for old in folder.glob("*.json"):
             old.unlink()

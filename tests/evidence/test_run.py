@@ -40,6 +40,7 @@ class Fake:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(run, "CACHES", tmp_path / "caches")
     monkeypatch.setattr(run, "PAGE", tmp_path / "evidence.md")
     monkeypatch.setattr(run, "PICTURES", tmp_path / "images")
     monkeypatch.setattr(run, "code_hash", lambda _: "0123456789ab")
