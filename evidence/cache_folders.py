@@ -14,9 +14,11 @@ from evidence.part import Part, Run
 
 
 def cache_folder(caches: Path, name: str, code: str, config: Mapping[str, Any]) -> Path:
-    """Return the folder of a part: another one for other code or another configuration."""
+    """Return the folder of a part, which is there then: another one for other code or config."""
     digest = hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-    return caches / name / f"{code}-{digest}"
+    folder = caches / name / f"{code}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def run_of(part: Part, beside: Run) -> Run:

@@ -27,6 +27,7 @@ class Fake:
         self.runs: list[Run] = []
 
     def measure(self, given: Run) -> dict[str, Any]:
+        assert given.folder.is_dir()
         self.runs.append(given)
         return {"value": given.once("one", lambda: {"n": len(self.runs)})}
 
