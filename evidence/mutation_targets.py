@@ -10,6 +10,7 @@ _RISK = (
     "tests/execution/test_risk_small_numbers.py",
     "tests/execution/test_checks_with_exits.py",
 )
+_GUARD = ("tests/execution/test_guard_boundaries.py", "tests/execution/test_guard.py")
 _LEAK = ("tests/features/test_leakage_differences.py", "tests/features/test_settling.py")
 
 AREAS: dict[str, tuple[Target, ...]] = {
@@ -19,7 +20,7 @@ AREAS: dict[str, tuple[Target, ...]] = {
         Target("execution.risk", _RISK),
         Target("execution.risk_context", _RISK),
         Target("execution.day_trading", ("tests/execution/test_day_trading.py",)),
-        Target("execution.guard", ("tests/execution/test_guard.py",)),
+        Target("execution.guard", _GUARD),
     ),
     "splitters": (
         Target("models.splits", ("tests/models/test_splits.py",)),
@@ -73,6 +74,15 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "execution.day_trading": {
         "count_day_trades: before * signed -> before / signed": _SIGN,
     },
+    "models.audited": dict.fromkeys(
+        (
+            "scalers_subject.compute: 1 -> 2",
+            "scalers_subject.compute: 1 -> 0",
+            ": 6.0 -> 7.0",
+            ": 6.0 -> 5.0",
+        ),
+        "any seed and any neutral band do, as long as they stay the same",
+    ),
     "models.inner_windows": {
         "session_scores: True -> False": _ORDER,
         "session_scores: True -> False (2)": "sessions are sorted already",

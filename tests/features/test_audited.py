@@ -17,9 +17,10 @@ from features.audited import (
     regimes_subject,
     side_tables,
 )
-from features.labels import LABEL_COLUMNS
+from features.labels import LABEL_COLUMNS, label_frame
 from features.leakage import audit
 from features.spec import Feature, Stage, from_expression
+from features.triple_barrier import BARRIER_COLUMNS
 from market.horizons import find_horizon
 from market.schema import SPLIT_SCHEMA, Bar
 from market.timeframes import Timeframe
@@ -142,6 +143,9 @@ def test_every_label_is_audited_and_none_is_accused() -> None:
     weights = {"uniqueness", "time_decay", "sample_weight"}  # made when a dataset is assembled
     assert columns >= set(LABEL_COLUMNS) - weights
     assert (labels.name, barriers.name) == ("labels of 7d", "barriers of 7d")
+    assert set(labels.ahead) == set(LABEL_COLUMNS) - {"label_volatility", *BARRIER_COLUMNS}
+    made = label_frame(adjusted_bars(tables(), Timeframe.D1), horizon, band_bps=6.0)
+    assert labels.compute(tables()).equals(made.drop(BARRIER_COLUMNS))
 
 
 @pytest.mark.parametrize("column", ["forward_return", "excess_return", "barrier_return"])
