@@ -110,7 +110,11 @@ def table() -> str:
         for key, reason in faults.items()
     ]
     told = f"*Measured by `make mutation` on {'; '.join(sorted(dates)) or 'no day yet'}.*"
-    listed = ["", "Equivalent, as they change nothing that the module is for:", "", *reasons] if reasons else []
+    listed = (
+        ["", "Equivalent, as they change nothing that the module is for:", "", *reasons]
+        if reasons
+        else []
+    )
     return "\n".join([*lines, *listed, "", told])
 
 

@@ -22,24 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.traceback import Traceback
 
-from isobar import (
-    backtest_commands,
-    feature_commands,
-    ledger_commands,
-    pipeline_commands,
-    prediction_commands,
-    provenance_commands,
-    query_commands,
-    registry_commands,
-    report_commands,
-    score_commands,
-    server_commands,
-    settings_commands,
-    signal_commands,
-    trading_commands,
-    tune_commands,
-)
-from isobar.contents import InOrder, lay_out, use_readable_colours
+from isobar.contents import Contents, use_readable_colours
 from isobar.output import log, styled
 from market.errors import IsobarError, UsageError
 from pipelines.redaction import redact
@@ -47,7 +30,7 @@ from pipelines.redaction import redact
 use_readable_colours()
 app = typer.Typer(
     name="isobar",
-    cls=InOrder,
+    cls=Contents,
     help="US-equity bars into trustworthy signals and safe orders.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -64,24 +47,6 @@ def common(
     """US-equity bars into trustworthy signals and safe orders."""
     _STATE["debug"] = debug
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, stream=sys.stderr)
-
-
-pipeline_commands.register(app)
-backtest_commands.register(app)
-signal_commands.register(app)
-query_commands.register(app)
-trading_commands.register(app)
-provenance_commands.register(app)
-score_commands.register(app)
-report_commands.register(app)
-feature_commands.register(app)
-ledger_commands.register(app)
-prediction_commands.register(app)
-registry_commands.register(app)
-tune_commands.register(app)
-settings_commands.register(app)
-server_commands.register(app)
-lay_out(app)
 
 
 def main() -> None:

@@ -1,15 +1,19 @@
-"""The table of contents that `isobar --help` shows: panels, commands and a line for each."""
+"""The table of contents that `isobar --help` shows: panels, commands and a line for each.
+
+What a command needs is imported when the command is asked for: help and Tab answer at once.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer import rich_utils
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
-    from click import Context
+    from click import Command, Context
 
 CONTENTS: dict[str, dict[str, str]] = {
     "The first day": {
@@ -56,20 +60,51 @@ CONTENTS: dict[str, dict[str, str]] = {
 }
 
 
-class InOrder(TyperGroup):
-    """Lists commands in the order of the contents; one that is missing there comes last."""
+MODULES: dict[str, tuple[str, ...]] = {
+    "backtest_commands": ("backtest",),
+    "feature_commands": ("features", "audit"),
+    "ledger_commands": ("ledger", "audit"),
+    "pipeline_commands": ("demo", "bootstrap", "ingest", "train", "run"),
+    "prediction_commands": ("predictions",),
+    "provenance_commands": ("explain", "parity"),
+    "query_commands": ("status", "doctor"),
+    "registry_commands": ("models",),
+    "report_commands": ("report",),
+    "score_commands": ("scoreboard", "weights", "agreement"),
+    "server_commands": ("serve", "ui"),
+    "settings_commands": ("settings",),
+    "signal_commands": ("signals",),
+    "trading_commands": ("trade", "reconcile", "portfolio", "halt", "resume", "audit"),
+    "tune_commands": ("tune",),
+}
+"""By module of this package: the commands that it registers, `audit` by its share."""
 
-    def list_commands(self, ctx: Context) -> list[str]:
-        """Return the names."""
-        order = [name for panel in CONTENTS.values() for name in panel]
-        return sorted(self.commands, key=lambda n: order.index(n) if n in order else len(order))
 
+class Contents(TyperGroup):
+    """Lists the contents without importing a command's module; imports it to run the command."""
 
-def lay_out(app: typer.Typer) -> None:
-    """Put every registered command of an app into its panel, with its line."""
-    places = {n: (panel, line) for panel, names in CONTENTS.items() for n, line in names.items()}
-    for made in (*app.registered_commands, *app.registered_groups):
-        made.rich_help_panel, made.short_help = places[str(made.name)]
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for panel, names in CONTENTS.items():
+            for name, line in names.items():
+                self.commands[name] = TyperCommand(name, short_help=line, rich_help_panel=panel)
+        self._whole: dict[str, Command] = {}
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        """Find the command that was asked for, whole."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and self.whole(str(name)), rest
+
+    def whole(self, name: str) -> Command:
+        """Return a command of the contents with all its options."""
+        if name not in self._whole:
+            app = typer.Typer()
+            for module in (m for m, names in MODULES.items() if name in names):
+                import_module(f"isobar.{module}").register(app)
+            self._whole[name] = typer.main.get_group(app).commands[name]
+        return self._whole[name]
 
 
 _READABLE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 import typer
 from typer import rich_utils
 
+from isobar import contents
 from isobar.cli import app
-from isobar.contents import CONTENTS
+from isobar.contents import CONTENTS, MODULES, Contents
 
 PAGES = ("", "backtest", "serve alpaca", "models rollback", "bootstrap")
 
@@ -61,7 +63,39 @@ def coloured() -> dict[str, str]:
 def test_contents_and_commands_are_the_same():
     listed = [name for panel in CONTENTS.values() for name in panel]
     assert len(listed) == len(set(listed))
-    assert set(listed) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(listed) == {name for names in MODULES.values() for name in names}
+    for module, names in MODULES.items():
+        alone = typer.Typer()
+        importlib.import_module(f"isobar.{module}").register(alone)
+        made = set(typer.main.get_group(alone).commands)
+        assert made == set(names) - ({"audit"} if module != "feature_commands" else set())
+    assert {f"{f.stem}" for f in Path(contents.__file__).parent.glob("*_commands.py")} == {*MODULES}
+
+
+def test_a_command_that_several_modules_share_is_whole_in_any_order():
+    for first in ("features", "ledger", "trade", "audit"):
+        group = typer.main.get_command(app)
+        assert isinstance(group, Contents)
+        group.whole(first)
+        assert {*group.whole("audit").commands} == {"leaks", "signals", "orders"}
+
+
+def test_help_and_completion_wait_for_no_command():
+    """Each takes a second or more to import what it works with."""
+    heavy = [*(f"isobar.{m}" for m in MODULES), "polars", "torch", "mlflow", "dagster", "sklearn"]
+    asked = f"print([m for m in {heavy} if m in sys.modules])"
+    for more in ({}, {"_ISOBAR_COMPLETE": "complete_bash", "COMP_WORDS": "x s", "COMP_CWORD": "1"}):
+        code = f"import atexit, sys; atexit.register(lambda: {asked})\n"
+        code += "from isobar.cli import app; app(['--help'], prog_name='isobar')"
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "signals" in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_panels_and_commands_come_in_the_order_of_the_contents(first: str):

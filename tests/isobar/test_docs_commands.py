@@ -13,6 +13,7 @@ import typer
 from execution import preflight
 from isobar import doctor
 from isobar.cli import app
+from isobar.contents import Contents
 from pipelines.definitions import build_definitions
 from pipelines.resources import Stores
 from pipelines.settings import Settings
@@ -44,7 +45,8 @@ def faults(command: str) -> list[str]:
         if words[0] not in at.commands:
             # A group may do something by itself, with options.
             return [words[0]] if at.no_args_is_help else []
-        at = at.commands[words.pop(0)]
+        name = words.pop(0)
+        at = at.whole(name) if isinstance(at, Contents) else at.commands[name]
     known = {o for p in at.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
     return [w for w in words if w.startswith("--") and w.rstrip(".,;:") not in known]
 
