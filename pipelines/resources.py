@@ -10,26 +10,29 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 from platformdirs import user_cache_path
 
-from execution.alpaca import AlpacaBroker
 from execution.broker import Broker
 from market.errors import SettingsError
 from market.lake import Lake
 from market.ledger import Ledger, open_ledger
-from market.polygon import PolygonSource
 from market.reference_source import ReferenceSource
 from market.remembered_plan import find_plan
 from market.request_limiter import Plan, RequestLimiter, folder_of_key
 from market.response_cache import ResponseCache
 from market.source import BarSource, RemoteSource
 from market.universe import liquid_universe, membership_universe, read_membership
-from models.tracking import Tracker
 from pipelines.lake_store import open_lake
 from pipelines.settings import Settings
+
+# The clients of MLflow, vendor and broker take seconds to import. Most commands need none of them.
+if TYPE_CHECKING:
+    from market.polygon import PolygonSource
+    from models.tracking import Tracker
 
 DEFAULT_SYMBOLS = ("SPY", "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "JPM", "XOM", "UNH")
 NOW_TAG = "isobar/now"
@@ -74,6 +77,8 @@ class Stores:
     @cached_property
     def tracker(self) -> Tracker:
         """The MLflow door."""
+        from models.tracking import Tracker
+
         self.settings.home.mkdir(parents=True, exist_ok=True)
         url = self.settings.resolved_mlflow_url
         # A server keeps the files itself: other machines have no folder of this one.
@@ -115,6 +120,8 @@ class Stores:
         return self._rest(self.plan)
 
     def _rest(self, plan: Plan) -> PolygonSource:
+        from market.polygon import PolygonSource
+
         polygon = self.settings.polygon
         return PolygonSource(
             polygon.api_key,
@@ -162,7 +169,6 @@ class Stores:
         return ResponseCache(self._vendor_folder / "answers", max_bytes=polygon.cache_bytes)
 
     def _with_flat_files(self, rest: PolygonSource) -> RemoteSource:
-        # Importing an S3 client takes 0.15 s, which commands without flat files need not wait.
         from market.flatfiles import FlatFileSource
         from market.vendor import VendorSource
 
@@ -184,6 +190,8 @@ class Stores:
         second, polygon = self.settings.second_source, self.settings.polygon
         if not second.base_url:
             return None
+        from market.polygon import PolygonSource
+
         return PolygonSource(
             second.api_key,
             second.base_url,
@@ -212,6 +220,8 @@ class Stores:
                 allowed="ALPACA_API_KEY and ALPACA_SECRET_KEY in the environment",
                 remedy="set both; a paper account is free",
             )
+        from execution.alpaca import AlpacaBroker
+
         return AlpacaBroker(
             alpaca.api_key,
             alpaca.secret_key,
