@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FunctionType, ModuleType
@@ -121,7 +122,16 @@ class _Trial:
         return {k: Outcome(v) for k, v in json.loads(self.results.read_text()).items()}
 
     def import_anew(self, mutants: Sequence[Mutant]) -> dict[str, Outcome]:
-        """Try faults anywhere."""
+        """Try faults anywhere.
+
+        In a child: what it imports would else be there, without a fault, for the next module.
+        """
+        terminal = os.dup(2)
+        each = partial(self._import_each, mutants, terminal)
+        self._check(_in_child(each, self.scratch, _LONGEST_SECONDS * 100))
+        return {k: Outcome(v) for k, v in json.loads(self.results.read_text()).items()}
+
+    def _import_each(self, mutants: Sequence[Mutant], terminal: int) -> int:
         source = self.target.path.read_text()
         self._check(self._import(source, _LONGEST_SECONDS, listing=True))
         _import_independent(self.target, json.loads(self.results.read_text()))
@@ -131,8 +141,9 @@ class _Trial:
         found: dict[str, Outcome] = {}
         for mutant in mutants:
             found[mutant.key] = self.judge(self._import(mutant.source, limit))
-            _tell(self.target, len(mutants), found, 2)
-        return found
+            _tell(self.target, len(mutants), found, terminal)
+        self.results.write_text(json.dumps(found))
+        return 0
 
     def _import(self, source: str, limit: float, *, listing: bool = False) -> int | None:
         def run() -> int:

@@ -68,11 +68,12 @@ def target(tmp_path: Path) -> Target:
 
 
 def tried(
-    target: Target, mutants: Sequence[Mutant] = (), *, spare_seconds: int = 20
+    target: Target, mutants: Sequence[Mutant] = (), *, spare_seconds: int = 20, before: str = ""
 ) -> dict[str, Outcome]:
     """Try faults in a process of its own: this one has threads, which a fork would lose."""
     keys = json.dumps([m.key for m in mutants])
-    command = [sys.executable, "-c", SCRIPT, str(target.root), str(spare_seconds), keys]
+    script = SCRIPT.replace("mutants = [", f"{before}mutants = [")
+    command = [sys.executable, "-c", script, str(target.root), str(spare_seconds), keys]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(done.stderr[-4000:])
@@ -89,6 +90,20 @@ def test_what_a_test_sees_is_killed_and_what_none_sees_survives(target: Target) 
     }
     assert found[": 3 -> 4"] is Outcome.KILLED  # outside a function: imported anew
     assert found["is_enough: count >= LEAST -> count > LEAST"] is Outcome.KILLED
+
+
+def test_a_module_is_judged_alike_after_another_whose_tests_import_it(target: Target) -> None:
+    """Both in one process, as the command tries them."""
+    (target.root / "other.py").write_text("SIZE = 5\n")
+    test = "import guarded.limits\nfrom other import SIZE\n\ndef test_it():\n    assert SIZE == 5\n"
+    (target.root / "test_other.py").write_text(test)
+    before = (
+        "other = mutant_trials.Target('other', ('test_other.py',), root=Path(sys.argv[1]))\n"
+        "assert set(mutant_trials.try_mutants(other).values()) == {'killed'}\n"
+    )
+    found = tried(target, [m for m in mutants_of(MODULE) if not m.in_function], before=before)
+    assert found == dict.fromkeys(found, Outcome.KILLED)
+    assert found
 
 
 def test_a_loop_without_end_is_ended(target: Target) -> None:
