@@ -63,7 +63,8 @@ def bring_up_to_date(target: Target, *, survivors: bool = False) -> None:
             return
         if survivors:
             kept = {k: o for k, o in found["outcomes"].items() if o != Outcome.SURVIVED}
-    left = [m for m in mutants if m.key not in kept and m.key not in _equivalent(target)]
+    known = kept.keys() | _equivalent(target)
+    left = [m for m in mutants if m.key not in known]
     outcomes = kept | {k: o.value for k, o in try_mutants(target, left).items()}
     result: dict[str, Any] = {
         "module": target.module,
