@@ -11,8 +11,7 @@ import os
 import sys
 from typing import Annotated
 
-# MLflow and Dagster would report usage to their makers; nothing here leaves the machine unasked.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Dagster would report usage to its makers; nothing here leaves the machine unasked.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "true")
 

@@ -229,3 +229,34 @@ def test_the_last_price_comes_before_the_brokers_mark() -> None:
 def test_a_symbol_that_is_neither_held_nor_ordered_needs_no_price() -> None:
     flat = replace(position("A", 1), quantity=ZERO, current_price_usd=ZERO)
     assert ExposureBook([flat], [], {}, {}).unpriced() == []
+
+
+def test_shares_may_be_broken() -> None:
+    """The oracle plays whole ones; half of one is on the same side of nothing as a whole one."""
+    half = Decimal("0.5")
+    held = replace(position("A", 1), quantity=half)
+    book = ExposureBook([held], [], {"A": half}, {"A": LastPrice(Decimal(10), NOW)})
+    for quantity, side, short, reduces in (
+        ("0.25", Side.SELL, False, True),
+        ("0.5", Side.SELL, False, True),
+        ("0.75", Side.SELL, True, False),
+        ("0.25", Side.BUY, False, False),
+    ):
+        placed = replace(intent(1, side, "A"), quantity=Decimal(quantity))
+        assert book.may_be_short(placed) is short, quantity
+        assert book.reduces_own(placed) is reduces, quantity
+
+
+def test_an_order_of_which_nothing_is_left_changes_nothing() -> None:
+    done = replace(order("o", "A", -3), filled_quantity=Decimal(3))
+    held, own = [position("A", 3)], {"A": Decimal(3)}
+    prices = {"A": LastPrice(Decimal(10), NOW)}
+    with_it, without = (ExposureBook(held, o, own, prices) for o in ([done], []))
+    assert with_it.now("A") == without.now("A")
+    assert with_it.reduces_own(wanted("A", -3))
+
+
+def test_only_what_is_left_of_an_exit_may_close() -> None:
+    resting = replace(order("x", "A", -3, filled=4), parent_id="o")
+    book = ExposureBook([position("A", 5), position("B", -20)], [resting], {}, {})
+    assert book.now("A").net_usd == 30  # 20 left of 50 long, and 50 short

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow.artifacts
@@ -167,3 +170,17 @@ def test_a_store_that_refuses_is_one_clear_error(tracker: Tracker, monkeypatch) 
     train(tracker, report(0.4), "linear")
     with pytest.raises(ModelError, match="did not give the trainings of 1d"):
         tracker.runs("1d")
+
+
+def test_mlflow_tells_nobody_and_draws_nothing() -> None:
+    """Also in a notebook and in Dagster's processes, where no command line has seen to it."""
+    asked = (
+        "from models.run_store import RunStore\n"
+        "from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as bar\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled\n"
+        "print(is_telemetry_disabled(), bar.get())"
+    )
+    bare = {"PATH": os.environ["PATH"]}  # neither our settings nor what tells it of a test
+    command = [sys.executable, "-W", "ignore", "-c", asked]
+    told = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["True", "False"]
