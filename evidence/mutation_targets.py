@@ -39,6 +39,7 @@ AREAS: dict[str, tuple[Target, ...]] = {
 
 _DENIED_BEFORE = "what is missing is denied before there is a scene"
 _ORDER = "the order of equals decides the last bit of a sum alone, and not on every machine"
+_RANGE = "where the upper end is below zero, the lower one is farther from it"
 _SIGN = "only the sign is looked at, and no order or fill is of nothing"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
@@ -88,6 +89,18 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "session_scores: True -> False (2)": "sessions are sorted already",
         "_rank_ic_of_times: pl.col('session').first() -> pl.col('session').last()": "a time is of "
         "one session",
+    },
+    "execution.exposure": {
+        "ExposureBook.reduces_own: own * intent.signed_quantity -> own / intent.signed_quantity": (
+            _SIGN
+        ),
+        "ExposureBook.reduces_own: own * intent.signed_quantity < 0 "
+        "-> own * intent.signed_quantity <= 0": "nothing is left to reduce of nothing",
+        "ExposureBook.add: self._own.get(symbol, _ZERO) * signed < 0 "
+        "-> self._own.get(symbol, _ZERO) * signed <= 0": "nothing is left to reduce of nothing",
+        "ExposureBook._count: abs(high) -> high": _RANGE,
+        "ExposureBook._figures: abs(high) -> high": _RANGE,
+        "ExposureBook._figures: abs(high_usd) -> high_usd": _RANGE,
     },
     "features.leakage": {
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",

@@ -247,6 +247,16 @@ def test_shares_may_be_broken() -> None:
         assert book.reduces_own(placed) is reduces, quantity
 
 
+@pytest.mark.parametrize(("side", "reduces"), [(Side.BUY, True), (Side.SELL, False)])
+def test_what_closes_half_a_share_is_counted_once(side: Side, reduces: bool) -> None:
+    half = Decimal("0.5")
+    held = replace(position("A", 1), quantity=half)
+    standing = replace(order("o", "A", 1), side=side, quantity=half)
+    book = ExposureBook([held], [standing], {"A": half}, {"A": LastPrice(Decimal(10), NOW)})
+    sale = replace(intent(1, Side.SELL, "A"), quantity=half)
+    assert book.reduces_own(sale) is reduces
+
+
 def test_an_order_of_which_nothing_is_left_changes_nothing() -> None:
     done = replace(order("o", "A", -3), filled_quantity=Decimal(3))
     held, own = [position("A", 3)], {"A": Decimal(3)}
