@@ -102,6 +102,17 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "ExposureBook._figures: abs(high) -> high": _RANGE,
         "ExposureBook._figures: abs(high_usd) -> high_usd": _RANGE,
     },
+    "isobar.leak_audit": dict.fromkeys(
+        (
+            "load_features: spec is None or spec.loader is None "
+            "-> spec is None and spec.loader is None",
+            "load_features: spec is None or spec.loader is None -> spec.loader is None",
+            "load_features: spec is None or spec.loader is None -> spec is None",
+            "load_features: raise UsageError('this file cannot be imported', got=file, "
+            "remedy='name a Python file') -> pass",
+        ),
+        "a file that ends in .py has both",
+    ),
     "features.leakage": {
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",
         "settling: 'left' -> 'right' (2)": "both are in the order of their keys",

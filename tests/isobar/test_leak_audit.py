@@ -231,6 +231,8 @@ PAIR = (SOUND, SOUND)
 NONE = []
 MIXED = [SOUND, 3]
 TEXT = "SOUND"
+NUMBER = 3
+BY_NAME = {SOUND: 1}
 """
 
 
@@ -240,7 +242,7 @@ def test_features_of_ones_own_are_loaded_one_or_several(tmp_path: Path) -> None:
     assert [f.name for f in load_features(f"{file}:SOUND")] == ["sound"]
     assert [f.name for f in load_features(f"{file}:BOTH")] == ["sound"] * 2
     assert [f.name for f in load_features(f"{file}:PAIR")] == ["sound"] * 2
-    for name in ("NONE", "MIXED", "TEXT", "ABSENT"):
+    for name in ("NONE", "MIXED", "TEXT", "NUMBER", "BY_NAME", "ABSENT"):
         with pytest.raises(UsageError, match="this is no feature"):
             load_features(f"{file}:{name}")
 
