@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.leakage import Finding, Settling
+from features.leakage import Finding, Settling, Subject, Tables, choose_cuts
 from features.registry import select_features
 from features.spec import Feature, Memory, Stage, from_expression
+from isobar import leak_audit
 from isobar.leak_audit import Audited, AuditReport, load_features, run_audit
 from market.errors import UsageError
 from market.lake import Lake
@@ -28,6 +29,7 @@ def made(name: str, expression: pl.Expr, memory: Memory = Memory.WINDOW) -> Feat
     return Feature(name, value, ("close",), 3, Stage.TIME_SERIES, "x", "none", memory=memory)
 
 
+SCALERS = "scalers and linear forecasts of 1d"
 SOUND = made("sound", CLOSE / CLOSE.shift(2))
 AHEAD = made("ahead", CLOSE.shift(-1) / CLOSE)
 
@@ -80,12 +82,58 @@ def test_everything_that_daily_bars_lead_to_is_audited_and_nothing_accused(tmp_p
 def test_scalers_are_audited_where_history_is_long_enough_late_in_it(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, "1d")
     short, long = (audited(settings, sessions=n, cuts=1) for n in (89, 90))
-    scalers = "scalers and linear forecasts of 1d"
-    assert scalers not in names(short)
-    assert names(long) == [*names(short), scalers]
+    assert SCALERS not in names(short)
+    assert names(long) == [*names(short), SCALERS]
     assert long.audited[-1].columns == 5
     assert long.is_clean
-    assert scalers not in names(audited(settings_of(tmp_path, "7d"), sessions=90, cuts=1))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Tables, list[dt.datetime]]]:
+    """The tables and cut-offs of each audit by its name; none is made."""
+    told: dict[str, tuple[Tables, list[dt.datetime]]] = {}
+
+    def note(subject: Subject, tables: Tables, cuts: list[dt.datetime]) -> list[Finding]:
+        told[subject.name] = tables, cuts
+        return []
+
+    monkeypatch.setattr(leak_audit, "audit", note)
+    return told
+
+
+@pytest.mark.parametrize(("cuts", "late"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4)])
+def test_scalers_alone_are_cut_late_and_half_as_often(
+    tmp_path: Path, asked, cuts: int, late: int
+) -> None:
+    rule = UniverseSettings(kind="liquidity", count=2, lookback_sessions=5)
+    settings = settings_of(tmp_path, "1d", universe=rule)
+    report = audited(settings, sessions=90, cuts=cuts, seed=6)
+    assert {a.name: a.cuts for a in report.audited} == {n: len(c) for n, (_, c) in asked.items()}
+    assert [*asked][-3:] == ["regimes", "universe by liquidity", SCALERS]
+    for name, (tables, made) in asked.items():
+        given = {"burn_in": 0.8} if name == SCALERS else {}
+        count = late if name == SCALERS else cuts
+        assert made == choose_cuts(tables, count, seed=6, **given), name
+
+
+@pytest.mark.parametrize(
+    ("horizons", "timeframes"),
+    [(["7d"], [Timeframe.D1]), (["1m", "7d"], [Timeframe.M1, Timeframe.D1])],
+)
+def test_scalers_are_audited_by_forecasts_of_the_next_day_alone(
+    tmp_path: Path, asked, horizons: list[str], timeframes: list[Timeframe]
+) -> None:
+    audited(settings_of(tmp_path, *horizons), timeframes=timeframes, sessions=90, cuts=1)
+    assert not [name for name in asked if name.startswith("scalers")]
+
+
+def test_an_audit_of_days_leaves_minutes_where_they_are(tmp_path: Path, asked) -> None:
+    fill_lake(tmp_path)
+    for timeframe in (Timeframe.D1, Timeframe.M30):
+        audited(settings_of(tmp_path), timeframes=[timeframe], synthetic=False)
+    tables, _ = asked["features on 1d bars"]
+    assert "bars_1m" not in tables
+    assert asked["features on 30m bars"][0]["bars_1m"][Bar.SESSION].n_unique() == 3
 
 
 def test_horizons_of_other_bars_are_left_out(tmp_path: Path) -> None:
