@@ -102,7 +102,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "ExposureBook._figures: abs(high) -> high": _RANGE,
         "ExposureBook._figures: abs(high_usd) -> high_usd": _RANGE,
     },
-    "isobar.leak_audit": dict.fromkeys(
+    "isobar.leak_audit": {"_subjects: 0 -> -1": "one horizon is of the next day"}
+    | dict.fromkeys(
         (
             "load_features: spec is None or spec.loader is None "
             "-> spec is None and spec.loader is None",
