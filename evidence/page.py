@@ -20,10 +20,7 @@ forecast with the outcome: the return over the horizon less the mean of all symb
 over sessions. Real bars are read from the folder that `ISOBAR_SAMPLE_BARS` names; of them only
 statistics are shown.
 
-Each chapter ends with the code that it was measured with, and knows nothing of later code. Those of
-models on synthetic markets and on real minute bars are from before an ensemble's expected return
-was scaled by what past ones were worth, which changes neither the order of symbols at one time nor
-a probability, and before the meta-learner saw outcomes clipped to 4 volatilities.
+Each chapter ends with the code that it was measured with, and knows nothing of later code.
 """
 
 

@@ -172,6 +172,41 @@ def test_the_universe_is_audited_where_it_is_not_fixed(tmp_path: Path, kind: str
     assert report.is_clean
 
 
+@pytest.mark.parametrize(("kind", "members"), [("membership", 1), ("liquidity", 2)])
+def test_the_audited_universe_is_the_one_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, members: int
+) -> None:
+    file = tmp_path / "members.csv"
+    file.write_text("ticker,start_date,end_date\nZZAA,2000-01-03,\n")
+    rule = UniverseSettings(kind=kind, membership_file=file, count=2, lookback_sessions=5)
+    last: list[pl.DataFrame] = []
+
+    def compute(subject: Subject, tables: Tables, _cuts: list[dt.datetime]) -> list[Finding]:
+        last[:] = [subject.compute(tables)]
+        return []
+
+    monkeypatch.setattr(leak_audit, "audit", compute)
+    audited(settings_of(tmp_path, "7d", universe=rule))
+    newest = last[0].filter(pl.col(Bar.SESSION) == pl.col(Bar.SESSION).max())
+    assert newest.height == members
+
+
+@pytest.mark.parametrize(("sessions", "windows"), [(90, (30, 15)), (100, (33, 16))])
+def test_scalers_learn_from_a_third_and_are_tried_on_half_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked, sessions: int, windows: tuple[int, int]
+) -> None:
+    made: list[tuple[int, int]] = []
+
+    def note(*_given, min_train_sessions: int, test_sessions: int) -> Subject:
+        made.append((min_train_sessions, test_sessions))
+        return Subject("scalers", lambda tables: tables["bars_1d"])
+
+    monkeypatch.setattr(leak_audit, "scalers_subject", note)
+    audited(settings_of(tmp_path, "1d"), sessions=sessions, cuts=1)
+    assert made == [windows]
+    assert "scalers" in asked
+
+
 class Watched:
     """A feature that remembers of how many bars it was given the longest history."""
 
