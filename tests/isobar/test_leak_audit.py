@@ -134,6 +134,31 @@ def test_an_audit_of_days_leaves_minutes_where_they_are(tmp_path: Path, asked) -
     tables, _ = asked["features on 1d bars"]
     assert "bars_1m" not in tables
     assert asked["features on 30m bars"][0]["bars_1m"][Bar.SESSION].n_unique() == 3
+    audited(settings_of(tmp_path), timeframes=[Timeframe.D1, Timeframe.M30], synthetic=False)
+    assert "bars_1m" in asked["features on 1d bars"][0]
+
+
+def test_splits_of_the_lake_are_audited_too(tmp_path: Path, asked) -> None:
+    fill_lake(tmp_path)
+    audited(settings_of(tmp_path), synthetic=False)
+    assert asked["regimes"][0]["splits"].is_empty()
+    splits = market(seed=3).splits
+    Lake(tmp_path / "lake").replace("splits", splits, None)
+    audited(settings_of(tmp_path), synthetic=False)
+    assert asked["regimes"][0]["splits"].equals(splits)
+
+
+@pytest.mark.parametrize(("sessions", "places"), [(60, (7, 15)), (90, (11, 22))])
+def test_history_is_begun_again_after_an_eighth_and_after_a_quarter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked, sessions: int, places: tuple[int, int]
+) -> None:
+    begun: list[dt.date] = []
+    monkeypatch.setattr(
+        leak_audit, "settling", lambda _bars, _own, starts, _side: begun.extend(starts) or []
+    )
+    audited(settings_of(tmp_path), features=[SOUND], sessions=sessions)
+    days = asked["features on 1d bars"][0]["bars_1d"][Bar.SESSION].unique().sort()
+    assert begun == [days[p] for p in places]
 
 
 def test_horizons_of_other_bars_are_left_out(tmp_path: Path) -> None:
@@ -180,15 +205,21 @@ def test_the_audited_universe_is_the_one_that_is_set(
     file.write_text("ticker,start_date,end_date\nZZAA,2000-01-03,\n")
     rule = UniverseSettings(kind=kind, membership_file=file, count=2, lookback_sessions=5)
     last: list[pl.DataFrame] = []
+    late = dt.timedelta(minutes=3)
 
     def compute(subject: Subject, tables: Tables, _cuts: list[dt.datetime]) -> list[Finding]:
-        last[:] = [subject.compute(tables)]
+        days = tables["bars_1d"]
+        one_is_late = pl.col(Bar.SYMBOL) == days[Bar.SYMBOL][0]
+        known = pl.when(one_is_late).then(pl.col(Bar.KNOWN_AT) + late).otherwise(Bar.KNOWN_AT)
+        bars = days.with_columns(known.alias(Bar.KNOWN_AT))
+        last[:] = [subject.compute({**tables, "bars_1d": bars}), days]
         return []
 
     monkeypatch.setattr(leak_audit, "audit", compute)
     audited(settings_of(tmp_path, "7d", universe=rule))
     newest = last[0].filter(pl.col(Bar.SESSION) == pl.col(Bar.SESSION).max())
     assert newest.height == members
+    assert (newest["as_of"] == last[1][Bar.KNOWN_AT].max() + late).all()
 
 
 @pytest.mark.parametrize(("sessions", "windows"), [(90, (30, 15)), (100, (33, 16))])
