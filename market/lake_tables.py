@@ -49,6 +49,7 @@ class TableSpec:
     is_copy: bool = False
 
 
+_STATE_KEYS = ("session", "symbol", "recursion")
 BAR_KEYS = (Bar.SYMBOL.value, Bar.BAR_START.value)
 _BY_SYMBOL_SCHEMA = pl.Schema({**BAR_SCHEMA, BUILT_FROM: pl.String()})
 TABLES: dict[str, TableSpec] = {
@@ -69,7 +70,7 @@ TABLES: dict[str, TableSpec] = {
         TableSpec("feature_log", None, ("timeframe", "session")),
         TableSpec("feature_definitions", None, ("definitions", "feature")),
         *(TableSpec(f"features_{t}", Bar.SESSION, ("symbol", "bar_end")) for t in Timeframe),
-        *(TableSpec(f"feature_states_{t}", "session", ("symbol", "recursion")) for t in Timeframe),
+        *(TableSpec(f"feature_states_{t}", "session", _STATE_KEYS) for t in Timeframe),
         TableSpec("predictions", "horizon", ("symbol", "bar_end", "horizon", "engine")),
         TableSpec("session_skill", "horizon", ("horizon", "engine", "session")),
         TableSpec("session_moments", "horizon", ("horizon", "session", "engine", "other")),

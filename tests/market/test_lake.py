@@ -91,6 +91,19 @@ def test_nothing_for_a_table_that_is_not_there_makes_no_table(lake: Lake) -> Non
     assert lake.content_hash("bars_1d") == "empty"
 
 
+def test_keys_tell_the_rows_of_all_partitions_apart(tmp_path: Path) -> None:
+    """Else a content hash would depend on the order of the files."""
+    name = "feature_states_1d"
+    rows = pl.DataFrame({"session": DAYS, "symbol": "A", "recursion": "ema", "state": [1.0, 2, 3]})
+    hashes: set[str] = set()
+    for k, order in enumerate(itertools.permutations(range(3))):
+        lake = Lake(tmp_path / f"lake-{k}")
+        for day in order:
+            lake.replace(name, rows[[day]], [DAYS[day]])
+        hashes.add(lake.content_hash(name))
+    assert len(hashes) == 1
+
+
 def test_the_content_hash_is_that_of_the_rows_not_of_the_files(lake: Lake, tmp_path) -> None:
     lake.replace("bars_1d", BARS, DAYS)
     other = Lake(tmp_path / "other")
