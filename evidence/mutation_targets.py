@@ -90,6 +90,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_rank_ic_of_times: pl.col('session').first() -> pl.col('session').last()": "a time is of "
         "one session",
     },
+    "execution.guard": {
+        "_rejects: 0 -> -1": "none refused is below every share",
+        "_blindness: fresh is None or not found.positions -> fresh is None": "of no position the "
+        "total is nothing, which ends it too",
+    },
     "execution.exposure": {
         "ExposureBook.reduces_own: own * intent.signed_quantity -> own / intent.signed_quantity": (
             _SIGN

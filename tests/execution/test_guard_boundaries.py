@@ -128,6 +128,12 @@ def test_the_share_of_refused_orders_halts_from_its_limit_on(day):
     assert causes(day, seen()) == [(HALTED, "rejects: 4 of today's 8 orders")]
 
 
+def test_no_refused_order_is_no_share(day):
+    assert causes(day, seen(), GuardRules(rejected_share=Decimal("0.01"))) == []
+    become(day, "A", state="rejected")
+    assert causes(day, seen(), GuardRules(rejected_share=Decimal("0.01"))) != []
+
+
 @pytest.mark.parametrize("state", [s for s in JournalState if s is not JournalState.REJECTED])
 def test_only_orders_that_the_broker_answered_are_counted(day, state):
     become(day, SYMBOLS, state=state.value)
