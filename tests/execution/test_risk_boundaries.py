@@ -12,6 +12,7 @@ from execution.broker import OrderStatus, OrderType, Side, TimeInForce
 from execution.day_trading import DayTrading
 from execution.intents import LastPrice
 from execution.risk import RiskLimits, check_plan
+from execution.risk_context import CLOCK_TOLERANCE
 from market.errors import ExecutionError
 from tests.execution.memory_broker import NOW
 from tests.execution.test_risk import (
@@ -405,6 +406,7 @@ def test_what_is_documented_holds_where_nothing_is_set() -> None:
     assert (plain.day_wait_seconds, plain.model_age_days) == (900, 120)
     assert (plain.order_count, plain.orders_per_hour) == (500, 2_000)
     assert (plain.allow_short, plain.sector_share, plain.restricted) == (False, None, frozenset())
+    assert dt.timedelta(minutes=5) == CLOCK_TOLERANCE
 
 
 def test_exits_that_rest_for_a_position_count_what_is_left_of_them() -> None:
