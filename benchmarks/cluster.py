@@ -23,10 +23,11 @@ from isobar.demo import live_through, serve_world, settle, spec_of
 from market.frame_hash import frame_hash
 from market.lake import Lake
 from market.lake_tables import TABLES
-from market.layouts import BUILT_FROM
+from market.layouts import BUILT_FROM, BY_SYMBOL_TABLE
 from pipelines.jobs import TRAINING_JOB
 from pipelines.launch import prepare_dagster_home
 from pipelines.resources import Stores
+from pipelines.scoreboard import PROMISES_TABLE
 from pipelines.settings import load_settings
 from tests.mlflow_server import mlflow_server
 from tests.pipelines.installation import clean_environment
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 SEED = 7
 BATCHES = "select run, as_of, rows, content_hash from signal_batches order by seq"
 ORDERS = "select symbol, side, quantity, state from orders order by client_order_id"
+NAMES_FILES = {PROMISES_TABLE: "made_from", BY_SYMBOL_TABLE: BUILT_FROM}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DAGSTER_DISABLE_TELEMETRY": "true"}
 
 
@@ -106,13 +108,14 @@ def contents(stores: Stores) -> dict[str, Any]:
 
 
 def _digest(lake: Lake, table: str) -> str:
-    """Return the content of a table less what names files, which are called differently each time.
+    """Return the content of a table, less the column that says from which files it was made.
 
-    It says from which files the rows were made.
+    Files are called differently each time.
     """
     if not lake.exists(table):
         return "none"
-    rows = lake.scan(table).drop("made_from", BUILT_FROM, strict=False).collect()
+    named = NAMES_FILES.get(table)
+    rows = lake.scan(table).drop(*([named] if named else [])).collect()
     keys = [k for k in TABLES[table].keys if k in rows.columns]
     return frame_hash(rows.select(sorted(rows.columns)).sort(keys))
 

@@ -189,7 +189,7 @@ def test_blindness_is_a_share_of_what_is_held_by_value(ledger, values, fresh, sh
     assert causes(ledger, seen(values=values), fresh=None) == []
 
 
-def test_the_defaults_are_those_of_the_handbook(ledger):
+def test_half_of_four_orders_and_half_of_holdings_are_the_defaults():
     assert GuardRules() == GuardRules(
         rejected_share=Decimal("0.5"), rejected_least=4, blind_share=Decimal("0.5")
     )
