@@ -40,6 +40,7 @@ AREAS: dict[str, tuple[Target, ...]] = {
 _DENIED_BEFORE = "what is missing is denied before there is a scene"
 _ORDER = "the order of equals decides the last bit of a sum alone, and not on every machine"
 _RANGE = "where the upper end is below zero, the lower one is farther from it"
+_ANY_BAND = "any seed and any neutral band do, as long as they stay the same"
 _SIGN = "only the sign is looked at, and no order or fill is of nothing"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
@@ -82,8 +83,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             ": 6.0 -> 7.0",
             ": 6.0 -> 5.0",
         ),
-        "any seed and any neutral band do, as long as they stay the same",
+        _ANY_BAND,
     ),
+    "features.audited": dict.fromkeys((": 6.0 -> 7.0", ": 6.0 -> 5.0"), _ANY_BAND),
     "models.inner_windows": {
         "session_scores: True -> False": _ORDER,
         "session_scores: True -> False (2)": "sessions are sorted already",
@@ -91,6 +93,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "one session",
     },
     "execution.guard": {
+        ": 0 -> -1": "only the order of states by severity counts",
+        ": 2 -> 3": "only the order of states by severity counts",
         "_rejects: 0 -> -1": "none refused is below every share",
         "_blindness: fresh is None or not found.positions -> fresh is None": "of no position the "
         "total is nothing, which ends it too",

@@ -47,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "installation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("installation"))
+            # The first of them builds it, which a busy machine takes long for.
+            item.add_marker(pytest.mark.timeout(1200))
         elif (
             item.get_closest_marker("xdist_group") is None and item.path.parent.name in _WHOLE_FILES
         ):

@@ -221,9 +221,11 @@ def test_a_price_that_is_none_gives_way_to_the_brokers_mark(bad: str) -> None:
     assert unpriced.now("A").gross_usd == 0
 
 
-def test_the_last_price_comes_before_the_brokers_mark() -> None:
-    book = ExposureBook([position("A", 2)], [], {}, {"A": LastPrice(Decimal(7), NOW)})
-    assert (book.price("A"), book.now("A").gross_usd) == (7, 14)
+@pytest.mark.parametrize("last", ["7", "1", "0.01"])
+def test_the_last_price_comes_before_the_brokers_mark(last: str) -> None:
+    price = Decimal(last)
+    book = ExposureBook([position("A", 2)], [], {}, {"A": LastPrice(price, NOW)})
+    assert (book.price("A"), book.now("A").gross_usd) == (price, 2 * price)
 
 
 def test_a_symbol_that_is_neither_held_nor_ordered_needs_no_price() -> None:

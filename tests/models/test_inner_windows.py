@@ -71,6 +71,27 @@ def test_log_loss_is_that_of_scikit_learn() -> None:
         assert score == pytest.approx(log_loss(truth, p, labels=[0, 1, 2]))
 
 
+@pytest.mark.parametrize(
+    ("outcome", "right"),
+    [
+        (0.004, "p_neutral"),
+        (0.004 + 1e-8, "p_long"),
+        (-0.004, "p_neutral"),
+        (-0.004 - 1e-8, "p_short"),
+    ],
+)
+def test_an_outcome_on_the_band_is_neutral(outcome: float, right: str) -> None:
+    frame = forecasts(np.random.default_rng(3)).with_columns(
+        *(
+            pl.lit(0.98 if p == right else 0.01).alias(p)
+            for p in ("p_short", "p_neutral", "p_long")
+        ),
+        pl.lit(outcome).alias("excess_return"),
+    )
+    scores = session_scores(frame, Objective.LOG_LOSS, 40.0)["score"]
+    assert scores.to_list() == pytest.approx([-np.log(0.98)] * 7)
+
+
 def test_certainty_that_was_wrong_costs_much_but_not_everything() -> None:
     frame = forecasts(np.random.default_rng(2)).with_columns(
         pl.lit(0.0).alias("p_long"), pl.lit(0.01).alias("excess_return")
