@@ -341,6 +341,13 @@ def test_a_sector_beyond_its_share_may_be_traded_as_far_as_it_does_not_grow() ->
     assert codes(intent(1, symbol="B"), **full) == [C.SECTOR_SHARE]
 
 
+def test_what_closes_its_own_needs_no_sector_also_where_others_sold_the_most() -> None:
+    scarce = {"positions": (position(1),), "own_quantities": {"A": D(10)}}
+    said = codes(intent(10, Side.SELL), **scarce, **limits(sector_share=D("0.001")), sectors={})
+    assert C.MISSING_DATA not in said
+    assert C.SECTOR_SHARE not in said
+
+
 def test_a_position_that_is_all_foreign_is_not_touched() -> None:
     for quantity in (1, -1):
         assert codes(positions=(position(quantity),)) == [C.FOREIGN_POSITION]
