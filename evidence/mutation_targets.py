@@ -111,7 +111,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "ExposureBook._figures: abs(high) -> high": _RANGE,
         "ExposureBook._figures: abs(high_usd) -> high_usd": _RANGE,
     },
-    "isobar.leak_audit": {"_subjects: 0 -> -1": "one horizon is of the next day"}
+    "isobar.leak_audit": {
+        "_subjects: 0 -> -1": "one horizon is of the next day",
+        "_universe_subject.compute: rule.kind == 'membership' and rule.membership_file is not None "
+        "-> rule.kind == 'membership'": "settings refuse a membership without its file",
+    }
     | dict.fromkeys(
         (
             "load_features: spec is None or spec.loader is None "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 import pytest
 
@@ -96,3 +98,34 @@ def test_a_lookback_longer_than_what_is_left_is_declared_and_no_fault() -> None:
         memory=Memory.WINDOW,
     )
     assert [s.settles_bars for s in settling(bars, [window], [days[-5]])] == [6]
+
+
+_ULP = 2.0**-23
+
+
+@pytest.mark.parametrize(
+    ("more_history", "less", "settles"),
+    [
+        (1.0, 1.0 + _ULP, 1),
+        (1.0 + _ULP, 1.0, 1),
+        (1.0, 1.0 + 2 * _ULP, None),
+        # A difference of nearly equal numbers has no last place of its own.
+        (0.0, 1e-8, 1),
+        (0.0, 2e-8, None),
+        (math.nan, math.nan, 1),
+        (math.nan, 1.0, None),
+        (1.0, math.nan, None),
+    ],
+)
+def test_one_unit_in_the_last_place_is_no_difference(
+    more_history: float, less: float, settles: int | None
+) -> None:
+    bars = adjusted_bars(audit_tables(), Timeframe.D1)
+    days = bars[Bar.SESSION].unique().sort()
+
+    def value(panel) -> pl.Series:
+        chosen = more_history if len(set(panel["session"])) == len(days) else less
+        return panel["close"] * 0.0 + chosen
+
+    feature = Feature("x", value, ("close", "session"), 1, Stage.TIME_SERIES, "x", "none")
+    assert [s.settles_bars for s in settling(bars, [feature], [days[20]])] == [settles]
