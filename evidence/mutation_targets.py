@@ -126,6 +126,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "remedy='name a Python file') -> pass",
         ),
         "a file that ends in .py has both",
+    )
+    | dict.fromkeys(
+        (f"_generated: {change}" for change in ("6 -> 7", "6 -> 5", "5 -> 6", "5 -> 4")),
+        "a generated market of a symbol more or of another seed is audited alike",
     ),
     "features.leakage": {
         "choose_cuts: place + shift -> place - shift": "the shift is drawn from both sides alike",

@@ -138,14 +138,17 @@ def test_an_audit_of_days_leaves_minutes_where_they_are(tmp_path: Path, asked) -
     assert "bars_1m" in asked["features on 1d bars"][0]
 
 
-def test_splits_of_the_lake_are_audited_too(tmp_path: Path, asked) -> None:
+@pytest.mark.parametrize("table", ["splits", "dividends"])
+def test_actions_of_the_lake_are_audited_too(tmp_path: Path, asked, table: str) -> None:
     fill_lake(tmp_path)
     audited(settings_of(tmp_path), synthetic=False)
-    assert asked["regimes"][0]["splits"].is_empty()
-    splits = market(seed=3).splits
-    Lake(tmp_path / "lake").replace("splits", splits, None)
+    assert asked["regimes"][0][table].is_empty()
+    actions: pl.DataFrame = getattr(market(seed=4), table)
+    assert actions.height > 0
+    Lake(tmp_path / "lake").replace(table, actions, None)
     audited(settings_of(tmp_path), synthetic=False)
-    assert asked["regimes"][0]["splits"].equals(splits)
+    keys = ["symbol", "ex_date"]
+    assert asked["regimes"][0][table].sort(keys).equals(actions.sort(keys))
 
 
 @pytest.mark.parametrize(("sessions", "places"), [(60, (7, 15)), (90, (11, 22))])
