@@ -67,19 +67,15 @@ class RestingExits:
         self._target, self._stop = np.full(count, np.nan), np.full(count, np.nan)
         self._since = np.zeros(count, dtype=np.int64)
         self._triggered = np.zeros(count, dtype=bool)
-        self._at_open = np.zeros(count, dtype=bool)
 
-    def leave(
-        self, entry: OrderIntent, bar: int, as_of: dt.datetime, *, at_open: bool = True
-    ) -> None:
-        """Bring the exits of an entry to life, filled whole at the open of a bar or inside it."""
+    def leave(self, entry: OrderIntent, bar: int, as_of: dt.datetime) -> None:
+        """Bring the exits of an entry to life that a bar has filled whole."""
         column = self._column[entry.symbol]
         self._left[entry.symbol] = _Left(entry, as_of)
         self._sign[column] = 1.0 if entry.side is Side.BUY else -1.0
         self._target[column] = _level(entry.take_profit_usd)
         self._stop[column] = _level(entry.stop_loss_usd)
         self._since[column], self._triggered[column] = bar, False
-        self._at_open[column] = at_open
 
     def cancel(self, symbol: str) -> None:
         """Take the exits of a symbol away, if there are any."""
@@ -128,7 +124,6 @@ class RestingExits:
         stopped = live & (self._triggered | hits_stop(sign, worst, self._stop))
         later = self._since < bar
         gapped = self._triggered | hits_stop(sign, opens, self._stop)
-        gapped &= later | self._at_open
         through = _RULES.reaches_limit(sign, best, self._target)
         reached = live & later & ~stopped & through
         self._triggered |= stopped

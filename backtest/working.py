@@ -171,8 +171,7 @@ class WorkingOrders:
             self._account.fill(part, price, cost.total_usd, order.as_of)
             self._record.filled(intent, filled, price, cost, as_of=order.as_of, at=at, bar=bar)
         if order.left == 0 and intent.has_exits:
-            at_open = at == self._tape.starts[bar]
-            self._exits.leave(intent, bar, order.as_of, at_open=at_open)
+            self._exits.leave(intent, bar, order.as_of)
 
     def _give_up(self, order: _Working, bar: int) -> None:
         """Note what of an order came to nothing."""

@@ -416,11 +416,11 @@ class PaperBook:
                 self._wake(leg, touch)
 
     def _wake(self, leg: BookOrder, touch: Touch) -> None:
-        """Bring a leg to life: in what is left of the bar of its entry only a stop can be hit."""
+        """Bring a leg to life: in the bar of its entry only a stop can be hit."""
         leg.held, leg.routed, leg.updated_at = False, True, touch.at
         leg.session = touch.bar_start.astimezone(calendar.NEW_YORK).date()
         leg.eligible_from, leg.inside_bar = touch.bar_end, touch.bar_start
-        leg.at_open, leg.rested = touch.at_open, True
+        leg.rested = True
         self._touch(leg)
         self.records.note(Event.NEW, leg, touch.at)
 

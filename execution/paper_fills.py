@@ -10,7 +10,8 @@ The rules, where a bar leaves the path of prices open, are the pessimistic ones 
 - A trailing stop follows the highs (lows) of the bars before, and this bar's open: a bar's own
   high moves the stop from the next bar on.
 - When stop and target lie inside the same bar, the stop is hit.
-- Exits of an entry wake with it: in what is left of its bar only the stop can be hit.
+- Exits of an entry wake with it: in its bar only the stop can be hit, at the bar's open where
+  that lies beyond it, which a limit that rested leads to as well.
 - An auction is the bar that begins with the session, or ends with it, and no other.
 - A bar without volume fills nothing and hits nothing. A bar fills at most its participation.
 - What arrives at the moment at which a bar begins comes before what rested by then.
@@ -254,7 +255,7 @@ def _trigger(track: Track, order: BookOrder, low: int, high: int, now: dt.dateti
     if track.end[index] > micros(now):
         return None
     level = inside[hit]
-    if order.at_open and order.inside_bar == moment(track.start[index]):
+    if order.inside_bar == moment(track.start[index]):
         level = worse_price(sign, track.open[index], level)
     return _touch(track, index, price(level), at_open=False)
 

@@ -77,8 +77,8 @@ class BookOrder:
     """An order in the book.
 
     ``eligible_from`` is the earliest start of a bar that may fill it. A stop that was born
-    inside a bar (``inside_bar`` is that bar's start) may also be hit in what was left of it; with
-    ``at_open`` that is the whole bar. A limit that ``rested`` gets no better open any more.
+    inside a bar (``inside_bar`` is that bar's start) may also be hit in that bar. A limit that
+    ``rested`` gets no better open any more.
     ``parent`` and ``legs`` tie the orders of a bracket, an OCO or an OTO; a leg is ``held`` until
     its entry has filled wholly. ``version`` counts what happened to the order.
     """
@@ -107,7 +107,6 @@ class BookOrder:
     routed: bool = False
     will_reject: str | None = None
     inside_bar: dt.datetime | None = None
-    at_open: bool = False
     rested: bool = False
     triggered_at: dt.datetime | None = None
     status: OrderStatus = OrderStatus.ACCEPTED
