@@ -144,6 +144,17 @@ def test_an_entry_inside_a_bar_may_be_stopped_in_it_but_reaches_no_target(
         assert legs(rig, order) == expected
 
 
+def test_a_stop_gets_no_price_that_the_bar_of_its_entry_did_not_have() -> None:
+    """The limit rested when the price gapped over it and over the stop."""
+    with paper(minutes("XYZ", CALM, (88, 89, 87, 88), CALM)) as rig:
+        exits = {"take_profit": TakeProfitRequest(limit_price=110)}
+        exits["stop_loss"] = StopLossRequest(stop_price=90)
+        order = rig.limit("XYZ", "buy", 10, 95, order_class=OrderClass.BRACKET, **exits)
+        rig.at(THURSDAY, 2)
+        assert rig.order(order).filled_avg_price == "95"
+        assert legs(rig, order) == {"limit": ("canceled", None), "stop": ("filled", "88")}
+
+
 def test_a_leg_inherits_its_time_in_force() -> None:
     bars = frame(bar("XYZ", THURSDAY, 0, CALM), bar("XYZ", FRIDAY, 0, (111, 111, 111, 111)))
     with paper(bars) as rig:
