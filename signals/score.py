@@ -237,7 +237,9 @@ def _read_newest(
     datasets: dict[tuple[str, ...], tuple[Dataset, Indices]] = {}
     for names in read:
         made = assemble(rows, None, names, steps=1, reach_sessions=reach_of(timeframe))
-        scored = (made.keys[Bar.BAR_END] == expected) & made.keys[Bar.SYMBOL].is_in(wanted)
+        scored = (made.keys[Bar.BAR_END] == expected) & made.keys[Bar.SYMBOL].is_in(
+            wanted.implode()
+        )
         datasets[names] = made, np.flatnonzero(scored.to_numpy())
     return rows, datasets
 

@@ -105,6 +105,12 @@ def test_the_newest_bar_is_scored_by_every_engine_and_the_ensemble() -> None:
     assert blend.to_list() == pytest.approx(mean.sort("symbol")["expected_return_bps"].to_list())
 
 
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Polars prints a warning that is an error: no filter sees it."""
+    score(features(), newest())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_live_scores_are_those_of_the_backtest() -> None:
     data = dataset_of(market())
     last = np.flatnonzero((data.keys["bar_end"] == newest()).to_numpy())
