@@ -30,7 +30,7 @@ def test_a_month_of_opening_auctions_held_over_nights(tmp_path, horizon):
 
 
 def test_two_weeks_of_brackets_and_closing_auctions(tmp_path):
-    """``make evidence`` takes a month of them, of several seeds."""
+    """``make evidence`` takes a month of them."""
     simulation, live, found = both(tmp_path, "1h", 10, None)
     assert found == []
     assert len(live.fills) > 150
