@@ -30,9 +30,11 @@ from backtest.simulation import (
 from benchmarks.peers.command import measure_beside
 from benchmarks.processes import run
 from benchmarks.simulate_backtest import simulated, synthetic
+from benchmarks.wanted import Wanted
 
 SYMBOLS, SESSIONS = 500, 2_520
 ROUNDS = 5
+LEAST_TIMES, MOST_OF_BARE = 20, 3
 BUY_COST, SELL_COST = 0.0005, 0.0015
 CASH_USD = 1e8
 DUMP = Path(__file__).parent / "peers" / "alpha158_pyqlib.py"
@@ -40,7 +42,7 @@ TOPK = Path(__file__).parents[1] / "evidence" / "peers" / "topk_pyqlib.py"
 _AGREES = 1e-5  # its prices are of single precision
 
 
-def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
+def measure(peer: Path, folder: Path, symbols: int, sessions: int, wanted: Wanted) -> list[str]:
     """Run all sides on the same bars; raise ``SystemExit`` where their equities differ."""
     market, predictions = synthetic(symbols, sessions)
     names = ("bars", "scores", "equity", "trades")
@@ -77,6 +79,7 @@ def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
         "bare": _median(bare),
     }
     slow = theirs["seconds"]
+    faster, slower = slow / seconds["ours"], seconds["ours"] / seconds["bare"]
     return [
         f"{symbols} symbols x {sessions:,} sessions, medians of {ROUNDS} rounds",
         f"its equity from its own trades: within {furthest:.1e} of pyqlib's at every close",
@@ -85,10 +88,11 @@ def measure(peer: Path, folder: Path, symbols: int, sessions: int) -> list[str]:
         f"our replay of the same orders    {seconds['same']:9.2f} s",
         f"our replay of our own            {seconds['ours']:9.2f} s   {ours.fills.height:,} orders",
         f"a bare vectorbt call with ours   {seconds['bare']:9.2f} s",
-        f"ratio, pyqlib to our replay of as many symbol-days {slow / seconds['ours']:7.1f}"
-        f"   (at least 20; of the same orders {slow / seconds['same']:.1f})",
-        f"ratio, our replay to the bare call {seconds['ours'] / seconds['bare']:7.2f}"
-        "   (at most 3)",
+        f"ratio, pyqlib to our replay of as many symbol-days {faster:7.1f}"
+        f"   {wanted.at_least(faster, LEAST_TIMES)}; of the same orders "
+        f"{slow / seconds['same']:.1f}",
+        f"ratio, our replay to the bare call {slower:7.2f}   "
+        f"{wanted.at_most(slower, MOST_OF_BARE)}",
     ]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from benchmarks.processes import run_module
+from benchmarks.wanted import Wanted
 from isobar.demo import live_through, serve_world, settle, spec_of
 from market.frame_hash import frame_hash
 from market.lake import Lake
@@ -142,7 +143,8 @@ def main() -> None:
     if asked.child:
         print(json.dumps(live(asked.symbols[0], asked.workers[0])))
         return
-    print("symbols  workers  demo s  trainings s  training steps s  contents")
+    wanted = Wanted()
+    print("symbols  workers  demo s  trainings s  training steps s  contents that differ")
     for symbols in asked.symbols:
         alone: dict[str, Any] = {}
         for workers in (0, *asked.workers):
@@ -156,12 +158,13 @@ def main() -> None:
                 if made["contents"][part] != whole
                 and (not name or made["contents"][part].get(name) != whole[name])
             ]
-            says = f"differ: {', '.join(differ)}" if differ else "the same"
+            says = f"{', '.join(differ) or 'none'} {wanted.at_most(len(differ), 0)}"
             print(
                 f"{symbols:7}  {workers or 'none':>7}  {made['seconds']:6.0f}"
                 f"  {made['trainings']:11.0f}  {made['training steps']:16.0f}  {says}",
                 flush=True,
             )
+    wanted.end()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import polars as pl
 
 from benchmarks.feature_bars import daily_bars, daily_table, intraday_bars
 from benchmarks.processes import peak_bytes, run_module
+from benchmarks.wanted import Wanted
 from features.spec import PANEL_KEYS
 from market import calendar
 from market.schema import BAR_SCHEMA
@@ -26,31 +27,32 @@ from market.schema import BAR_SCHEMA
 GROWTH = (1, 4, 16)
 ROUNDS = 3
 SYMBOLS, MONTH, FEATURES = 500, 21, 150
-MOST_BYTES = 6_000_000_000
+MOST_GB = 6
 MOST_SECONDS = 2.0
 MOST_GROWTH = 1.5
 MODULE = "benchmarks.feature_scaling"
 MIDDAY_MINUTES = 210
 
 
-def measure() -> list[str]:
+def measure(wanted: Wanted) -> list[str]:
     lines = ["alpha158, daily bars: more symbols of 3,393 sessions"]
-    lines += _growth([run_module(MODULE, "daily", str(50 * n), "3393") for n in GROWTH])
+    lines += _growth([run_module(MODULE, "daily", str(50 * n), "3393") for n in GROWTH], wanted)
     lines.append("alpha158, 1-minute bars: longer histories of 50 symbols")
-    lines += _growth([run_module(MODULE, "minutes", "50", str(5 * n)) for n in GROWTH])
+    lines += _growth([run_module(MODULE, "minutes", "50", str(5 * n)) for n in GROWTH], wanted)
     with tempfile.TemporaryDirectory() as name:
         bars = Path(name) / "bars.parquet"
         run_module(MODULE, "write", str(bars))
         month = run_module(MODULE, "month", str(bars))
+        peak = month["peak_bytes"] / 1e9
         lines.append(
             f"{SYMBOLS} symbols, {MONTH} sessions of minutes, {month['rows']:,} rows, "
             f"{month['columns']} features: {month['seconds']:.1f} s, peak "
-            f"{month['peak_bytes'] / 1e9:.2f} GB (under {MOST_BYTES / 1e9:g})"
+            f"{peak:.2f} GB {wanted.at_most(peak, MOST_GB)}"
         )
-        return [*lines, _midday_line(bars)]
+        return [*lines, _midday_line(bars, wanted)]
 
 
-def _growth(found: list[dict[str, Any]]) -> list[str]:
+def _growth(found: list[dict[str, Any]], wanted: Wanted) -> list[str]:
     per_row = [f["seconds"] / f["rows"] for f in found]
     lines = [
         f"  {f['rows']:10,} rows {f['seconds']:8.2f} s {1e9 * p:8.0f} ns a row"
@@ -59,14 +61,15 @@ def _growth(found: list[dict[str, Any]]) -> list[str]:
     ]
     # A small run pays more of what does not grow, so only a rise counts.
     rise = per_row[-1] / min(per_row)
-    return [*lines, f"  largest over least per row {rise:.2f} (at most {MOST_GROWTH:g})"]
+    return [*lines, f"  largest over least per row {rise:.2f} {wanted.at_most(rise, MOST_GROWTH)}"]
 
 
-def _midday_line(bars: Path) -> str:
+def _midday_line(bars: Path, wanted: Wanted) -> str:
     step = run_module(MODULE, "midday", str(bars))
     return (
         f"midday step, {SYMBOLS} symbols, {step['rows']:,} new rows, {step['columns']} features, "
-        f"{step['sessions']} sessions read: {step['seconds']:.2f} s (under {MOST_SECONDS:g}); "
+        f"{step['sessions']} sessions read: {step['seconds']:.2f} s "
+        f"{wanted.at_most(step['seconds'], MOST_SECONDS)}; "
         "values those of a full computation"
     )
 
@@ -206,4 +209,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(_child(*sys.argv[1:])))
     else:
-        print("\n".join(measure()))
+        wanted = Wanted()
+        print("\n".join(measure(wanted)))
+        wanted.end()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks.wanted import Wanted
 from market import calendar
 from market.compaction import compact
 from market.lake import Lake
@@ -19,9 +20,10 @@ from market.schema import BAR_SCHEMA, conform
 SYMBOLS = 500
 SESSIONS = 252
 REPEATS = 21
+MOST_OF_SYMBOL, MOST_OF_SESSION = 5, 2
 
 
-def measure() -> list[str]:
+def measure(wanted: Wanted) -> list[str]:
     days = calendar.sessions_between(dt.date(2023, 1, 3), dt.date(2023, 12, 29))
     days = (days + calendar.sessions_between(dt.date(2024, 1, 2), dt.date(2024, 2, 1)))[:SESSIONS]
     with tempfile.TemporaryDirectory() as folder:
@@ -34,12 +36,16 @@ def measure() -> list[str]:
         lines = [f"{SYMBOLS} symbols x {len(days)} sessions of minutes"]
         one = {"symbols": [name]}
         lake.read_bars("bars_1m", **one).write_parquet(exact)
-        lines.append(_line("one symbol, before compaction", lake, exact, one))
+        lines.append(_line("one symbol, before compaction", *_ratio(lake, exact, one)))
         lines.append(_compact(lake, days))
-        lines.append(_line("one symbol, all sessions", lake, exact, one, "(limit 5)"))
+        times, ratio = _ratio(lake, exact, one)
+        told = wanted.at_most(ratio, MOST_OF_SYMBOL)
+        lines.append(_line("one symbol, all sessions", times, ratio, told))
         one = {"start": day, "end": day}
         lake.read_bars("bars_1m", **one).write_parquet(exact)
-        lines.append(_line("one session, all symbols", lake, exact, one, "(limit 2)"))
+        times, ratio = _ratio(lake, exact, one)
+        told = wanted.at_most(ratio, MOST_OF_SESSION)
+        lines.append(_line("one session, all symbols", times, ratio, told))
     return lines
 
 
@@ -52,11 +58,11 @@ def _compact(lake: Lake, days: list[dt.date]) -> str:
     return f"compaction of it all {spent:8.1f} s, peak memory of this process {peak / 1e9:.2f} GB"
 
 
-def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: str = "") -> str:
+def _ratio(lake: Lake, exact: Path, asked: dict) -> tuple[str, float]:
     ours, peer = [], []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        found = lake.read_bars("bars_1m", **wanted)
+        found = lake.read_bars("bars_1m", **asked)
         ours.append(time.perf_counter() - began)
         began = time.perf_counter()
         plain = pl.read_parquet(exact)
@@ -64,8 +70,11 @@ def _line(what: str, lake: Lake, exact: Path, wanted: dict, limit: str = "") -> 
         if not found.equals(plain):
             raise SystemExit("the two disagree: nothing to compare")
     a, b = statistics.median(ours), statistics.median(peer)
-    times = f"{1e3 * a:8.1f} ms, exact file {1e3 * b:7.1f} ms"
-    return f"{what:30} {times}, ratio {a / b:6.2f} {limit}".rstrip()
+    return f"{1e3 * a:8.1f} ms, exact file {1e3 * b:7.1f} ms", a / b
+
+
+def _line(what: str, times: str, ratio: float, told: str = "") -> str:
+    return f"{what:30} {times}, ratio {ratio:6.2f} {told}".rstrip()
 
 
 def _session(day: dt.date) -> pl.DataFrame:
@@ -99,4 +108,6 @@ def _session(day: dt.date) -> pl.DataFrame:
 
 
 if __name__ == "__main__":
-    print("\n".join(measure()))
+    wanted = Wanted()
+    print("\n".join(measure(wanted)))
+    wanted.end()

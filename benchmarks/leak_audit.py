@@ -1,5 +1,6 @@
 """The leak audit's score: planted leaks that it catches, clean columns that it accuses."""
 
+from benchmarks.wanted import Wanted
 from features.audited import barriers_subject, features_subject, labels_subject, regimes_subject
 from features.leakage import Subject, audit, choose_cuts
 from features.registry import FAMILIES, select_features
@@ -10,19 +11,21 @@ from tests.features.planted_leaks import audit_tables, planted_leaks
 TIMEFRAMES = (Timeframe.D1, Timeframe.M30, Timeframe.M5, Timeframe.M1)
 
 
-def measure() -> list[str]:
+def measure(wanted: Wanted) -> list[str]:
     tables = audit_tables()
     cuts = choose_cuts(tables, 8, seed=4)
     leaks = planted_leaks()
     missed = [s.name for s in leaks if not audit(s, tables, cuts)]
+    caught = len(leaks) - len(missed)
     clean = _clean()
     accused = [str(f) for s, _ in clean for f in audit(s, tables, cuts)]
     columns = sum(n for _, n in clean)
     return [
         f"{len(cuts)} cut-offs, all symbols, compared to the bit",
-        f"planted leaks caught    {len(leaks) - len(missed)} of {len(leaks)}",
+        f"planted leaks caught    {caught} of {len(leaks)}   {wanted.at_least(caught, len(leaks))}",
         *(f"  missed: {name}" for name in missed),
-        f"clean columns accused   {len(accused)} of {columns}, in {len(clean)} subjects",
+        f"clean columns accused   {len(accused)} of {columns}, in {len(clean)} subjects"
+        f"   {wanted.at_most(len(accused), 0)}",
         *(f"  {finding}" for finding in accused),
     ]
 
@@ -41,4 +44,6 @@ def _clean() -> list[tuple[Subject, int]]:
 
 
 if __name__ == "__main__":
-    print("\n".join(measure()))
+    wanted = Wanted()
+    print("\n".join(measure(wanted)))
+    wanted.end()

@@ -8,7 +8,6 @@ import datetime as dt
 import hashlib
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.wanted import Wanted
 from market.hash_chain import utc_text
 from market.ledger import Ledger, open_ledger
 from market.ledger_tables import signal_batches
@@ -31,7 +31,7 @@ ENGINES = ("ensemble", "xgboost", "transformer")
 BATCHES = 167
 BATCH_ROWS = SYMBOLS * len(HORIZONS) * len(ENGINES)
 REPEATS = 21
-LIMITS_MS = {"latest batch": 50.0, "a symbol's history": 200.0}
+LIMITS_MS = {"latest batch": 50, "a symbol's history": 200}
 _FIRST = dt.datetime(2024, 1, 2, 13, 30, tzinfo=dt.UTC)
 _CONTENT = {
     "regime": "bull",
@@ -47,8 +47,8 @@ _CONTENT = {
 }
 
 
-def measure(url: str) -> bool:
-    """Print what was seen; return whether every limit was kept."""
+def measure(url: str, wanted: Wanted) -> None:
+    """Print what was seen."""
     with open_ledger(url) as ledger:
         began = time.perf_counter()
         rows = fill(ledger)
@@ -58,7 +58,7 @@ def measure(url: str) -> bool:
         before = ledger.read(
             "SELECT head_hash FROM signal_batches WHERE seq = :seq", {"seq": BATCHES - 1}
         ).item()
-        wanted: dict[str, tuple[Callable[[], pl.DataFrame], int]] = {
+        reads: dict[str, tuple[Callable[[], pl.DataFrame], int]] = {
             "latest batch": (
                 lambda: read_signals(ledger, batch=newest_batch(ledger)),
                 BATCH_ROWS,
@@ -85,11 +85,13 @@ def measure(url: str) -> bool:
             ),
         }
         assert newest is not None
-        kept = [_line(kind, what, *wanted[what]) for what in wanted]
-        return all(kept)
+        for what, read in reads.items():
+            print(_line(kind, what, *read, wanted))
 
 
-def _line(kind: str, what: str, read: Callable[[], pl.DataFrame], height: int) -> bool:
+def _line(
+    kind: str, what: str, read: Callable[[], pl.DataFrame], height: int, wanted: Wanted
+) -> str:
     spent = []
     for _ in range(REPEATS):
         began = time.perf_counter()
@@ -98,11 +100,9 @@ def _line(kind: str, what: str, read: Callable[[], pl.DataFrame], height: int) -
         if found.height != height:
             raise SystemExit(f"{what}: {found.height} rows, not {height}")
     median, limit = statistics.median(spent), LIMITS_MS.get(what)
-    kept = limit is None or median < limit
-    told = "" if limit is None else f"(limit {limit:.0f}){'' if kept else ' MISSED'}"
+    told = "" if limit is None else wanted.at_most(median, limit)
     span = f"{min(spent):.1f} to {max(spent):.1f}"
-    print(f"{kind:10} {what:26} {height:6,} rows {median:8.1f} ms, {span} {told}".rstrip())
-    return kept
+    return f"{kind:10} {what:26} {height:6,} rows {median:8.1f} ms, {span} {told}".rstrip()
 
 
 def fill(ledger: Ledger) -> int:
@@ -177,15 +177,15 @@ def _batch(place: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    wanted = Wanted()
     with tempfile.TemporaryDirectory() as folder:
-        kept = measure(f"sqlite:///{folder}/ledger.db")
+        measure(f"sqlite:///{folder}/ledger.db", wanted)
     try:
         with postgres_server() as server:
-            kept = measure(server.database()) and kept
+            measure(server.database(), wanted)
     except pytest.skip.Exception as absent:
         print(absent)
-    if not kept:
-        sys.exit(1)
+    wanted.end()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.wanted import Wanted
 from models.dataset import lines_of
 from models.families.networks import BODIES, WindowNetwork
 from models.families.neural import NeuralForecaster
@@ -22,6 +23,7 @@ from models.families.neural_training import (
 from models.registry import FAMILIES
 from models.spec import Labelled, Sample
 
+LEAST_ARITHMETIC, MOST_FIT_SECONDS, MOST_FORECAST_MS = 80, 40, 50
 ROWS, HELD, FEATURES, SYMBOLS = 100_000, 20_000, 150, 200
 
 
@@ -52,7 +54,7 @@ def seconds(work: Callable[[], object], rounds: int = 3) -> float:
     return float(np.median(found))
 
 
-def measure(name: str, train: Labelled, held: Labelled) -> str:
+def measure(name: str, train: Labelled, held: Labelled, wanted: Wanted) -> str:
     params, machine = FAMILIES[name].defaults, find_machine()
     of = settings_of(params)
     with steady(of.threads, machine.device):
@@ -77,15 +79,21 @@ def measure(name: str, train: Labelled, held: Labelled) -> str:
     newest = held.sample.take(np.arange(500))
     forecast = seconds(lambda: model.predict(newest), 7)
     shares = seconds(lambda: model.contributions(newest))
+    arithmetic, ms = 100 * (1 - gathering / whole), 1e3 * forecast
     return (
-        f"{name:12} epoch of {len(order):,} rows {whole:5.2f} s, {1 - gathering / whole:.0%} of it"
-        f" arithmetic; fit {fit:5.1f} s, {len(model.held_losses)} epochs;"
-        f" 500 forecasts {1e3 * forecast:4.0f} ms, their contributions {1e3 * shares:4.0f} ms"
+        f"{name:12} epoch of {len(order):,} rows {whole:5.2f} s, {arithmetic:.0f} % of it"
+        f" arithmetic {wanted.at_least(arithmetic, LEAST_ARITHMETIC)}\n"
+        f"             fit {fit:5.1f} s, {len(model.held_losses)} epochs"
+        f" {wanted.at_most(fit, MOST_FIT_SECONDS)}\n"
+        f"             500 forecasts {ms:4.0f} ms {wanted.at_most(ms, MOST_FORECAST_MS)},"
+        f" their contributions {1e3 * shares:4.0f} ms"
     )
 
 
 if __name__ == "__main__":
+    wanted = Wanted()
     train, held = lessons()
     print(f"{ROWS:,} rows of {FEATURES} features, on {find_machine().device}")
     for family in BODIES:
-        print(measure(family, train, held), flush=True)
+        print(measure(family, train, held, wanted), flush=True)
+    wanted.end()

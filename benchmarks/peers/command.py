@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.wanted import Wanted
+
 PYTHON = Path(".venv-peers/bin/python")
 
 
 def measure_beside(
-    measure: Callable[[Path, Path, int, int], list[str]],
+    measure: Callable[[Path, Path, int, int, Wanted], list[str]],
     description: str | None,
     *,
     symbols: int,
@@ -24,5 +26,7 @@ def measure_beside(
     given = parser.parse_args()
     if not given.peer.exists():
         sys.exit(f"pyqlib's Python is not at {given.peer}: run `make bench-peers`, it builds it")
+    wanted = Wanted()
     with tempfile.TemporaryDirectory() as name:
-        print("\n".join(measure(given.peer, Path(name), given.symbols, given.sessions)))
+        print("\n".join(measure(given.peer, Path(name), given.symbols, given.sessions, wanted)))
+    wanted.end()
