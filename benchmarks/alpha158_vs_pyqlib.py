@@ -30,28 +30,26 @@ MODULE = "benchmarks.alpha158_vs_pyqlib"
 
 def measure(peer: Path, folder: Path, symbols: int, sessions: int, wanted: Wanted) -> list[str]:
     """Run both sides on the same bars; raise ``SystemExit`` where their values differ."""
-    bars = folder / "bars.parquet"
+    bars, ours, values = (folder / f"{n}.parquet" for n in ("bars", "ours", "theirs"))
     run_module(MODULE, "write", str(bars), str(symbols), str(sessions))
-    theirs = _pyqlib(peer, bars, folder)
-    compiled = {"NUMBA_CACHE_DIR": str(folder / "compiled")}
-    ours = folder / "ours.parquet"
-    first = run_module(MODULE, "once", str(bars), environment=compiled)
-    run_module(MODULE, "once", str(bars), str(ours), environment=compiled)
-    agreed = _agree(bars, ours, folder / "theirs.parquet")
-    cold = [run_module(MODULE, "once", str(bars), environment=compiled) for _ in range(ROUNDS)]
-    again = run_module(MODULE, "again", str(bars), environment=compiled)
-    return [*agreed, *_report(theirs, first, cold, again, symbols * sessions, wanted)]
-
-
-def _pyqlib(peer: Path, bars: Path, folder: Path) -> dict:
     files = str(folder / "qlib")
     dumped = run([str(peer), str(SCRIPT), "dump", str(bars), files])
     two = [str(peer), str(SCRIPT), "features", files, "--kernels", "2"]
-    # One more for the values: writing them is part of the seconds of its process.
-    run([*two, "--values", str(folder / "theirs.parquet")])
-    rounds = [run(two) for _ in range(ROUNDS)]
+    compiled = {"NUMBA_CACHE_DIR": str(folder / "compiled")}
+    first = run_module(MODULE, "once", str(bars), environment=compiled)
+    # One more of each for the values: writing them is part of the seconds of its process.
+    run([*two, "--values", str(values)])
+    run_module(MODULE, "once", str(bars), str(ours), environment=compiled)
+    agreed = _agree(bars, ours, values)
+    rounds, cold = list[dict](), list[dict]()
+    # In turns: a machine that slows down or speeds up does so for both sides.
+    for _ in range(ROUNDS):
+        rounds.append(run(two))
+        cold.append(run_module(MODULE, "once", str(bars), environment=compiled))
+    again = run_module(MODULE, "again", str(bars), environment=compiled)
     one = run([str(peer), str(SCRIPT), "features", files, "--kernels", "1"])
-    return {"dumped": dumped, "two": rounds, "one": one}
+    theirs = {"dumped": dumped, "two": rounds, "one": one}
+    return [*agreed, *_report(theirs, first, cold, again, symbols * sessions, wanted)]
 
 
 def _report(
