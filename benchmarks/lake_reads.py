@@ -15,6 +15,7 @@ from benchmarks.wanted import Wanted
 from market import calendar
 from market.compaction import compact
 from market.lake import Lake
+from market.layouts import BY_SYMBOL_TABLE
 from market.schema import BAR_SCHEMA, conform
 
 SYMBOLS = 500
@@ -38,6 +39,7 @@ def measure(wanted: Wanted) -> list[str]:
         lake.read_bars("bars_1m", **one).write_parquet(exact)
         lines.append(_line("one symbol, before compaction", *_ratio(lake, exact, one)))
         lines.append(_compact(lake, days))
+        lines.append(_sizes(lake, Path(folder) / "lake"))
         times, ratio = _ratio(lake, exact, one)
         told = wanted.at_most(ratio, MOST_OF_SYMBOL)
         lines.append(_line("one symbol, all sessions", times, ratio, told))
@@ -56,6 +58,15 @@ def _compact(lake: Lake, days: list[dt.date]) -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return f"compaction of it all {spent:8.1f} s, peak memory of this process {peak / 1e9:.2f} GB"
+
+
+def _sizes(lake: Lake, folder: Path) -> str:
+    told: list[str] = []
+    for table in ("bars_1m", BY_SYMBOL_TABLE):
+        bars = lake.scan(table).select(pl.len()).collect().item()
+        size = sum(f.stat().st_size for f in (folder / table).rglob("*.parquet"))
+        told.append(f"{table} {size / 1e9:.1f} GB, {size / bars:.0f} bytes a bar")
+    return "; ".join(told)
 
 
 def _ratio(lake: Lake, exact: Path, asked: dict) -> tuple[str, float]:
