@@ -11,6 +11,12 @@ PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 PACKAGES := backtest benchmarks evidence execution features isobar market models pipelines reports signals tests
 TEST_FLAGS ?= -n 2 --dist loadgroup
 
+# Real bars are used where they lie beside the checkout; they are not part of the repository.
+REAL_BARS := $(realpath ../shared/data)
+ifneq ($(REAL_BARS),)
+export ISOBAR_SAMPLE_BARS ?= $(REAL_BARS)
+endif
+
 .PHONY: help demo test reliability check format lint types layers ui bench bench-peers evidence docs notebooks mutation clean setup
 
 help: ## List the targets
