@@ -70,7 +70,8 @@ def _midday_line(bars: Path, wanted: Wanted) -> str:
         f"midday step, {SYMBOLS} symbols, {step['rows']:,} new rows, {step['columns']} features, "
         f"{step['sessions']} sessions read: {step['seconds']:.2f} s "
         f"{wanted.at_most(step['seconds'], MOST_SECONDS)}\n"
-        f"  features more than one unit in the last place off the whole: {len(step['off'])}"
+        "  features not within one unit in the last place of a full computation:"
+        f" {len(step['off'])}"
         f" {wanted.at_most(len(step['off']), 0)}"
         + "".join(f"\n  {name} by at most {most:.0e}" for name, most in step["off"].items())
     )

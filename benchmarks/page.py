@@ -21,9 +21,9 @@ what runs beside; ratios less.
 The machine is a virtual one whose processor others use as well. On 2026-11-27, the day of most
 figures, it took about twice as long for everything as two days before, the peers included:
 pyqlib's Alpha158 73 s for 44 s, its backtest 49 s for 29 s, pandas-ta-classic 306 s for 148 s, a
-fit of XGBoost 6.8 s for 3.4 s. Of what is wanted in seconds, five benchmarks reached theirs only
-then, and the midday step too. Of what is wanted as a ratio all was reached on both days; in between, Alpha158 once gave 19.1
-for the 20 that are wanted.
+fit of XGBoost 6.8 s for 3.4 s. Of what is wanted in seconds, five benchmarks and the midday step
+reached theirs only then. Of what is wanted as a ratio all was reached on both days; in between,
+Alpha158 once gave 19.1 for the 20 that are wanted.
 """
 
 
