@@ -103,7 +103,8 @@ def _difference(p: Panel, d: int, column: str) -> Values:
 
 
 def _count(p: Panel, d: int, up: bool) -> Values:
-    return p.mean(_indicator(p, up), d)
+    # A sum of zeros and ones is exact; so a difference of two is zero where they are as many.
+    return p.sum(_indicator(p, up), d)
 
 
 Make = Callable[[Panel, int], Values]
@@ -265,11 +266,11 @@ _ROLLING: tuple[tuple[str, Make, tuple[str, ...], int, str], ...] = (
         1,
         "Correlation of the changes of close and log volume over {d} bars",
     ),
-    ("CNTP", partial(_count, up=True), ("close",), 1, "Share of rises in {d} bars"),
-    ("CNTN", partial(_count, up=False), ("close",), 1, "Share of falls in {d} bars"),
+    ("CNTP", lambda p, d: _count(p, d, True) / d, ("close",), 1, "Share of rises in {d} bars"),
+    ("CNTN", lambda p, d: _count(p, d, False) / d, ("close",), 1, "Share of falls in {d} bars"),
     (
         "CNTD",
-        lambda p, d: _count(p, d, True) - _count(p, d, False),
+        lambda p, d: (_count(p, d, True) - _count(p, d, False)) / d,
         ("close",),
         1,
         "Rises less falls in {d} bars",

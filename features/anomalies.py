@@ -69,7 +69,8 @@ def _rises(p: Panel) -> Values:
 
 
 def _up_share(p: Panel, bars: int) -> Values:
-    return p.mean(_rises(p), bars)
+    # Exact, whatever bars came before: a mean of whole numbers would be off by a rounding.
+    return p.sum(_rises(p), bars) / bars
 
 
 @shared

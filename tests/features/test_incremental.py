@@ -94,6 +94,21 @@ def test_increments_equal_the_whole(family: str, timeframe: Timeframe) -> None:
         checkpoint = Checkpoint.from_frame(made.checkpoint.to_frame())
 
 
+@pytest.mark.parametrize("left_out", [1, 2, 3, 50])
+def test_what_counts_bars_is_exact_wherever_they_begin(left_out: int) -> None:
+    # Closes that often stay where they were: as many rises as falls, and fewer than half of each.
+    bars = daily().with_columns(pl.col(Bar.CLOSE).round_sig_figs(2))
+    counts = [f for f in select_features() if f.name.startswith(("CNT", "up_share"))]
+    assert len(counts) == 17
+    later = bars.filter(pl.col(Bar.SESSION) >= sessions_of(bars)[left_out])
+    whole, part = (compute_features(b, counts).sort(PANEL_KEYS) for b in (bars, later))
+    rows = part.select(PANEL_KEYS).join(whole, on=PANEL_KEYS, maintain_order="left")
+    for feature in counts:
+        both = part[feature.name].is_not_null()
+        assert both.sum() > 1000
+        assert part[feature.name].filter(both).equals(rows[feature.name].filter(both))
+
+
 def total(name: str = "total") -> Feature:
     return Feature(
         name,
