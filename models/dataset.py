@@ -293,11 +293,12 @@ def _matrix(
         block = list(names[begin : begin + columns])
         made_of = sources_of(tuple(block))
         sources = list(dict.fromkeys(made_of))
-        # A null becomes NaN on the way.
-        values = _sources(table, keys, sources).to_numpy()
+        made = _sources(table, keys, sources)
+        # A null becomes NaN on the way. Rows are taken whole or columns are, side by side in memory.
         if sources == block and places.kept is None:
-            x[:, begin : begin + len(block)] = values[places.rows]
+            x[:, begin : begin + len(block)] = made.to_numpy(order="c")[places.rows]
             continue
+        values = made.to_numpy(order="fortran")
         at = {source: k for k, source in enumerate(sources)}
         for k, (source, name) in enumerate(zip(made_of, block, strict=True), begin):
             x[:, k] = places.column(values[:, at[source]], ranked=source != name)
@@ -310,7 +311,8 @@ def _sources(
     """Return some columns as float32, of the very rows that were read before."""
     single = pl.col(sources).cast(pl.Float32)
     if isinstance(table, pl.DataFrame):
-        return table.select(single)
+        found = table[sources]
+        return found if set(found.dtypes) == {pl.Float32} else found.select(single)
     again = (Bar.SYMBOL, Bar.BAR_END)
     read = table.select(*again, *(c for c in sources if c not in again)).collect()
     if not read.select(again).equals(keys.select(again)):

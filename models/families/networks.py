@@ -221,15 +221,6 @@ class WindowNetwork(nn.Module):
         scaled = ((raw - self.center) * self.inverse).clamp(-self.clip, self.clip)
         return torch.cat([scaled.nan_to_num(0.0), known], -1)
 
-    def scale_into(self, panel: Tensor, raw: Tensor) -> None:
-        """Write into (n, features + 1) what :meth:`scale` returns of (n, features)."""
-        told = self.inverse > 0
-        scaled, known = panel[:, :-1], panel[:, -1]
-        torch.mv((~raw.isnan()).to(raw.dtype), told.to(raw.dtype), out=known)
-        known.div_(told.sum().clamp(min=1))
-        torch.sub(raw, self.center, out=scaled)
-        scaled.mul_(self.inverse).clamp_(-self.clip, self.clip).nan_to_num_(0.0)
-
     def embed(self, bars: Tensor) -> tuple[Tensor, Tensor]:
         """Return scaled bars brought down to (n, bars, hidden), and which of them are there."""
         present = bars[..., -1] > 0

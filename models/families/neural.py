@@ -146,9 +146,10 @@ def _embedded(network: WindowNetwork, panel: Tensor) -> tuple[Tensor, Tensor]:
     Once per bar, however many windows hold it, and so many at once whatever the panel's length:
     a bar alone comes out as among others, to the bit.
     """
-    short = -len(panel) % _BARS
-    padded = torch.cat([panel, panel.new_zeros((short, panel.shape[1]))])
-    parts = [network.embed(bars.unsqueeze(1)) for bars in padded.split(_BARS)]
+    *full, rest = panel.split(_BARS)
+    last = panel.new_zeros((_BARS, panel.shape[1]))
+    last[: len(rest)] = rest
+    parts = [network.embed(bars.unsqueeze(1)) for bars in (*full, last)]
     embedded, present = (torch.cat(p)[: len(panel), 0] for p in zip(*parts, strict=True))
     return embedded, present
 

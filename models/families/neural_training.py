@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from market.errors import ModelError
 from models.families.networks import WindowNetwork
 from models.families.neural_settings import Settings
+from models.families.row_scaling import scale_rows
 from models.spec import Indices, Labelled, Matrix, Sample
 
 CHUNK = 64
@@ -166,14 +167,14 @@ class Windows:
         shape = len(rows) + 1, network.features + 1
         panel = torch.empty(shape, dtype=precision, device=device)
         panel[-1] = 0.0
-        with torch.no_grad():
-            for begin in range(0, len(rows), _BLOCK):
-                raw = torch.from_numpy(sample.x[rows[begin : begin + _BLOCK]]).to(device)
-                part = panel[begin : begin + len(raw)]
-                if precision is raw.dtype:
-                    network.scale_into(part, raw)
-                else:
-                    part.copy_(network.scale(raw))
+        if device == "cpu" and precision is torch.float32:
+            center, inverse = network.center.numpy(), network.inverse.numpy()
+            scale_rows(sample.x, rows, center, inverse, np.float32(network.clip), panel.numpy())
+        else:
+            with torch.no_grad():
+                for begin in range(0, len(rows), _BLOCK):
+                    raw = torch.from_numpy(sample.x[rows[begin : begin + _BLOCK]]).to(device)
+                    panel[begin : begin + len(raw)].copy_(network.scale(raw))
         return Windows(panel, torch.from_numpy(place[at]).to(device))
 
     def gather(self, places: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from market.errors import ModelError
 from models.families import cnn, linear, lstm, neural, transformer
 from models.families.neural import NeuralForecaster
 from models.families.neural_training import Machine
+from models.families.row_scaling import scale_rows
 from models.spec import Family, Labelled, Lines, Sample
 
 FAMILIES = (lstm.FAMILY, cnn.FAMILY, transformer.FAMILY)
@@ -380,7 +381,7 @@ def test_a_day_is_not_needed_to_forecast(family: Family) -> None:
     )
 
 
-def test_bars_are_scaled_in_place_as_elsewhere() -> None:
+def test_rows_are_scaled_in_one_pass_as_elsewhere() -> None:
     """What a forecast reads is, to the bit, what the stored program makes of raw bars."""
     generator = torch.Generator().manual_seed(1)
     network = NeuralForecaster("lstm", lstm.FAMILY.defaults, 1)._new(50)
@@ -389,8 +390,10 @@ def test_bars_are_scaled_in_place_as_elsewhere() -> None:
     network.inverse[3] = 0.0
     raw = 5.0 * torch.randn((700, 50), generator=generator)
     raw[torch.rand((700, 50), generator=generator) < 0.1] = float("nan")
-    raw[7] = float("nan")
-    panel = torch.full((700, 51), float("nan"))
-    network.scale_into(panel, raw)
-    assert torch.equal(panel, network.scale(raw))
-    assert panel.isfinite().all()
+    raw[7], raw[8] = float("nan"), float("inf")
+    panel = torch.full((501, 51), 9.0)
+    rows = torch.randperm(700, generator=generator)[:500]
+    center, inverse = network.center.numpy(), network.inverse.numpy()
+    scale_rows(raw.numpy(), rows.numpy(), center, inverse, np.float32(network.clip), panel.numpy())
+    assert torch.equal(panel[:500], network.scale(raw[rows]))
+    assert (panel[500] == 9.0).all()
