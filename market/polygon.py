@@ -27,7 +27,12 @@ from market.polygon_meter import RequestMetrics
 from market.polygon_overlap import overlap
 from market.polygon_reference import PolygonReference, usable_symbols
 from market.polygon_wire import Limiter, NotFoundError, NotInPlanError, Pool, Wire, check_base_url
-from market.request_estimate import BARS_PER_PAGE, ROWS_PER_PAGE, market_pages
+from market.request_estimate import (
+    BARS_PER_PAGE,
+    PAGES_OF_TICKERS,
+    ROWS_PER_PAGE,
+    market_pages,
+)
 from market.request_limiter import Plan
 from market.response_cache import Draft, ResponseCache
 from market.schema import BAR_SCHEMA, SPLIT_SCHEMA, Bar, empty
@@ -412,20 +417,27 @@ class PolygonSource(PolygonReference):
         return [row for page in pages for row in parse.rows_of(page)]
 
     def _check_known(self, symbols: Sequence[str], keep: list[Draft]) -> None:
-        for symbol in symbols:
-            if not any(self._is_listed(symbol, active, keep) for active in (True, False)):
+        unseen = list(symbols)
+        if 2 * len(unseen) > PAGES_OF_TICKERS:
+            # Most symbols without bars just did not trade, as all of a universe before the open:
+            # the list of all that are in use takes fewer requests than one for each of them.
+            in_use = self._listed(keep, market="stocks", active=True, limit=ROWS_PER_PAGE)
+            unseen = [s for s in unseen if s not in in_use]
+        for symbol in unseen:
+            known = (
+                symbol in self._listed(keep, ticker=symbol, active=active, limit=1)
+                for active in (True, False)
+            )
+            if not any(known):
                 raise SourceError(
                     "the vendor does not know this symbol",
                     got=symbol,
                     remedy="correct the symbol, or leave it out",
                 )
 
-    def _is_listed(self, symbol: str, active: bool, keep: list[Draft]) -> bool:
-        rows = self._rows(
-            lambda: self._client.list_tickers(ticker=symbol, active=active, limit=1, raw=True),
-            keep,
-        )
-        return symbol in parse.column(rows, "ticker", _TEXT)
+    def _listed(self, keep: list[Draft], **query: Any) -> set[str]:
+        rows = self._rows(lambda: self._client.list_tickers(**query, raw=True), keep)
+        return set(parse.column(rows, "ticker", _TEXT))
 
 
 def _usable_key(api_key: SecretStr) -> str:

@@ -294,7 +294,7 @@ def _matrix(
         made_of = sources_of(tuple(block))
         sources = list(dict.fromkeys(made_of))
         made = _sources(table, keys, sources)
-        # A null becomes NaN on the way. Rows are taken whole or columns are, side by side in memory.
+        # A null becomes NaN on the way. What is taken, rows or columns, lies side by side.
         if sources == block and places.kept is None:
             x[:, begin : begin + len(block)] = made.to_numpy(order="c")[places.rows]
             continue
