@@ -246,22 +246,26 @@ class RunStore:
         mlflow.set_registry_uri(self._uri)
 
     def _store(self, model: FittedModel) -> Any:
-        flavour = _flavour(model.family.flavour)
+        flavour = model.family.flavour
         native = model.forecaster.native()
         extra: dict[str, Any] = {}
-        if model.family.flavour == "sklearn":
-            extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
-        if model.family.flavour == "xgboost":
-            extra["model_format"] = "ubj"
-        if model.family.flavour == "pytorch":
-            # The program that runs, not the object: its graph is traced on an example.
-            extra |= {"serialization_format": "pt2", "input_example": native.example()}
-        return flavour.log_model(
-            native,
-            name=model.family.name,
-            pip_requirements=["isobar-quant"],
-            **extra,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            if flavour == "sklearn":
+                extra |= {"serialization_format": "skops", "skops_trusted_types": list(_TRUSTED)}
+            if flavour == "xgboost":
+                extra["model_format"] = "ubj"
+            if flavour == "pytorch":
+                # The program that runs, not the object: its graph is traced on an example.
+                extra |= {"serialization_format": "pt2", "input_example": native.example()}
+                values = Path(folder) / _values().FILE
+                _values().save_values(native, values)
+                extra["extra_files"] = [str(values)]
+            return _flavour(flavour).log_model(
+                native,
+                name=model.family.name,
+                pip_requirements=["isobar-quant"],
+                **extra,
+            )
 
     def _register(self, model: FittedModel, made: Any, run_id: str) -> int:
         name = registered_name(model.horizon, model.family.name)
@@ -328,8 +332,15 @@ def _log_report(report: TrainingReport) -> None:
 @lru_cache(maxsize=64)
 def _load(flavour: str, folder: str, _digest: str) -> Any:
     """Load a model's files once, as long as they are the same: nobody changes what is loaded."""
+    if flavour == "pytorch":
+        return _values().StoredValues(Path(folder) / "extra_files" / _values().FILE)
     return _flavour(flavour).load_model(folder)
 
 
 def _flavour(name: str) -> Any:
     return importlib.import_module(f"mlflow.{name}")
+
+
+def _values() -> Any:
+    # PyTorch takes seconds to import: only where there is a network.
+    return importlib.import_module("models.families.stored_values")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from market.errors import ModelError
+from models.families.stored_values import FILE, StoredValues
 from models.fit import FittedModel, fit_model
 from models.registry import FAMILIES
 from models.tracking import Tracker
@@ -68,7 +69,11 @@ def test_all_three_come_back_and_no_artifact_is_a_pickle(tracker: Tracker, tmp_p
         assert forecaster.contributions(late).tobytes() == made.contributions(late).tobytes()
     files = [p for p in (tmp_path / "artifacts").rglob("*") if p.is_file()]
     kinds = {p.suffix for p in files}
-    assert kinds <= {".pt2", ".json", ".yaml", ".txt", ""}
+    assert kinds <= {".pt2", ".npz", ".json", ".yaml", ".txt", ""}
+    for values in (p for p in files if p.suffix == ".npz"):
+        # One that held an object would be refused here.
+        with np.load(values, allow_pickle=False) as stored:
+            assert {stored[n].dtype for n in stored.files} == {np.dtype(np.float32)}
     archives = [p for p in files if p.suffix == ".pt2"]
     assert len(archives) == 3
     for archive in archives:
@@ -108,10 +113,23 @@ def test_what_is_stored_forecasts_raw_windows_without_this_package(
     assert np.asarray(served) == pytest.approx(out, abs=1e-6)
 
 
+def test_the_values_beside_a_program_are_those_of_the_program(tracker: Tracker, tmp_path) -> None:
+    store(tracker, "transformer")
+    (of,) = (tmp_path / "artifacts").rglob("MLmodel")
+    program = mlflow.pytorch.load_model(str(of.parent)).state_dict()
+    (path,) = (tmp_path / "artifacts").rglob(FILE)
+    values = StoredValues(path).state_dict()
+    assert sorted(values) == sorted(program)
+    assert all(torch.equal(values[name], program[name]) for name in values)
+
+
 @pytest.mark.parametrize("harm", ["lost", "empty", "cut"])
-def test_a_harmed_archive_is_one_clear_error(tracker: Tracker, tmp_path, harm: str) -> None:
+@pytest.mark.parametrize("what", ["*.pt2", "*.npz"])
+def test_a_harmed_archive_is_one_clear_error(
+    tracker: Tracker, tmp_path, harm: str, what: str
+) -> None:
     store(tracker, "cnn")
-    (archive,) = (tmp_path / "artifacts").rglob("*.pt2")
+    (archive,) = (tmp_path / "artifacts").rglob(what)
     whole = archive.read_bytes()
     archive.unlink()
     if harm != "lost":
