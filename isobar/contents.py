@@ -74,7 +74,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "server_commands": ("serve", "ui"),
     "settings_commands": ("settings",),
     "signal_commands": ("signals",),
-    "trading_commands": ("trade", "reconcile", "portfolio", "halt", "resume", "audit"),
+    "switch_commands": ("halt", "resume"),
+    "trading_commands": ("trade", "reconcile", "portfolio", "audit"),
     "tune_commands": ("tune",),
 }
 """By module of this package: the commands that it registers, `audit` by its share."""

@@ -1,4 +1,7 @@
-"""The part of the workspace that consumers read: signals, what became of them, and weights."""
+"""The part of the workspace that consumers read: signals, what became of them, and weights.
+
+What judges signals is imported where it is asked for: it takes seconds, and most read signals.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,11 @@ import polars as pl
 from isobar.bar_view import end_of_time
 from isobar.opened import Opened, horizon_name
 from market.horizons import find_horizon
-from pipelines.scoreboard import read_scoreboard
 from signals.agreement import compare_horizons
 from signals.consume import newest_cursor, read_after
 from signals.outcomes import SignalOutcome
 from signals.publish import read_signals
-from signals.record import read_outcomes, read_weights
 from signals.schema import ENSEMBLE_ENGINE, SignalColumn
-from signals.scoreboard import Board
 
 _OUTCOME_COLUMNS = (
     SignalColumn.AS_OF,
@@ -129,6 +129,8 @@ class Published(Opened):
         >>> ws = Workspace("var/demo")  # doctest: +SKIP
         >>> ws.outcomes(horizon="1d", engine="ensemble").height  # doctest: +SKIP
         """
+        from signals.record import read_outcomes
+
         with self.ledger as ledger:
             rows = read_signals(ledger, since=since, horizon=horizon_name(horizon), engine=engine)
             became = read_outcomes(ledger, since=since)
@@ -167,6 +169,9 @@ class Published(Opened):
         >>> ws.scoreboard(horizon="1d", regime="all").select(  # doctest: +SKIP
         ...     "engine", "signals", "hit_rate", "promised_hit_rate")
         """
+        from pipelines.scoreboard import read_scoreboard
+        from signals.scoreboard import Board
+
         wanted = [find_horizon(horizon)] if horizon else self.settings.enabled_horizons
         with self.ledger as ledger:
             rows = read_scoreboard(
@@ -207,6 +212,8 @@ class Published(Opened):
         >>> ws.weights(horizon="1d", regime="bull")["weight"].sum()  # doctest: +SKIP
         1.0
         """
+        from signals.record import read_weights
+
         moment = as_of or end_of_time()
         with self.ledger as ledger:
             rows = read_weights(ledger, as_of=moment)

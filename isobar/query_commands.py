@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
@@ -15,12 +15,14 @@ from execution.reconcile import newest_reconciliation
 from execution.state import current_state, newest_reason
 from isobar import output
 from isobar.arguments import JsonFlag
-from isobar.doctor import Finding, examine
 from isobar.workspace import Workspace
 from market.ledger import Ledger
 from pipelines.market_view import newest_prices
 from pipelines.resources import Stores
 from pipelines.settings import load_settings
+
+if TYPE_CHECKING:
+    from isobar.doctor import Finding
 
 
 def register(app: typer.Typer) -> None:
@@ -111,6 +113,9 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     The exit status is 1 where anything is not well. It sends the vendor four requests at most.
     """
+    # What it examines takes seconds to import, and `status` needs none of it.
+    from isobar.doctor import examine
+
     stores = Stores(load_settings())
     with output.waiting("asking", quiet=as_json):
         found = list(examine(stores, dt.datetime.now(dt.UTC)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import polars as pl
 
@@ -14,15 +14,18 @@ from features.labels import forward_returns
 from features.registry import select_features
 from features.spec import PANEL_KEYS, Feature
 from isobar.bar_view import read_view
-from isobar.leak_audit import AuditReport, run_audit
 from isobar.opened import Opened, as_date, block_sessions, named, within
 from market.bars import by_company, read_adjusted
 from market.horizons import Horizon, find_horizon
 from market.schema import Bar
 from market.timeframes import Timeframe, parse_timeframe
-from models.feature_evaluation import QUANTILES, FeatureReport, evaluate_feature
 from pipelines.feature_run import compute_now, feature_table, kept_features
 from pipelines.side_tables import side_reader
+
+# What judges features takes a second to import: only where it is asked for.
+if TYPE_CHECKING:
+    from isobar.leak_audit import AuditReport
+    from models.feature_evaluation import FeatureReport
 
 AHEAD = (1, 2, 3, 5, 10, 21)
 """How many bars ahead a feature's decay is measured."""
@@ -275,7 +278,7 @@ class Research(Opened):
         start: dt.date | str | None = None,
         end: dt.date | str | None = None,
         *,
-        quantiles: int = QUANTILES,
+        quantiles: int | None = None,
         ahead: Sequence[int] = AHEAD,
     ) -> FeatureReport:
         """Say what a feature is worth: IC with interval, decay, quantile returns, turnover.
@@ -291,8 +294,8 @@ class Research(Opened):
             Over which return it is judged; its timeframe is that of the bars.
         start, end : date or str, optional
             Sessions, both included.
-        quantiles : int
-            Number of groups.
+        quantiles : int, optional
+            Number of groups; :data:`models.feature_evaluation.QUANTILES` of them by default.
         ahead : sequence of int
             Bars ahead of which the decay is measured, beside the horizon's own.
 
@@ -313,6 +316,8 @@ class Research(Opened):
         >>> ws = Workspace("var/demo")  # doctest: +SKIP
         >>> ws.evaluate_feature("return_5", "1d").ic.excludes_zero  # doctest: +SKIP
         """
+        from models.feature_evaluation import QUANTILES, evaluate_feature
+
         row = find_horizon(horizon)
         panel = self._panel(feature, row.timeframe, start, end)
         return evaluate_feature(
@@ -323,7 +328,7 @@ class Research(Opened):
             bars=row.steps,
             seed=self.settings.models.seed,
             block=block_sessions(row),
-            quantiles=quantiles,
+            quantiles=QUANTILES if quantiles is None else quantiles,
         )
 
     def audit_feature(
@@ -357,6 +362,8 @@ class Research(Opened):
         >>> Workspace("var/demo").audit_feature("rsi_14").is_clean  # doctest: +SKIP
         True
         """
+        from isobar.leak_audit import run_audit
+
         frame = parse_timeframe(timeframe)
         return run_audit(
             self.settings,

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from backtest.comparison import Run, compare_runs, written_rows
 from isobar.opened import Opened, horizon_name, within
-from isobar.tear_sheet import TearSheet
 from market.errors import ModelError
 from market.horizons import find_horizon
 from market.schema import UTC_MICROSECONDS
 from models.forecast import PREDICTION_SCHEMA, PUBLIC_COLUMNS, Prediction
-from models.registry_store import StoredCard, StoredModel
 
+# Backtests and the registry take a second to import: only where they are asked for.
 if TYPE_CHECKING:
+    from backtest.comparison import Run
+    from isobar.tear_sheet import TearSheet
+    from models.registry_store import StoredCard, StoredModel
     from pipelines.backtest_store import StoredBacktest
 
 MODEL_SCHEMA = pl.Schema(
@@ -271,6 +272,7 @@ class Results(Opened):
         >>> sheet.table.columns  # doctest: +SKIP
         ['metric', 'value', '95%']
         """
+        from isobar.tear_sheet import TearSheet
         from pipelines.backtest_store import find_backtest, page_of, read_run
 
         stored = find_backtest(self._stored(), backtest)
@@ -300,6 +302,8 @@ class Results(Opened):
         >>> Workspace("var/demo").compare_backtests("1d", "14d").columns[0]  # doctest: +SKIP
         'metric'
         """
+        from backtest.comparison import compare_runs, written_rows
+
         runs: list[Run] = [self.tear_sheet(b).run for b in backtests]
         rows = written_rows(compare_runs(runs, seed=self.settings.models.seed))
         return pl.DataFrame(rows, schema=["metric", *(r.name for r in runs)], orient="row")

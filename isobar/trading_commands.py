@@ -1,8 +1,7 @@
-"""Commands of trading: trade, halt, resume, reconcile, portfolio, and the audit of orders."""
+"""Commands of trading: trade, reconcile, portfolio, and the audit of orders."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,20 +11,15 @@ import typer
 
 from execution.audit import verify_orders
 from execution.broker import OrderType
-from execution.flatten import flatten
-from execution.holdings import own_quantities
 from execution.intents import OrderIntent
 from execution.portfolio import Portfolio, read_portfolio
 from execution.reconcile import accept
 from execution.state import TradingState, current_state, newest_reason
-from execution.state import halt as halt_trading
-from execution.state import resume as resume_trading
-from execution.trade import TradeReport, assert_may_trade
+from execution.trade import TradeReport
 from isobar import output
 from isobar.arguments import JsonFlag
 from isobar.feature_commands import audit_app
 from isobar.ledger_commands import show_audit
-from market.ledger import Ledger
 from pipelines.assets.orders import attend_account, describe_trade, trade_newest
 from pipelines.launch import Launcher
 from pipelines.market_view import newest_prices
@@ -41,8 +35,6 @@ def register(app: typer.Typer) -> None:
     app.command("trade")(trade_command)
     app.command("reconcile")(reconcile_command)
     app.command("portfolio")(portfolio_command)
-    app.command("halt")(halt)
-    app.command("resume")(resume)
 
 
 def trade_command(
@@ -253,71 +245,6 @@ def _cell(name: str, value: Any) -> str:
 
 def _usd(amount: float) -> str:
     return f"{amount:,.2f} USD"
-
-
-def halt(
-    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "by hand",
-    close: Annotated[
-        bool, typer.Option("--flatten", help="Also cancel open orders and close what is ours.")
-    ] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Stop all orders until `isobar resume`. Survives restarts. Again carries --flatten on."""
-    stores = Stores(load_settings())
-    with stores.ledger as ledger:
-        # The halt comes first: it must hold also where the broker cannot be reached.
-        state = halt_trading(ledger, reason, dt.datetime.now(dt.UTC))
-        if not as_json:
-            output.out.print(output.styled("Trading is ", (state.value, "bold"), "."))
-        closing = _flatten(stores, ledger) if close else []
-        left = {s: output.plain(q) for s, q in own_quantities(ledger).items()}
-    if as_json:
-        output.print_json({"trading_state": state.value, "closing": closing, "held": left})
-    elif close:
-        _show_closing(closing, left)
-
-
-def _flatten(stores: Stores, ledger: Ledger) -> list[dict[str, str]]:
-    broker, settings = stores.broker, stores.settings.trading
-    assert_may_trade(settings.mode, broker, settings.allow_live)
-    now = broker.clock().now
-    made = flatten(ledger, broker, now)
-    return [
-        {
-            "symbol": o.intent.symbol,
-            "side": o.intent.side.value,
-            "quantity": output.plain(o.intent.quantity),
-            "state": o.state.value,
-        }
-        for o in made
-        # Closings of other days are history.
-        if not o.state.is_final or o.updated_at.date() == now.date()
-    ]
-
-
-def _show_closing(closing: list[dict[str, str]], left: dict[str, str]) -> None:
-    if closing:
-        rows = [tuple(c.values()) for c in closing]
-        output.out.print(output.table("Closing", ("symbol", "side", "shares", "state"), rows))
-    if left:
-        held = ", ".join(f"{s} {q}" for s, q in left.items())
-        output.out.print(f"Isobar still holds {held}: repeat the command until it does not.")
-    else:
-        output.out.print("Isobar holds nothing.")
-
-
-def resume(
-    reason: Annotated[str, typer.Option("--reason", help="Why it is safe. Required.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Allow orders again; only a person does this."""
-    with Stores(load_settings()).ledger as ledger:
-        before = newest_reason(ledger)
-        state = resume_trading(ledger, reason, dt.datetime.now(dt.UTC))
-    if as_json:
-        output.print_json({"trading_state": state.value, "was_stopped_because": before})
-    else:
-        output.out.print(output.styled("Trading is ", (state.value, "bold"), "."))
 
 
 @audit_app.command("orders")

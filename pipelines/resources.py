@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import polars as pl
 from platformdirs import user_cache_path
 
@@ -29,8 +28,11 @@ from market.universe import liquid_universe, membership_universe, read_membershi
 from pipelines.lake_store import open_lake
 from pipelines.settings import Settings
 
-# The clients of MLflow, vendor and broker take seconds to import. Most commands need none of them.
+# Dagster and the clients of MLflow, vendor and broker take seconds to import. Most commands need
+# none of them.
 if TYPE_CHECKING:
+    import dagster as dg
+
     from market.polygon import PolygonSource
     from models.tracking import Tracker
 

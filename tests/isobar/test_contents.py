@@ -134,3 +134,11 @@ def test_a_shell_completes_commands(words: str, offered: str):
     count = len(words.split()) - 1
     asked = {"_ISOBAR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": f"{count}"}
     assert page(**asked).split() == [offered]
+
+
+@pytest.mark.parametrize("module", ["switch_commands", "signal_commands"])
+def test_who_halts_or_reads_signals_does_not_wait_for_what_trains(module: str):
+    heavy = {"dagster", "lightgbm", "matplotlib", "mlflow", "sklearn", "torch", "xgboost"}
+    code = f"import sys, isobar.{module}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from execution.broker import OrderRequest, OrderType, Side, TimeInForce
 from execution.holdings import own_quantities
-from isobar import query_commands
 from isobar.doctor import trading_findings
 from market import calendar
 from market.horizons import Run, scheduled_for
@@ -308,7 +307,7 @@ class TestDoctor:
 
     @pytest.fixture(autouse=True)
     def _trading_alone(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(query_commands, "examine", lambda stores, now: trading_findings(stores))
+        monkeypatch.setattr("isobar.doctor.examine", lambda stores, now: trading_findings(stores))
 
     def examine(self, desk: TradingDesk, **changes: str) -> tuple[int, dict[str, tuple[bool, str]]]:
         done = desk.ask("doctor", "--json", **changes)

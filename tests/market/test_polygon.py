@@ -146,32 +146,6 @@ def test_a_delisted_symbol_without_bars_has_no_rows(vendor: Vendor) -> None:
     assert vendor.minutes(_json(_body()), reference).is_empty()
 
 
-@pytest.mark.parametrize("former", [["S7", "S8"], ["S7"]])
-def test_many_symbols_without_bars_are_looked_up_together(
-    vendor: Vendor, former: list[str]
-) -> None:
-    symbols = [f"S{k}" for k in range(25)]
-    in_use = [s for s in symbols if s not in ("S7", "S8")]
-
-    def answer(request: Request) -> Response:
-        if request.url.path != "/v3/reference/tickers":
-            return _json(_body(ticker=request.url.path.split("/")[4]))
-        asked, active = request.query_params.get("ticker"), request.query_params["active"]
-        listed = in_use if active == "true" else former
-        return _json(
-            {"status": "OK", "results": [{"ticker": s} for s in listed if asked in (None, s)]}
-        )
-
-    vendor.answers = [answer]
-    if "S8" in former:
-        assert vendor.source().bars(symbols, Timeframe.M1, DAY, DAY).is_empty()
-    else:
-        with pytest.raises(SourceError, match=r"does not know this symbol.*'S8'"):
-            vendor.source().bars(symbols, Timeframe.M1, DAY, DAY)
-    lookups = [r for r in vendor.requests if r.url.path == "/v3/reference/tickers"]
-    assert len(lookups) == 1 + 2 * 2
-
-
 @pytest.mark.parametrize(
     "answer",
     [

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,20 @@ def test_actions_tickers_and_unknown_symbols_are_kept_too(cache: ResponseCache) 
             source.splits(["AAA"], DAY, DAY)
             source.dividends(["AAA"], DAY, DAY)
     assert (source.metrics.requests, source.metrics.cache_hits) == (4, 4)
+
+
+def test_many_symbols_without_bars_are_looked_up_together() -> None:
+    symbols = [f"S{k:02}" for k in range(25)]
+    in_use = [s not in ("S07", "S08") for s in symbols]
+    tickers = pl.DataFrame([symbols, symbols, in_use, [None] * 25], schema=TICKER_SCHEMA)
+    app, limiter = create_app(replace(_market(), tickers=tickers), api_key=KEY), Counter()
+    with BackgroundServer(app) as server:
+        source = _source(server.url, limiter=limiter)
+        source.check_known(symbols)
+        # The list of those in use, and both lists for each of the two that are not.
+        assert limiter.count == 1 + 2 * 2
+        with pytest.raises(SourceError, match=r"does not know this symbol.*'NONE'"):
+            source.check_known([*symbols, "NONE"])
 
 
 def test_an_answer_with_an_impossible_bar_is_not_kept(cache: ResponseCache) -> None:
