@@ -60,9 +60,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry(
             "feature_scaling",
             "How features grow, and the midday step",
-            "`CNTD60` is a difference of two rolling means: where rises and falls are as many, the "
-            "last bit of float64 is left of it, with either sign. Two days before, the midday "
-            "step took 0.67 s.",
+            "Two days before, the midday step took 0.67 s.",
         ),
         Entry("leak_audit", "Planted leaks caught, clean columns accused"),
     ),
