@@ -61,6 +61,15 @@ if TYPE_CHECKING:
     from tests.s3_server import S3Server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """New databases are copies of one that was migrated: hundreds of migrations are minutes."""
+    from tests.templates import copied_databases
+
+    with copied_databases(tmp_path_factory.mktemp("templates")):
+        yield
+
+
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
     """A folder whose name no other test has had.
@@ -80,17 +89,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
     with build(tmp_path_factory.mktemp("installation") / "home") as made:
         yield made
-
-
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store, to be copied: its migrations take seconds, a copy takes none."""
-    from mlflow.tracking import MlflowClient
-
-    place = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    uri = f"sqlite:///{place}"
-    MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
-    return place
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -104,9 +103,8 @@ def forecasts(first: int, last: int, *, skill: float, boldness: float, seed: int
 class LiveRecord:
     """One installation; nothing of it listens to the network."""
 
-    def __init__(self, home: Path, empty_mlflow: Path, toml: str = "") -> None:
+    def __init__(self, home: Path, toml: str = "") -> None:
         home.mkdir(parents=True)
-        shutil.copy(empty_mlflow, home / "mlflow.db")
         (home / "isobar.toml").write_text(_TOML + toml)
         self.environment = environment(home)
         with environment_of(self.environment, home.parent):

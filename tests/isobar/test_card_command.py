@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ from tests.trainings import fitted, report
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_mlflow: Path) -> Path:
+def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     return folder
 
 

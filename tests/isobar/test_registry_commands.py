@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +86,9 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_mlflow: Path) -> Home:
+def home(tmp_path: Path) -> Home:
     folder = tmp_path / "home"
     folder.mkdir()
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     home = Home(folder)
     lake = home.stores.lake
     lake.replace("bars_1d", MARKET.daily, DAYS)

@@ -18,8 +18,8 @@ SMALL = ("--horizon", "1d", "--family", "linear", "--windows", "2", "--window-se
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-    return LiveRecord(tmp_path_factory.mktemp("tuned") / "home", empty_mlflow)
+def record(tmp_path_factory: pytest.TempPathFactory) -> LiveRecord:
+    return LiveRecord(tmp_path_factory.mktemp("tuned") / "home")
 
 
 def ask(record: LiveRecord, *words: str) -> Outcome:

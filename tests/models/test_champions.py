@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,7 @@ def day(n: int) -> dt.datetime:
 
 
 @pytest.fixture
-def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def tracker(tmp_path: Path) -> Tracker:
     return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
 
 

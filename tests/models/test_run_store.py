@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +23,7 @@ from tests.trainings import PROVENANCE, fitted, report
 
 
 @pytest.fixture
-def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def tracker(tmp_path: Path) -> Tracker:
     return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
 
 

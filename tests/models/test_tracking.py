@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,7 @@ MOMENT = dt.timedelta(microseconds=1)
 
 
 @pytest.fixture
-def tracker(empty_mlflow: Path, tmp_path: Path) -> Tracker:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def tracker(tmp_path: Path) -> Tracker:
     return Tracker(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
 
 

@@ -47,8 +47,8 @@ ENGINES = {"ensemble": 1.0, "linear": 0.6, challenger_engine("linear"): 0.0}
 LATER = NOW + dt.timedelta(hours=3)
 
 
-def made_record(home: Path, empty_mlflow: Path) -> LiveRecord:
-    record = LiveRecord(home, empty_mlflow)
+def made_record(home: Path) -> LiveRecord:
+    record = LiveRecord(home)
     record.train()
     parts = [
         forecast(WALKED_FROM, TRAINED, skill=share * SKILL, boldness=1.0, seed=k).with_columns(
@@ -63,8 +63,8 @@ def made_record(home: Path, empty_mlflow: Path) -> LiveRecord:
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-    made = made_record(tmp_path_factory.mktemp("backtests") / "home", empty_mlflow)
+def record(tmp_path_factory: pytest.TempPathFactory) -> LiveRecord:
+    made = made_record(tmp_path_factory.mktemp("backtests") / "home")
     run_backtest(made.stores, [HORIZON], None, None, NOW)
     run_backtest(made.stores, [HORIZON], DAYS[WALKED_FROM], DAYS[TRAINED - 20], LATER)
     return made
@@ -121,9 +121,9 @@ class TestKept:
             assert f"| {metric.label} |" in shown
 
     def test_no_row_without_its_folder(
-        self, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        made = made_record(tmp_path / "home", empty_mlflow)
+        made = made_record(tmp_path / "home")
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -175,10 +175,8 @@ class TestLooks:
         assert count_trials(storage, "7d") == (1, 2)
         assert count_trials(storage, "14d") == (0, 0)
 
-    def test_studies_that_cannot_be_read_are_not_taken_for_none(
-        self, tmp_path: Path, empty_mlflow: Path
-    ) -> None:
-        made = made_record(tmp_path / "home", empty_mlflow)
+    def test_studies_that_cannot_be_read_are_not_taken_for_none(self, tmp_path: Path) -> None:
+        made = made_record(tmp_path / "home")
         (tmp_path / "home" / STORAGE).write_bytes(b"not a database" * 100)
         with pytest.raises(ModelError, match="cannot be counted"):
             run_backtest(made.stores, [HORIZON], None, None, NOW)
@@ -189,8 +187,8 @@ BOTH = [HORIZON, find_horizon("14d")]
 LONG = {"ISOBAR_MODELS__HORIZONS": "1d,14d"}
 
 
-def with_two_horizons(home: Path, empty_mlflow: Path) -> LiveRecord:
-    made = made_record(home, empty_mlflow)
+def with_two_horizons(home: Path) -> LiveRecord:
+    made = made_record(home)
     # The longer horizon has fewer sessions.
     parts = [
         forecast(WALKED_FROM + 10, TRAINED - 5, skill=SKILL, boldness=1.0, seed=9).with_columns(
@@ -208,8 +206,8 @@ def stores_of(made: LiveRecord, **changes: str) -> Stores:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-    made = with_two_horizons(tmp_path_factory.mktemp("combined") / "home", empty_mlflow)
+def both(tmp_path_factory: pytest.TempPathFactory) -> LiveRecord:
+    made = with_two_horizons(tmp_path_factory.mktemp("combined") / "home")
     run_backtest(made.stores, [HORIZON], None, None, NOW)
     done = isobar("backtest", "--combined", "--json", environment=made.environment | LONG)
     assert done.status == 0, done.err

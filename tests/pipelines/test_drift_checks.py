@@ -20,16 +20,16 @@ from tests.live_record import HORIZON, NAMES, NOW, TRAINED, LiveRecord
 FEATURES, CALIBRATION, SKILL = "drift_1d_features", "drift_1d_calibration", "drift_1d_skill"
 
 
-def trained_record(home: Path, empty_mlflow: Path) -> LiveRecord:
-    made = LiveRecord(home, empty_mlflow)
+def trained_record(home: Path) -> LiveRecord:
+    made = LiveRecord(home)
     made.train()
     made.walk()
     return made
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-    return trained_record(tmp_path_factory.mktemp("record") / "home", empty_mlflow)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> LiveRecord:
+    return trained_record(tmp_path_factory.mktemp("record") / "home")
 
 
 @pytest.fixture
@@ -117,15 +117,15 @@ def test_without_a_live_record_or_new_features_all_pass(record: LiveRecord) -> N
     assert found.told[Reason.FEATURES].startswith("not enough sessions yet: 0 after")
 
 
-def test_without_a_training_nothing_is_judged(tmp_path: Path, empty_mlflow: Path) -> None:
-    record = LiveRecord(tmp_path / "home", empty_mlflow)
+def test_without_a_training_nothing_is_judged(tmp_path: Path) -> None:
+    record = LiveRecord(tmp_path / "home")
     checks = evaluated(record)
     assert failed(checks) == set()
     assert {told(c)["found"] for c in checks.values()} == {"no model is trained yet"}
 
 
-def test_a_training_of_before_kept_no_features(tmp_path: Path, empty_mlflow: Path) -> None:
-    record = LiveRecord(tmp_path / "home", empty_mlflow)
+def test_a_training_of_before_kept_no_features(tmp_path: Path) -> None:
+    record = LiveRecord(tmp_path / "home")
     record.train(with_features=False)
     record.walk()
     record.forecast(skill=0.0)

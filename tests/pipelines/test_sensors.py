@@ -23,16 +23,16 @@ from tests.live_record import DAYS, HORIZON, NOW, TRAINED, LiveRecord, closed
 LATER = NOW + dt.timedelta(hours=1)
 
 
-def trained_record(home: Path, empty_mlflow: Path) -> LiveRecord:
-    made = LiveRecord(home, empty_mlflow)
+def trained_record(home: Path) -> LiveRecord:
+    made = LiveRecord(home)
     made.train()
     made.walk()
     return made
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> LiveRecord:
-    return trained_record(tmp_path_factory.mktemp("record") / "home", empty_mlflow)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> LiveRecord:
+    return trained_record(tmp_path_factory.mktemp("record") / "home")
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def test_only_a_run_that_failed_counts_as_one(status: str) -> None:
         assert abs(failed - dt.datetime.now(dt.UTC)) < dt.timedelta(hours=1)
 
 
-def test_after_the_training_only_later_forecasts_count(tmp_path: Path, empty_mlflow: Path) -> None:
-    record = trained_record(tmp_path / "home", empty_mlflow)
+def test_after_the_training_only_later_forecasts_count(tmp_path: Path) -> None:
+    record = trained_record(tmp_path / "home")
     record.forecast(skill=0.0)
     (request,) = ask(record).run_requests
     newest = len(DAYS) - 12
@@ -216,17 +216,13 @@ def test_horizons_that_changed_are_judged_one_at_a_tick_in_turn(
     assert len(judged) == 6
 
 
-def test_without_a_training_there_is_nothing_to_train_again(
-    tmp_path: Path, empty_mlflow: Path
-) -> None:
-    record = LiveRecord(tmp_path / "home", empty_mlflow)
+def test_without_a_training_there_is_nothing_to_train_again(tmp_path: Path) -> None:
+    record = LiveRecord(tmp_path / "home")
     assert str(ask(record).skip_reason.skip_message) == "1d: no model is trained yet"
 
 
-def test_one_horizon_that_cannot_be_judged_does_not_silence_the_others(
-    tmp_path: Path, empty_mlflow: Path
-) -> None:
-    record = trained_record(tmp_path / "home", empty_mlflow)
+def test_one_horizon_that_cannot_be_judged_does_not_silence_the_others(tmp_path: Path) -> None:
+    record = trained_record(tmp_path / "home")
     record.forecast(skill=0.0)
     for file in (record.stores.settings.home / "mlflow").rglob("trained_features.json"):
         file.write_text("{}")

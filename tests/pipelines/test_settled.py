@@ -53,10 +53,10 @@ def keep(record: LiveRecord, made: pl.DataFrame, last: int, *, settled: bool = T
 
 
 @pytest.fixture
-def record(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> LiveRecord:
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiveRecord:
     for module in ("signals.levels", "pipelines.scoring"):
         monkeypatch.setattr(f"{module}.windows_of", lambda _: WINDOW)
-    made = LiveRecord(tmp_path / "home", empty_mlflow)
+    made = LiveRecord(tmp_path / "home")
     made.train()
     made.stores.lake.replace("regimes", regimes_of(MARKET), None)
     return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import multiprocessing
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -283,9 +282,7 @@ def test_settings_with_features_of_a_family_are_read(installation: Installation,
     assert tuned.features == ("return_1", "volatility_20")
 
 
-def test_models_that_learn_from_ranks_go_all_the_way(
-    installation: Installation, tmp_path: Path, empty_mlflow: Path
-):
+def test_models_that_learn_from_ranks_go_all_the_way(installation: Installation, tmp_path: Path):
     """From training to signals, drift, and the same signals again."""
     stores = opened(installation, tmp_path)
     settings = stores.settings
@@ -293,7 +290,6 @@ def test_models_that_learn_from_ranks_go_all_the_way(
     changes = {"ranks_from_symbols": 1, "horizons": ("1d",), "daily_min_train_sessions": 75}
     learning = settings.models.model_copy(update=changes)
     registry = tmp_path / "mlflow.db"
-    shutil.copyfile(empty_mlflow, registry)
     url = f"sqlite:///{registry}"
     stores = Stores(settings.model_copy(update={"models": learning, "mlflow_url": url}))
     train(stores)
