@@ -9,7 +9,8 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 PACKAGES := backtest benchmarks evidence execution features isobar market models pipelines reports signals tests
-TEST_FLAGS ?= -n 2 --dist loadgroup
+# Three processes for two cores: one of them mostly waits, for a server, a child or the disk.
+TEST_FLAGS ?= -n 3 --dist loadgroup
 
 # Real bars are used where they lie beside the checkout; they are not part of the repository.
 REAL_BARS := $(realpath ../shared/data)
@@ -24,10 +25,12 @@ help: ## List the targets
 
 setup: $(READY) ## Create .venv and install everything
 
+# Byte code is made on all cores: pip uses one. Sources for later Pythons do not compile, as with pip.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Isobar needs CPython 3.11 or later: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	$(BIN)/python -m features.warm
 	@touch $(READY)
 
