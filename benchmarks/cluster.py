@@ -136,7 +136,7 @@ def steps() -> dict[str, float]:
 def main() -> None:
     """Compare; a child of this module lives through one demo and prints it as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("--symbols", type=int, nargs="+", default=[5, 15])
+    parser.add_argument("--symbols", type=int, nargs="+", default=[5])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -29,11 +29,20 @@ then. Of what is wanted as a ratio all was reached on both days; in between, Alp
 
 @dataclass(frozen=True)
 class Entry:
-    """A benchmark on the page: its module, a heading, and what a reader should know besides."""
+    """A benchmark on the page: its name, a heading, what a reader should know, how it is run.
+
+    It is the module of its name without arguments, unless ``command`` says otherwise.
+    """
 
     name: str
     title: str
     note: str = ""
+    command: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The module of ``python -m``, and its arguments."""
+        return self.command or (f"benchmarks.{self.name}",)
 
 
 SECTIONS: dict[str, tuple[Entry, ...]] = {
@@ -60,7 +69,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry(
             "feature_scaling",
             "How features grow, and the midday step",
-            "The midday step took 0.67 s two days before, and 2.40 s in the slowest hour of this day.",
+            "The midday step took 0.67 s two days before, and 2.40 s in the slowest hour of this "
+            "day.",
         ),
         Entry("leak_audit", "Planted leaks caught, clean columns accused"),
     ),
@@ -101,8 +111,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "execution",
             "From a published batch to orders",
             "A change of an order is an update, the last hash of the audit log, an inserted row "
-            "and a commit on disk. The days before: 2,820 to 2,946 of them a second; in the slowest "
-            "hour of this day 1,251.",
+            "and a commit on disk. The days before: 2,820 to 2,946 of them a second; in the "
+            "slowest hour of this day 1,251.",
         ),
         Entry(
             "ledger_reads",
@@ -144,11 +154,16 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "the cluster costs, not how it grows "
             "([cluster.md](cluster.md)).",
         ),
+        Entry(
+            "cluster_larger",
+            "The same with three times as many symbols",
+            command=("benchmarks.cluster", "--symbols", "15"),
+        ),
     ),
 }
-NAMES = tuple(
-    e.name for entries in SECTIONS.values() for e in entries if e.name != "neural_training_gpu"
-)
+ENTRIES = {
+    e.name: e for entries in SECTIONS.values() for e in entries if e.name != "neural_training_gpu"
+}
 
 
 def write_page() -> None:

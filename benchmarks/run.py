@@ -16,7 +16,7 @@ import timeit
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page import NAMES, RESULTS, write_page
+from benchmarks.page import ENTRIES, RESULTS, write_page
 
 PEERS = ("alpha158_vs_pyqlib", "backtest_vs_pyqlib")
 
@@ -24,11 +24,11 @@ PEERS = ("alpha158_vs_pyqlib", "backtest_vs_pyqlib")
 def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for, or all that need no environment of their own; return a status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *NAMES], help="these alone")
+    parser.add_argument("names", nargs="*", choices=[[], *ENTRIES], help="these alone")
     parser.add_argument("--peers", action="store_true", help="those beside pyqlib")
     parser.add_argument("--page", action="store_true", help="run nothing, write the page")
     asked = parser.parse_args(arguments)
-    usual = PEERS if asked.peers else [n for n in NAMES if n not in PEERS]
+    usual = PEERS if asked.peers else [n for n in ENTRIES if n not in PEERS]
     short = [n for n in (asked.names or usual) if not asked.page and not run(n)]
     write_page()
     if short:
@@ -38,18 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(name: str) -> bool:
     """Run one, show and keep what it prints; say whether it reached what is wanted."""
-    print(f"\nbenchmarks/{name}.py", flush=True)
+    words = ENTRIES[name].words
+    print(f"\npython -m {' '.join(words)}", flush=True)
+    where = machine()
     began, lines = time.perf_counter(), list[str]()
-    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    command = [sys.executable, "-m", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line.rstrip())
     kept = {
-        "command": f"python -m benchmarks.{name}",
+        "command": f"python -m {' '.join(words)}",
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": machine(),
+        "machine": where,
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "reached": process.returncode == 0,
         "output": lines,
