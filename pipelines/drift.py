@@ -11,6 +11,7 @@ import polars as pl
 
 from market.horizons import Horizon
 from market.lake import Lake
+from market.lake_tables import spec_of
 from models.dataset import VOLATILITY
 from models.decay import (
     LEAST_SESSIONS,
@@ -257,16 +258,18 @@ def _read_forecasts(
 def newest_walked(
     lake: Lake, horizon: Horizon, wanted: pl.Expr, before: dt.date | None
 ) -> pl.DataFrame:
-    """Return the walk-forward's predictions of its newest sessions before one (or all).
+    """Return the walk-forward's predictions of its newest sessions before one (or all), in order.
 
-    Of 504 sessions at most, and of 60 where bars are intraday.
+    Of 504 sessions at most, and of 60 where bars are intraday. In what order a lake gives its rows
+    is not certain, and sums of them differ by it in their last bit.
     """
     table = lake.scan("predictions").filter(wanted)
     if before is not None:
         table = table.filter(pl.col(Prediction.SESSION) < before)
     days = table.select(pl.col(Prediction.SESSION).unique().sort()).collect().to_series()
     most = _WALKED_INTRADAY if horizon.timeframe.is_intraday else _WALKED_SESSIONS
-    return table.filter(pl.col(Prediction.SESSION).is_in(days.tail(most).implode())).collect()
+    newest = pl.col(Prediction.SESSION).is_in(days.tail(most).implode())
+    return table.filter(newest).sort(spec_of("predictions").keys).collect()
 
 
 def _with_outcome(side: pl.DataFrame, labels: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:
