@@ -11,7 +11,6 @@ import polars as pl
 
 from market.horizons import Horizon
 from market.lake import Lake
-from market.lake_tables import spec_of
 from models.dataset import VOLATILITY
 from models.decay import (
     LEAST_SESSIONS,
@@ -258,10 +257,9 @@ def _read_forecasts(
 def newest_walked(
     lake: Lake, horizon: Horizon, wanted: pl.Expr, before: dt.date | None
 ) -> pl.DataFrame:
-    """Return the walk-forward's predictions of its newest sessions before one (or all), in order.
+    """Return the walk-forward's predictions of its newest sessions before one, or of all.
 
-    Of 504 sessions at most, and of 60 where bars are intraday. In what order a lake gives its rows
-    is not certain, and sums of them differ by it in their last bit.
+    Of 504 sessions at most, and of 60 where bars are intraday.
     """
     table = lake.scan("predictions").filter(wanted)
     if before is not None:
@@ -269,7 +267,7 @@ def newest_walked(
     days = table.select(pl.col(Prediction.SESSION).unique().sort()).collect().to_series()
     most = _WALKED_INTRADAY if horizon.timeframe.is_intraday else _WALKED_SESSIONS
     newest = pl.col(Prediction.SESSION).is_in(days.tail(most).implode())
-    return table.filter(newest).sort(spec_of("predictions").keys).collect()
+    return table.filter(newest).collect()
 
 
 def _with_outcome(side: pl.DataFrame, labels: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:

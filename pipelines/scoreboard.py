@@ -36,6 +36,7 @@ from signals.scoreboard import (
 
 PROMISES_TABLE = "promises"
 _MADE_FROM = "made_from"
+_ORDER = (Judged.HORIZON, Judged.ENGINE, Judged.AS_OF, Judged.SYMBOL)
 
 
 def read_scoreboard(
@@ -83,7 +84,7 @@ def read_scoreboard(
         if engine is not None:
             live = live.filter(pl.col(Judged.ENGINE) == engine)
             promised = promised.filter(pl.col(Board.ENGINE) == engine)
-        parts.append(join_sides(score_judged(live, seed=seed), promised))
+        parts.append(join_sides(_score(live, seed), promised))
     return pl.concat(parts)
 
 
@@ -188,4 +189,13 @@ def _promise(
     begin = walked[Prediction.SESSION].min()
     labels = read_labels(lake, horizon, begin if isinstance(begin, dt.date) else None)
     regimes = lake.scan("regimes").collect()
-    return score_judged(judge_predictions(walked, labels, regimes, band_bps=band_bps), seed=seed)
+    return _score(judge_predictions(walked, labels, regimes, band_bps=band_bps), seed)
+
+
+def _score(judged: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Return the scores of one side.
+
+    In what order a lake and a join give their rows is not certain, and sums of them differ by it
+    in their last bit: what is kept must not.
+    """
+    return score_judged(judged.sort(_ORDER), seed=seed)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
 
-from market.horizons import find_horizon
 from market.ingest_log import LOG_TABLE
-from market.lake import Lake
 from pipelines import scoreboard
-from pipelines.drift import newest_walked
 from pipelines.resources import Stores
 from pipelines.scoreboard import PROMISES_TABLE, keep_promises, read_scoreboard
 from tests.pipelines.installation import HORIZONS, TODAY, Installation
@@ -91,28 +88,19 @@ def test_other_forecasts_make_other_promises(stores: Stores) -> None:
     assert board(stores).equals(after)
 
 
-def test_forecasts_come_in_one_order_whatever_that_of_their_rows_in_the_lake(
-    tmp_path: Path,
+def test_the_order_in_which_rows_are_read_changes_no_score(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums of floats would differ in their last bit, and with them the contents of the lake."""
-    days = [TODAY - dt.timedelta(days=k) for k in range(40)]
-    rows = pl.DataFrame({"session": days}).join(
-        pl.DataFrame({"symbol": ["A", "B", "C"]}), how="cross"
-    )
-    rows = rows.with_columns(
-        pl.col("session").cast(pl.Datetime("us", "UTC")).alias("bar_end"),
-        horizon=pl.lit("1d"),
-        engine=pl.lit("ensemble"),
-        score=pl.int_range(pl.len()),
-    )
-    lake = Lake(tmp_path)
-    every = pl.lit(value=True)
-    lake.replace("predictions", rows, ["1d"])
-    sorted_file = newest_walked(lake, find_horizon("1d"), every, None)
-    mixed = rows.sample(fraction=1, shuffle=True, seed=3)
-    write_deltalake(lake.uri("predictions"), mixed.to_arrow(), mode="overwrite")
-    assert not lake.scan("predictions").collect().equals(sorted_file)
-    assert newest_walked(lake, find_horizon("1d"), every, None).equals(sorted_file)
+    shutil.rmtree(stores.lake.uri(PROMISES_TABLE))
+    whole = board(stores)
+    for name in ("newest_walked", "read_labels", "read_outcomes"):
+        monkeypatch.setattr(scoreboard, name, shuffled(getattr(scoreboard, name)))
+    assert board(stores).equals(whole)
+
+
+def shuffled(read: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
+    return lambda *args, **kwargs: read(*args, **kwargs).sample(fraction=1, shuffle=True, seed=3)
 
 
 @pytest.mark.parametrize(
