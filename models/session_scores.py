@@ -220,11 +220,27 @@ def bar_coefficients(frame: pl.DataFrame) -> pl.DataFrame:
 
 def session_means(per_bar: pl.DataFrame) -> pl.DataFrame:
     """Return the mean coefficients of every session, ascending."""
-    return (
-        per_bar.group_by(Prediction.SESSION)
-        .agg(pl.col("rank_ic", "ic").mean())
-        .sort(Prediction.SESSION)
+    days = per_bar.select(pl.col(Prediction.SESSION).unique().sort())
+    at = per_bar[Prediction.SESSION].rank("dense").to_numpy() - 1
+    return days.with_columns(
+        pl.Series(name, sums_at(at, days.height, per_bar[name]) / sums_at(at, days.height))
+        for name in ("rank_ic", "ic")
     )
+
+
+def sums_at(at: Indices, of: int, values: pl.Series | None = None) -> Vector:
+    """Return the sums of values (or how many rows there are) at each of some places, (of,).
+
+    In the order of the rows. The threads of a ``group_by`` add up in an order of their own,
+    and the sum of floats has another last bit each time.
+
+    Examples
+    --------
+    >>> sums_at(np.array([0, 2, 2]), 3, pl.Series([1.0, 2.0, 3.0]))
+    array([1., 0., 5.])
+    """
+    weights = None if values is None else values.cast(pl.Float64).to_numpy()
+    return np.bincount(at, weights, minlength=of).astype(np.float64)
 
 
 class _Columns:
@@ -341,21 +357,16 @@ def _by_group(
     judged: Judged, per_bar: pl.DataFrame, grouping: Grouping, names: Sequence[str]
 ) -> tuple[Vector, Vector]:
     """Return the mean coefficients by session and group, each (sessions, groups); NaN: none."""
-    days = judged.frame.select(Prediction.SESSION).unique().sort(Prediction.SESSION)
+    days = judged.frame[Prediction.SESSION].unique().sort()
     groups = judged.frame.group_by(Prediction.BAR_END).agg(pl.col(grouping.value).first())
-    means = (
-        per_bar.join(groups, on=Prediction.BAR_END)
-        .group_by(Prediction.SESSION, grouping.value)
-        .agg(pl.col("rank_ic", "ic").mean())
-        .join(days.with_row_index("_at"), on=Prediction.SESSION)
-    )
-    rank, linear = (np.full((days.height, len(names)), np.nan) for _ in range(2))
-    places = {name: k for k, name in enumerate(names)}
-    at = means["_at"].to_numpy()
-    column = np.array([places[name] for name in means[grouping.value]], dtype=np.int64)
-    rank[at, column] = means["rank_ic"].to_numpy()
-    linear[at, column] = means["ic"].to_numpy()
-    return rank, linear
+    bars = per_bar.join(groups, on=Prediction.BAR_END, maintain_order="left")
+    column = bars[grouping.value].replace_strict(names, range(len(names)), return_dtype=pl.Int64)
+    at = days.search_sorted(bars[Prediction.SESSION]).to_numpy() * len(names) + column.to_numpy()
+    cells = len(days) * len(names)
+    count = sums_at(at, cells)
+    count[count == 0.0] = np.nan
+    rank, linear = (sums_at(at, cells, bars[c]) / count for c in ("rank_ic", "ic"))
+    return rank.reshape(len(days), -1), linear.reshape(len(days), -1)
 
 
 def _mean(values: Vector) -> float:

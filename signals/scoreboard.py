@@ -22,7 +22,7 @@ from models.forecast import Prediction
 from models.judged import equal_bins
 from models.outcomes import Outcome
 from models.session_bootstrap import share_intervals
-from models.session_scores import bar_coefficients, session_means
+from models.session_scores import bar_coefficients, session_means, sums_at
 from models.spec import Indices
 from signals.outcomes import SignalOutcome
 from signals.schema import Direction, SignalColumn
@@ -306,32 +306,30 @@ def _score_engine(rows: pl.DataFrame, *, seed: int, draws: int) -> pl.DataFrame:
     ).cast(SIDE_SCHEMA)  # pyright: ignore[reportArgumentType]
 
 
-def _sums(rows: pl.DataFrame, days: Sequence[dt.date]) -> dict[str, Vector]:
+def _sums(rows: pl.DataFrame, sessions: Sequence[dt.date]) -> dict[str, Vector]:
     """Return by session what the measures are made of, each (sessions,)."""
     direction, excess = pl.col(Judged.DIRECTION), pl.col(Judged.EXCESS_RETURN)
     is_directed = direction != 0
     # As in models.confidence: a return of exactly zero is half a hit.
     hit = pl.when(is_directed).then(0.5 + 0.5 * direction * excess.sign()).otherwise(0.0)
     happened = (pl.col(Judged.OUTCOME) == direction).cast(pl.Float64)
-    by_day = rows.group_by(Judged.SESSION).agg(
-        pl.len().cast(pl.Float64).alias("rows"),
-        is_directed.cast(pl.Float64).sum().alias("directed"),
-        hit.sum().alias("hits"),
-        ((pl.col(Judged.CONFIDENCE) - happened) ** 2).sum().alias("squares"),
+    each = rows.select(
+        directed=is_directed,
+        hits=hit,
+        squares=(pl.col(Judged.CONFIDENCE) - happened) ** 2,
     )
+    days = pl.Series(sessions)
+    at = days.search_sorted(rows[Judged.SESSION]).to_numpy()
+    made = {c: sums_at(at, len(days), each[c]) for c in each.columns}
     per_bar = bar_coefficients(rows.with_columns(pl.col(Judged.AS_OF).alias(Prediction.BAR_END)))
-    # The mean of a session's moments counts once.
-    ranked = session_means(per_bar).select(
-        Judged.SESSION, pl.col("rank_ic").alias("rank"), pl.lit(1.0).alias("moments")
-    )
-    whole = (
-        pl.DataFrame({Judged.SESSION: days}, schema={Judged.SESSION: pl.Date})
-        .join(by_day, on=Judged.SESSION, how="left")
-        .join(ranked, on=Judged.SESSION, how="left")
-        .sort(Judged.SESSION)
-        .fill_null(0.0)
-    )
-    return {c: whole[c].to_numpy() for c in whole.columns if c != Judged.SESSION}
+    ranked = session_means(per_bar)
+    ranked_at = days.search_sorted(ranked[Judged.SESSION]).to_numpy()
+    return made | {
+        "rows": sums_at(at, len(days)),
+        "rank": sums_at(ranked_at, len(days), ranked["rank_ic"]),
+        # The mean of a session's moments counts once.
+        "moments": sums_at(ranked_at, len(days)),
+    }
 
 
 def _calibration_error(rows: pl.DataFrame) -> float:

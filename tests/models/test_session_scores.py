@@ -11,7 +11,7 @@ import pytest
 from models.confidence import accuracy_against_coverage
 from models.evaluation import skill
 from models.scores import brier, expected_calibration_error, log_loss
-from models.session_scores import SCORE_SCHEMA, attach_groups, score_engine
+from models.session_scores import SCORE_SCHEMA, attach_groups, score_engine, session_means
 from models.windows import windows_of
 from tests.forecasts import LATER
 from tests.trainings import engines, regimes
@@ -92,3 +92,21 @@ def test_a_regime_counts_from_when_it_was_known() -> None:
     assert regime[moment] == ["bull"]
     assert all(names == ["neutral"] for at, names in regime.items() if at < moment)
     assert all(names == ["bear"] for at, names in regime.items() if at > moment)
+
+
+def test_means_of_sessions_are_added_up_in_the_order_of_the_rows() -> None:
+    """Whatever the number of threads: kept scores are compared by their content."""
+    random = np.random.default_rng(5)
+    days = [dt.date(2025, 1, 6), dt.date(2025, 1, 7), dt.date(2025, 1, 9)]
+    values = random.normal(size=(3000, 2))
+    rows = pl.DataFrame(
+        {"session": [days[k % 3] for k in range(3000)], "rank_ic": values[:, 0], "ic": values[:, 1]}
+    )
+    found = session_means(rows)
+    assert found["session"].to_list() == days
+    for name in ("rank_ic", "ic"):
+        for day, mean in found.select("session", name).iter_rows():
+            total = 0.0
+            for value in rows.filter(session=day)[name]:
+                total += value
+            assert mean == total / 1000, (name, day)
