@@ -257,7 +257,7 @@ def _read_forecasts(
 def newest_walked(
     lake: Lake, horizon: Horizon, wanted: pl.Expr, before: dt.date | None
 ) -> pl.DataFrame:
-    """Return the walk-forward's predictions of its newest sessions before one, or of all.
+    """Return the walk-forward's predictions of its newest sessions before one (or all).
 
     Of 504 sessions at most, and of 60 where bars are intraday.
     """
@@ -266,8 +266,7 @@ def newest_walked(
         table = table.filter(pl.col(Prediction.SESSION) < before)
     days = table.select(pl.col(Prediction.SESSION).unique().sort()).collect().to_series()
     most = _WALKED_INTRADAY if horizon.timeframe.is_intraday else _WALKED_SESSIONS
-    newest = pl.col(Prediction.SESSION).is_in(days.tail(most).implode())
-    return table.filter(newest).collect()
+    return table.filter(pl.col(Prediction.SESSION).is_in(days.tail(most).implode())).collect()
 
 
 def _with_outcome(side: pl.DataFrame, labels: pl.DataFrame, now: dt.datetime) -> pl.DataFrame:
