@@ -249,3 +249,18 @@ def test_the_order_of_rows_does_not_matter(seed) -> None:
     assert one.select(~floats).equals(two.select(~floats))
     for a, b in zip(one.select(floats), two.select(floats), strict=True):
         assert a.to_list() == pytest.approx(b.to_list(), abs=1e-12)
+
+
+def test_scores_are_added_up_in_the_order_of_the_rows() -> None:
+    """Whatever the number of threads: promises are kept and compared by their content."""
+    _, _, predictions, labels, regimes = sides(sessions=200, seed=3)
+    rows = judge_predictions(predictions, labels, regimes, band_bps=BAND).with_columns(
+        pl.lit(DAYS[0]).alias(Judged.SESSION)
+    )
+    total = 0.0
+    for confidence, outcome, direction in rows.select(
+        Judged.CONFIDENCE, Judged.OUTCOME, Judged.DIRECTION
+    ).iter_rows():
+        total += (confidence - float(outcome == direction)) ** 2
+    (brier,) = score_judged(rows, seed=1).filter(regime="all")["brier"]
+    assert brier == total / rows.height
