@@ -1,13 +1,17 @@
 # Isobar. `make` alone lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+# The system's own first: it is built with the optimizations that a version manager, which compiles
+# Python on the spot, leaves out. Where it cannot make environments (Debian: python3-venv), another.
+ABLE = $(shell for python in $(foreach v,$(1),/usr/bin/$v $v); do \
+	$$python -c 'import ensurepip, sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null; done; true)
+PYTHON ?= $(firstword $(call ABLE,python3.11 python3.12 python3.13 python3))
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
-PEERS_PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
+PEERS_PYTHON ?= $(firstword $(call ABLE,python3.11 python3.12))
 PACKAGES := backtest benchmarks evidence execution features isobar market models pipelines reports signals tests
 # Three processes for two cores: one of them mostly waits, for a server, a child or the disk.
 TEST_FLAGS ?= -n 3 --dist loadgroup
@@ -27,7 +31,7 @@ setup: $(READY) ## Create .venv and install everything
 
 # Byte code is made on all cores: pip uses one. Sources for later Pythons do not compile, as with pip.
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Isobar needs CPython 3.11 or later: make PYTHON=python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Isobar needs CPython 3.11 or later with venv: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -80,16 +81,22 @@ def family(request) -> Family:
     return request.param
 
 
-def trained(family: Family, seed: int = 3) -> Forecaster:
-    model = family.build(family.defaults, seed, None)
+def train(family: Family) -> Forecaster:
+    model = family.build(family.defaults, 3, None)
     x, y = rows_with_a_relation()
     learn(family, model, x, y)
     return model
 
 
-def fitted(family: Family, seed: int = 3) -> FittedModel:
+@cache
+def trained(name: str) -> Forecaster:
+    """A model that several tests ask; none trains it further."""
+    return train(FAMILIES[name])
+
+
+def fitted(family: Family) -> FittedModel:
     data = dataset()
-    return fit_model(data, np.arange(1000), family, horizon="1d", seed=seed, data_hash="h")
+    return fit_model(data, np.arange(1000), family, horizon="1d", seed=3, data_hash="h")
 
 
 def test_it_is_a_forecaster(family: Family) -> None:
@@ -97,7 +104,7 @@ def test_it_is_a_forecaster(family: Family) -> None:
 
 
 def test_it_learns_an_easy_relation(family: Family) -> None:
-    model = trained(family)
+    model = trained(family.name)
     x, _ = rows_with_a_relation(seed=9)
     clean = np.nan_to_num(x)
     truth = 0.8 * clean[:, 0] - 0.5 * clean[:, 1]
@@ -131,11 +138,11 @@ def test_a_feature_that_is_always_missing_is_survived(family: Family) -> None:
 
 def test_one_seed_gives_one_model_to_the_bit(family: Family) -> None:
     x, _ = rows_with_a_relation(seed=9)
-    assert means(trained(family), x).tobytes() == means(trained(family), x).tobytes()
+    assert means(train(family), x).tobytes() == means(trained(family.name), x).tobytes()
 
 
 def test_rows_are_forecast_one_by_one_as_together(family: Family) -> None:
-    model = trained(family)
+    model = trained(family.name)
     x, _ = rows_with_a_relation(seed=9)
     whole = sample_of(x)
     together = model.predict(whole.take(np.arange(300, 320))).mean
@@ -147,7 +154,7 @@ def test_rows_are_forecast_one_by_one_as_together(family: Family) -> None:
 
 
 def test_contributions_and_a_constant_add_up_to_the_forecast(family: Family) -> None:
-    model = trained(family)
+    model = trained(family.name)
     x, _ = rows_with_a_relation(seed=9)
     shares = model.contributions(sample_of(x))
     assert shares.shape == x.shape
