@@ -157,9 +157,10 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry(
             "cluster_larger",
             "The same with three times as many symbols",
-            "Measured on another processor than the 5 symbols above, so roughly: three times the "
-            "symbols take 1.4 times as long, with one worker as in one process. Two workers need 0.83 of "
-            "the one's time for the trainings, on the two cores that the servers use as well.",
+            "Measured on another processor than the 5 symbols above, so roughly: three times "
+            "the symbols take 1.4 times as long, with one worker as in one process. Two workers "
+            "need 0.83 of the one's time for the trainings, on the two cores that the servers "
+            "use as well.",
             command=("benchmarks.cluster", "--symbols", "15"),
         ),
     ),
