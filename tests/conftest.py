@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # One core for each test process: threads of several libraries on two cores starve each other.
@@ -10,6 +11,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# Millions of objects, of modules mostly, live as long as the process. Python's search for garbage
+# walks through all of them again and again: a ninth of all computing, with its own thresholds.
+gc.set_threshold(700, 10, 200)
 
 from collections.abc import Iterator
 from pathlib import Path
