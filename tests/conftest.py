@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # Millions of objects, of modules mostly, live as long as the process. Python's search for garbage
-# walks through all of them again and again: a ninth of all computing, with its own thresholds.
+# walks through all of them again and again, with its own thresholds for a ninth of the computing
+# of tests/execution and tests/signals. Of the three only the last is another: 200 for 10.
 gc.set_threshold(700, 10, 200)
 
 from collections.abc import Iterator
