@@ -9,11 +9,11 @@ from market.horizons import Horizon
 from models.ensemble import META_ENGINE
 from models.spec import Family
 
-_FEW = {"trees": 15, "window": 5, "hidden": 8, "epochs": 3}
+_FEW = {"trees": 15, "window": 5, "hidden": 8, "epochs": 3, "steps": 6_144}
 
 
 def quick(families: Iterable[Family], **instead: float) -> tuple[Family, ...]:
-    """Return the families with few trees and small networks, or with what is named instead."""
+    """Return the families with few trees, small networks and little practice, or with what is named instead."""
     values = _FEW | instead
     return tuple(
         replace(f, defaults={k: values.get(k, v) for k, v in f.defaults.items()}) for f in families

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime as dt
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from execution.intents import LastPrice
 from execution.trade import MarketView
-from market.ledger import Ledger
+from market.errors import BrokerError
+from market.ledger import Ledger, open_ledger
 from market.ledger_tables import engines
 from signals.inputs import BatchInputs, HorizonInputs
 from signals.publish import PublishedBatch, publish_batch
 from signals.record import insert_new
 from signals.schema import CONTENT_SCHEMA, SIGNAL_SCHEMA
-from tests.execution.memory_broker import NOW, MemoryBroker
+from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker
 
 AS_OF = NOW - dt.timedelta(minutes=5)
 
@@ -132,3 +137,43 @@ def watched(monkeypatch, broker, fault):
             yield
         finally:
             broker.on_step = lambda _step: None
+
+
+Scene = Callable[[Ledger, MemoryBroker, Path], object]
+
+
+def fault_at_every_step(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], BaseException],
+    *,
+    broker: MemoryBroker,
+    prepare: Scene,
+    act: Scene,
+    check: Scene,
+) -> int:
+    """Let ``act`` end at each of its steps in turn, and at none; return how many they are.
+
+    ``prepare`` runs once, and each time begins with a copy of what it left. ``check`` takes up
+    what ended, and judges it.
+    """
+    start = folder / "start"
+    start.mkdir()
+    with open_ledger(f"sqlite:///{start}/ledger.db") as ledger:
+        prepare(ledger, broker, start)
+    at = total = 0
+    while at <= total:
+        own, mine = folder / str(at), copy.deepcopy(broker)
+        shutil.copytree(start, own)
+        fault = FaultAt(at, error)
+        with open_ledger(f"sqlite:///{own}/ledger.db") as ledger:
+            with watched(monkeypatch, mine, fault), contextlib.suppress(Crash, BrokerError):
+                act(ledger, mine, own)
+            total = max(total, len(fault.steps))
+            try:
+                check(ledger, mine, own)
+            except AssertionError as failure:
+                failure.add_note(f"ended at step {at}, {fault.steps[-1]}")
+                raise
+        at += 1
+    return total

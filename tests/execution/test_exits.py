@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from dataclasses import replace
 from decimal import Decimal
@@ -18,10 +17,9 @@ from execution.risk import RiskLimits
 from execution.state import verify_audit
 from execution.targets import TargetReason, TargetRules
 from execution.trade import TradeRules, trade
-from market.errors import BrokerError
 from market.ledger import open_ledger
-from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, outage
-from tests.execution.scenes import AS_OF, content, market_of, publish, watched
+from tests.execution.memory_broker import NOW, Crash, MemoryBroker, outage
+from tests.execution.scenes import AS_OF, content, fault_at_every_step, market_of, publish
 
 RULES = TradeRules(
     TargetRules(symbol_volatility_target=0.03), PlanRules(brackets=True), RiskLimits()
@@ -132,33 +130,67 @@ def test_a_cancellation_that_fails_leaves_the_order_for_the_next_run(ledger, bro
     assert len(broker.placed) == 2
 
 
+def enter(ledger, broker, folder):
+    publish(ledger, folder, content("A", **LEVELS))
+    run(ledger, broker)
+
+
+def turn(ledger, broker, folder):
+    publish_later(ledger, folder, content("A", **AGAINST))
+    run(ledger, broker, LATER)
+
+
+def all_is_closed_once(ledger, broker):
+    assert len(broker.placed) == 2
+    assert broker.holdings == {"A": 0}
+    assert own_quantities(ledger) == {}
+    assert pending_orders(ledger) == []
+    assert verify_audit(ledger) == []
+
+
 @pytest.mark.parametrize("error", [Crash, outage])
-def test_a_fault_anywhere_loses_no_exit_and_doubles_no_order(tmp_path, monkeypatch, error):
-    at = total = 0
-    while at <= total:
-        folder = tmp_path / str(at)
-        broker = MemoryBroker({"A": 100.0, "B": 50.0})
-        with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
-            fault = FaultAt(at, error)
-            publish(ledger, folder, content("A", **LEVELS))
-            with watched(monkeypatch, broker, fault), contextlib.suppress(Crash, BrokerError):
-                run(ledger, broker)
-            run(ledger, broker)
-            assert sorted(o.intent.client_order_id for o in pending_orders(ledger)) == sorted(
-                k for ks in broker.exits.values() for k in ks
-            ), at
-            publish_later(ledger, folder, content("A", **AGAINST))
-            with watched(monkeypatch, broker, fault), contextlib.suppress(Crash, BrokerError):
-                run(ledger, broker, LATER)
-            total = max(total, len(fault.steps))
-            run(ledger, broker, LATER)
-            assert len(broker.placed) == 2, at
-            assert broker.holdings == {"A": 0}, at
-            assert own_quantities(ledger) == {}, at
-            assert pending_orders(ledger) == [], at
-            assert verify_audit(ledger) == [], at
-        at += 1
-    assert total > 40
+def test_a_fault_while_entering_loses_no_exit(tmp_path, monkeypatch, error):
+    def check(ledger, broker, folder):
+        run(ledger, broker)
+        assert sorted(o.intent.client_order_id for o in pending_orders(ledger)) == sorted(
+            k for ks in broker.exits.values() for k in ks
+        )
+        turn(ledger, broker, folder)
+        run(ledger, broker, LATER)
+        all_is_closed_once(ledger, broker)
+
+    steps = fault_at_every_step(
+        tmp_path,
+        monkeypatch,
+        error,
+        broker=MemoryBroker({"A": 100.0, "B": 50.0}),
+        prepare=lambda ledger, _broker, folder: publish(ledger, folder, content("A", **LEVELS)),
+        act=lambda ledger, broker, _folder: run(ledger, broker),
+        check=check,
+    )
+    assert steps > 40
+
+
+@pytest.mark.parametrize("error", [Crash, outage])
+def test_a_fault_while_turning_doubles_no_order(tmp_path, monkeypatch, error):
+    def prepare(ledger, broker, folder):
+        enter(ledger, broker, folder)
+        publish_later(ledger, folder, content("A", **AGAINST))
+
+    def check(ledger, broker, _folder):
+        run(ledger, broker, LATER)
+        all_is_closed_once(ledger, broker)
+
+    steps = fault_at_every_step(
+        tmp_path,
+        monkeypatch,
+        error,
+        broker=MemoryBroker({"A": 100.0, "B": 50.0}),
+        prepare=prepare,
+        act=lambda ledger, broker, _folder: run(ledger, broker, LATER),
+        check=check,
+    )
+    assert steps > 40
 
 
 def test_signals_from_before_an_exit_filled_are_spent(ledger, broker, tmp_path):

@@ -17,25 +17,29 @@ from execution.journal import JournalState, pending_orders
 from execution.state import halt, verify_audit
 from execution.targets import TargetRules
 from execution.trade import TradeRules, trade
-from market.errors import BrokerError, ExecutionError
+from market.errors import ExecutionError
 from market.ledger import open_ledger
-from tests.execution.memory_broker import NOW, Crash, FaultAt, MemoryBroker, outage
-from tests.execution.scenes import content, market_of, publish, watched
+from tests.execution.memory_broker import NOW, Crash, MemoryBroker, outage
+from tests.execution.scenes import content, fault_at_every_step, market_of, publish
 
 LATER = NOW + dt.timedelta(minutes=5)
 RULES = TradeRules(TargetRules(long_only=False), PlanRules(brackets=True))
 LEVELS = {"targets": [110.0], "stops": [95.0], "valid_until": NOW + dt.timedelta(days=2)}
 
 
+def invest(ledger, broker, folder):
+    """Isobar holds A with its exits at the broker, and half of an order in B; C is foreign."""
+    broker.holdings["C"] = Decimal(7)
+    publish(ledger, folder, content("A", **LEVELS), content("B"))
+    broker.fill_share = Decimal("0.5")
+    trade(ledger, broker, market=market_of(broker), rules=RULES, now=NOW)
+
+
 @contextlib.contextmanager
 def invested(folder):
-    """Isobar holds A with its exits at the broker, and half of an order in B; C is foreign."""
     broker = MemoryBroker({"A": 100.0, "B": 50.0, "C": 20.0})
-    broker.holdings["C"] = Decimal(7)
     with open_ledger(f"sqlite:///{folder}/ledger.db") as ledger:
-        publish(ledger, folder, content("A", **LEVELS), content("B"))
-        broker.fill_share = Decimal("0.5")
-        trade(ledger, broker, market=market_of(broker), rules=RULES, now=NOW)
+        invest(ledger, broker, folder)
         yield ledger, broker
 
 
@@ -85,22 +89,26 @@ def test_after_the_close_it_waits_for_the_auction_and_tries_again_when_that_fail
 
 @pytest.mark.parametrize("error", [Crash, outage])
 def test_a_fault_anywhere_sells_nothing_twice(tmp_path, monkeypatch, error):
-    at = total = 0
-    while at <= total:
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        with invested(folder) as (ledger, broker):
-            halt(ledger, "enough", LATER)
-            broker.fill_share = Decimal(1)
-            fault = FaultAt(at, error)
-            with watched(monkeypatch, broker, fault), contextlib.suppress(Crash, BrokerError):
-                flatten(ledger, broker, LATER)
-            total = max(total, len(fault.steps))
-            for _ in range(2):
-                flatten(ledger, broker, LATER)
-            assert broker.holdings == {"A": 0, "B": 0, "C": 7}, at
-            assert own_quantities(ledger) == {}, at
-            assert pending_orders(ledger) == [], at
-            assert verify_audit(ledger) == [], at
-        at += 1
-    assert total > 30
+    def prepare(ledger, broker, folder):
+        invest(ledger, broker, folder)
+        halt(ledger, "enough", LATER)
+        broker.fill_share = Decimal(1)
+
+    def check(ledger, broker, _folder):
+        for _ in range(2):
+            flatten(ledger, broker, LATER)
+        assert broker.holdings == {"A": 0, "B": 0, "C": 7}
+        assert own_quantities(ledger) == {}
+        assert pending_orders(ledger) == []
+        assert verify_audit(ledger) == []
+
+    steps = fault_at_every_step(
+        tmp_path,
+        monkeypatch,
+        error,
+        broker=MemoryBroker({"A": 100.0, "B": 50.0, "C": 20.0}),
+        prepare=prepare,
+        act=lambda ledger, broker, _folder: flatten(ledger, broker, LATER),
+        check=check,
+    )
+    assert steps > 30

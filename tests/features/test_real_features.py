@@ -45,11 +45,10 @@ def bars_of(case: str) -> pl.DataFrame:
         "splits": loaded.splits,
         "dividends": loaded.dividends,
     }
-    bars = adjusted_bars(tables, timeframe).sort(Bar.SYMBOL, Bar.BAR_END)
-    if EVERY:
-        return bars
-    few = bars[Bar.SYMBOL].unique().sort().gather_every(12)
-    return bars.filter(pl.col(Bar.SYMBOL).is_in(few.implode()))
+    symbols = pl.concat([t[Bar.SYMBOL] for t in tables.values()]).unique().sort()
+    some = pl.col(Bar.SYMBOL).is_in(symbols.gather_every(1 if EVERY else 12).implode())
+    few = {name: table.filter(some) for name, table in tables.items()}
+    return adjusted_bars(few, timeframe).sort(Bar.SYMBOL, Bar.BAR_END)
 
 
 def from_bars(timeframe: Timeframe) -> list[Feature]:
