@@ -18,7 +18,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 gc.set_threshold(700, 10, 200)
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -44,6 +46,12 @@ settings.load_profile("isobar")
 _WHOLE_FILES = {"containers", "contracts", "evidence", "faults", "isobar", "pipelines"}
 
 
+@cache
+def _shares(module: ModuleType) -> bool:
+    """Whether a module of tests makes or uses what is kept from one of its tests to the next."""
+    return any(hasattr(value, "cache_info") for value in vars(module).values())
+
+
 @pytest.hookimpl(tryfirst=True)  # Before pytest-xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep on one worker what shares an expensive fixture; large groups are given out first.
@@ -55,10 +63,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("installation"))
             # The first of them builds it, which a busy machine takes long for.
             item.add_marker(pytest.mark.timeout(1200))
-        elif (
-            item.get_closest_marker("xdist_group") is None and item.path.parent.name in _WHOLE_FILES
+        elif item.get_closest_marker("xdist_group") is None and (
+            item.path.parent.name in _WHOLE_FILES or _shares(getattr(item, "module", item))
         ):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ _FEW = {"trees": 15, "window": 5, "hidden": 8, "epochs": 3, "steps": 6_144}
 
 
 def quick(families: Iterable[Family], **instead: float) -> tuple[Family, ...]:
-    """Return the families with few trees, small networks and little practice, or with what is named instead."""
+    """Return the families with few trees, small networks and little practice, or as named."""
     values = _FEW | instead
     return tuple(
         replace(f, defaults={k: values.get(k, v) for k, v in f.defaults.items()}) for f in families

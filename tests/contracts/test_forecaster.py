@@ -96,7 +96,7 @@ def trained(name: str) -> Forecaster:
 
 def fitted(family: Family) -> FittedModel:
     data = dataset()
-    return fit_model(data, np.arange(1000), family, horizon="1d", seed=3, data_hash="h")
+    return fit_model(data, np.arange(400), family, horizon="1d", seed=3, data_hash="h")
 
 
 def test_it_is_a_forecaster(family: Family) -> None:
@@ -113,7 +113,7 @@ def test_it_learns_an_easy_relation(family: Family) -> None:
 
 def test_missing_features_are_accepted_and_are_not_zero(family: Family) -> None:
     """A shifted feature's typical value is far from zero: filling with zero would show."""
-    x, y = rows_with_a_relation()
+    x, y = rows_with_a_relation(rows=600)
     x = x + np.float32(50.0)
     model = family.build(family.defaults, 3, None)
     learn(family, model, x, y)
@@ -129,7 +129,7 @@ def test_missing_features_are_accepted_and_are_not_zero(family: Family) -> None:
 
 
 def test_a_feature_that_is_always_missing_is_survived(family: Family) -> None:
-    x, y = rows_with_a_relation()
+    x, y = rows_with_a_relation(rows=600)
     x[:, 3] = np.nan
     model = family.build(family.defaults, 3, None)
     learn(family, model, x, y)
@@ -164,7 +164,7 @@ def test_contributions_and_a_constant_add_up_to_the_forecast(family: Family) -> 
 
 
 def test_weights_count(family: Family) -> None:
-    x, y = rows_with_a_relation()
+    x, y = rows_with_a_relation(rows=800)
     model = family.build(family.defaults, 3, None)
     flipped = np.concatenate([y, -y])
     weight = np.concatenate([np.full(len(y), 1e-3), np.ones(len(y))])

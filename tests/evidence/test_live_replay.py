@@ -61,7 +61,7 @@ def test_a_broker_where_each_order_has_its_own_volume_is_told_apart(tmp_path, mo
         fill(book, order, touch)
 
     monkeypatch.setattr(PaperBook, "_fill", alone)
-    _, _, found = both(tmp_path, "1h", 5, 0.02)
+    _, _, found = both(tmp_path, "1h", 3, 0.02)
     assert any(line.startswith("fill only live") for line in found)
 
 
@@ -73,7 +73,7 @@ def test_a_broker_that_wakes_targets_in_their_entrys_bar_is_told_apart(tmp_path,
         leg.eligible_from = touch.bar_start
 
     monkeypatch.setattr(PaperBook, "_wake", early)
-    _, _, found = both(tmp_path, "1h", 5, None)
+    _, _, found = both(tmp_path, "1h", 3, None)
     assert any(line.startswith("fill only live") for line in found)
 
 

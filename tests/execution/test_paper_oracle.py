@@ -92,7 +92,7 @@ def lone_orders(draw: st.DrawFn) -> NewOrder:
     return NewOrder("AAA", draw(SIDES), quantity, kind, TimeInForce.GTC, **more)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(random_bars(), lone_orders(), st.integers(-30, 300), st.sampled_from([0.0, 0.1, 1.0]))
 def test_one_order_fills_as_by_hand(
     bars: pl.DataFrame, new: NewOrder, minute: int, share: float

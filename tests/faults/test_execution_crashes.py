@@ -17,7 +17,7 @@ from tests.faults.trading_day import Counter, Died, a_day, live_through, outcome
 
 FULL = os.environ.get("ISOBAR_RELIABILITY") == "1"
 SEEDS = range(3 if FULL else 1)
-KILLS = 90 if FULL else 10
+KILLS = 90 if FULL else 6
 # Ninety days, each ended and taken up again, take minutes on a machine that has more to do.
 pytestmark = pytest.mark.timeout(1800 if FULL else 300)
 

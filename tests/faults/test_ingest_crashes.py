@@ -25,66 +25,15 @@ from market.lake import Lake
 from market.quarantine import quarantine_table
 from market.schema import (
     BAR_SCHEMA,
-    DIVIDEND_SCHEMA,
-    SPLIT_SCHEMA,
-    TICKER_SCHEMA,
     Bar,
-    empty,
 )
 from market.timeframes import Timeframe
+from tests.faults.backfill import CHUNK, NOW, SESSIONS, SYMBOLS, MemorySource, history
 from tests.faults.test_bad_input import free_bytes, small_disk
-from tests.markets import bits, daily_bars, minute_bars
+from tests.markets import bits, minute_bars
 
 KILLS = 100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 5
-SYMBOLS = ["AAA", "BBB", "CCC", "DDD"]
-SESSIONS = calendar.sessions_between(dt.date(2024, 5, 1), dt.date(2024, 7, 12))
-NOW = dt.datetime(2024, 7, 15, 12, tzinfo=dt.UTC)
-CHUNK = 12
 _PATIENCE_SECONDS = 120.0
-
-
-class MemorySource:
-    """Serves a frame."""
-
-    name = "memory"
-    adjusted = False
-
-    def __init__(self, bars: pl.DataFrame) -> None:
-        self.frame = bars
-
-    def bars(
-        self, symbols: Sequence[str], timeframe: Timeframe, start: dt.date, end: dt.date
-    ) -> pl.DataFrame:
-        return self.frame.filter(
-            pl.col(Bar.SYMBOL).is_in(list(symbols)), pl.col(Bar.SESSION).is_between(start, end)
-        )
-
-    def splits(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
-        return empty(SPLIT_SCHEMA)
-
-    def dividends(self, symbols: Sequence[str], start: dt.date, end: dt.date) -> pl.DataFrame:
-        return empty(DIVIDEND_SCHEMA)
-
-    def tickers(self) -> pl.DataFrame:
-        return empty(TICKER_SCHEMA)
-
-
-def _history() -> pl.DataFrame:
-    """Rising bars; one spikes, one stays at a jump, one is impossible: held, moved, released."""
-    closes = {s: [10.0 * n + k / 8 for k in range(len(SESSIONS))] for n, s in enumerate("1234", 1)}
-    closes["1"][30] *= 1.5
-    closes["2"][35:] = [3 * c for c in closes["2"][35:]]
-    named = dict(zip(SYMBOLS, closes.values(), strict=True))
-    bars = daily_bars(named, SESSIONS[0])
-    is_bad = (pl.col(Bar.SYMBOL) == "CCC") & (pl.col(Bar.SESSION) == SESSIONS[7])
-    return bars.with_columns(pl.when(is_bad).then(-1.0).otherwise(Bar.LOW).alias(Bar.LOW))
-
-
-def _backfill(folder: Path) -> None:
-    """Backfill in many small commits."""
-    request_estimate.CHUNK_BARS = CHUNK
-    source = MemorySource(_history())
-    ingest(Lake(folder), source, Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
 
 
 def _content(lake: Lake) -> tuple[str, ...]:
@@ -95,10 +44,10 @@ def _content(lake: Lake) -> tuple[str, ...]:
 _PROCESS = """
 import sys
 from pathlib import Path
-from tests.faults.test_ingest_crashes import _backfill
+from tests.faults.backfill import backfill
 print("ready", flush=True)
 sys.stdin.readline()
-_backfill(Path(sys.argv[1]))
+backfill(Path(sys.argv[1]))
 """
 
 
@@ -136,7 +85,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     lake = Lake(tmp_path_factory.mktemp("truth"))
-    ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+    ingest(lake, MemorySource(history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
     held = lake.scan(quarantine_table(Timeframe.D1)).collect()
     assert sorted(held["reason"]) == ["not_positive", "spike"]
     return _content(lake)
@@ -158,7 +107,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_lake(
         process.kill()
     _end(process)
     lake = Lake(tmp_path)
-    ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+    ingest(lake, MemorySource(history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
     assert _content(lake) == truth
 
 
@@ -248,15 +197,15 @@ def test_a_disk_that_fills_up_stops_it_and_freed_it_resumes(
     disk.mkdir()
     with small_disk(disk):
         lake = Lake(disk / "lake")
-        ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS[:6], SYMBOLS, now=NOW)
+        ingest(lake, MemorySource(history()), Timeframe.D1, SESSIONS[:6], SYMBOLS, now=NOW)
         (disk / "ballast").write_bytes(bytes(free_bytes(disk) - 200 * 1024))
         with pytest.raises(LakeError, match="free disk space"):
-            ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+            ingest(lake, MemorySource(history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
         there = lake.read_bars("bars_1d")
         assert set(SESSIONS[:6]) <= set(there[Bar.SESSION]) < set(SESSIONS)
         whole = there.group_by(Bar.SESSION).len()
         # One row of a session is held; no session is there by half.
         assert set(whole["len"]) <= {len(SYMBOLS), len(SYMBOLS) - 1}
         (disk / "ballast").unlink()
-        ingest(lake, MemorySource(_history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
+        ingest(lake, MemorySource(history()), Timeframe.D1, SESSIONS, SYMBOLS, now=NOW)
         assert _content(lake) == truth

@@ -96,7 +96,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(steps=_STEPS)
 def test_every_route_reads_what_a_plain_filter_of_the_sessions_gives(steps: list) -> None:
     with tempfile.TemporaryDirectory() as folder:

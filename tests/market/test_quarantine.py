@@ -287,7 +287,7 @@ def _content(lake: Lake) -> tuple[list[object], list[object], str]:
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(faults=FAULTS, cuts=st.sets(st.integers(1, 59), max_size=3), data=st.data())
 def test_the_steps_of_an_ingest_do_not_matter(
     tmp_path_factory: pytest.TempPathFactory,

@@ -78,7 +78,7 @@ def test_it_is_a_remote_source(vendor: Vendor) -> None:
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     timeframe=st.sampled_from([M1, D1]),

@@ -98,7 +98,7 @@ def test_what_only_a_sequence_shows_is_learned(family: Family, relation) -> None
 
 def test_a_forecast_reads_its_window_and_nothing_else(family: Family) -> None:
     of = world(relation=three_bars_ago)
-    model = taught(family, of)
+    model = taught(family, of, epochs=1)
     at = 1500
     window = at - np.arange(8) * SYMBOLS
     before = model.predict(of.sample(np.array([at])))
@@ -233,7 +233,7 @@ def test_torch_is_left_as_it_was_found(family: Family, monkeypatch) -> None:
 
 def test_a_bar_of_which_nothing_is_known_is_no_bar(family: Family) -> None:
     of = world(relation=three_bars_ago)
-    model = taught(family, of)
+    model = taught(family, of, epochs=1)
     blank = of.x.copy()
     blank[:1500] = np.nan
     rows = np.arange(1500, 1500 + SYMBOLS)
@@ -256,7 +256,7 @@ def test_awkward_features_are_survived_and_do_not_count(family: Family) -> None:
     of.x[:, 3] = np.nan
     of.x[:, 4] = 1e9
     of.x[::7, 5] = np.inf
-    model = taught(family, of)
+    model = taught(family, of, epochs=2)
     rows = np.arange(100, 130)
     got = model.predict(of.sample(rows))
     assert np.isfinite(got.mean).all()
@@ -323,7 +323,7 @@ def test_a_model_of_other_parameters_is_not_taken(family: Family) -> None:
 def test_the_module_reads_raw_windows_as_the_forecaster_reads_rows(family: Family) -> None:
     of = world()
     of.x[::5, 1] = np.nan
-    model = taught(family, of)
+    model = taught(family, of, epochs=1)
     rows = np.arange(1000, 1040)
     at = of.sample(rows).windows(8)
     raw = np.where((at >= 0)[..., None], of.x[at], np.nan)
@@ -336,7 +336,7 @@ def test_the_module_reads_raw_windows_as_the_forecaster_reads_rows(family: Famil
 def test_contributions_of_what_is_linear_are_the_products(family: Family) -> None:
     """With a silent body, the skip is all: weight times scaled feature."""
     of = world()
-    model = taught(family, of)
+    model = taught(family, of, epochs=1)
     state = model.native().state_dict()
     state["mean.weight"] = torch.zeros_like(state["mean.weight"])
     module = model.native()
@@ -359,7 +359,7 @@ def test_contributions_see_the_bar_that_matters(family: Family) -> None:
 
 def test_half_precision_learns_the_same(family: Family, monkeypatch) -> None:
     """What a GPU would do, on the CPU: products of 16 bits, larger steps."""
-    of = world(rows=4000)
+    of = world()
     rough = Machine("cpu", torch.bfloat16, batch_factor=4, rows_factor=8)
     exact = taught(family, of).predict(of.sample()).mean
     monkeypatch.setattr(neural, "find_machine", lambda: rough)
@@ -373,7 +373,7 @@ def test_half_precision_learns_the_same(family: Family, monkeypatch) -> None:
 def test_a_day_is_not_needed_to_forecast(family: Family) -> None:
     """Rows without earlier bars are windows of one bar."""
     of = world()
-    model = taught(family, of)
+    model = taught(family, of, epochs=1)
     first = of.sample(np.arange(SYMBOLS))
     assert (
         model.predict(Sample.of(of.x[:SYMBOLS])).mean.tobytes()

@@ -89,7 +89,7 @@ def actions_of(split: float | None) -> dict[str, pl.DataFrame]:
     }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @everything
 def test_exits_at_the_broker_and_equity_agree_with_the_oracles(
     seed, participation, volume, volatility, split
@@ -115,7 +115,7 @@ def test_exits_at_the_broker_and_equity_agree_with_the_oracles(
     assert (replayed - simulation.equity["equity_usd"][1:]).abs().max() < CENT
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @everything
 def test_no_fill_is_better_than_its_bar_and_none_larger_than_its_share(
     seed, participation, volume, volatility, split
@@ -141,7 +141,7 @@ def test_no_fill_is_better_than_its_bar_and_none_larger_than_its_share(
     assert (lines.min_horizontal() >= 0.0).all()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 2), volatility=st.sampled_from([10.0, 30.0]))
 def test_never_both_exits_and_no_stop_above_its_level(seed, volatility):
     simulation, _ = simulate(seed, CostModel(participation=None), 100_000.0, volatility)
