@@ -42,6 +42,8 @@ POLL_SECONDS = 0.05
 CODE = """
 import json, sys, time
 began = time.perf_counter()
+from pipelines.startup import collect_seldom
+collect_seldom()  # As the command line does.
 import datetime as dt
 from market.horizons import Run
 from pipelines.launch import Launcher

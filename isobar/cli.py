@@ -25,6 +25,7 @@ from isobar.contents import Contents, use_readable_colours
 from isobar.output import log, styled
 from market.errors import IsobarError, UsageError
 from pipelines.redaction import redact
+from pipelines.startup import collect_seldom
 
 use_readable_colours()
 app = typer.Typer(
@@ -50,6 +51,7 @@ def common(
 
 def main() -> None:
     """Run the command line; turn errors into one message and an exit status."""
+    collect_seldom()
     try:
         app(standalone_mode=True)
     except IsobarError as error:
