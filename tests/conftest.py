@@ -38,7 +38,12 @@ if (
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # How long examples take depends on what else the machine does: no verdict rests on it.
-settings.register_profile("isobar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "isobar",
+    deadline=None,
+    max_examples=100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("isobar")
 
 
