@@ -102,8 +102,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "scoring",
             "Scoring",
             "A symbol alone is forecast as beside all others. Most of the time is the models' own. "
-            "The day before: 70 to 99 ms (99th percentile, six runs) and 0.52 to 0.60 s; in the "
-            "slowest hour of this day 170 ms and 1.04 s.",
+            "On another processor the days before: 70 to 99 ms (99th percentile, six runs) and "
+            "0.52 to 0.60 s; in its slower hours 151 and 170 ms, 0.92 and 1.04 s.",
         ),
     ),
     "Signals and orders": (
@@ -111,15 +111,17 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "execution",
             "From a published batch to orders",
             "A change of an order is an update, the last hash of the audit log, an inserted row "
-            "and a commit on disk. The days before: 2,820 to 2,946 of them a second; in the "
-            "slowest hour of this day 1,251.",
+            "and a commit on disk. On the machine of the days before, whose disk took three times "
+            "as many commits: 2,820 to 2,946 of them a second; in its slower hours 1,251 and "
+            "1,919.",
         ),
         Entry(
             "ledger_reads",
             "Reads of a ledger with a million signals",
             "As typed Polars frames, medians and ranges of 21, from a warm cache. Time goes with "
-            "rows, 6 microseconds each on a quick machine and 13 on this one. The days before: the "
-            "latest batch in 35 to 40 ms (SQLite) and 39 to 42 ms (PostgreSQL).",
+            "rows, 6 microseconds each on a quick machine and 11 to 13 on this one. On another "
+            "processor the days before: the latest batch in 35 to 40 ms (SQLite) and 39 to 42 ms "
+            "(PostgreSQL); in a slower hour 87 and 78 ms.",
         ),
         Entry(
             "premarket_run",
@@ -127,8 +129,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "Two years of daily bars, six weeks of minutes, 1.8 million past predictions. What "
             "is read of them is bounded: of each horizon the "
             "newest 504 sessions (120 of intraday bars); what is kept of the others: "
-            "[models.md](models.md). The day before: 24.9 and 28.7 s; in a slower hour of this "
-            "day 43.12 s.",
+            "[models.md](models.md). On another processor the days before: 24.9 and 28.7 s; in "
+            "its slower hours 38.64 and 43.12 s. Half of the job is to load models and weights.",
         ),
     ),
     "Backtest": (
@@ -136,7 +138,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "simulate_backtest",
             "The decision loop through targets, planning and all risk checks",
             "Planted forecasts of a synthetic market; settings as installed but for the two "
-            "limits that would end the trading. The day before: 87.1 s.",
+            "limits that would end the trading. On another processor the days before: 87.1 s, and "
+            "178.6 s in a slower hour.",
         ),
         Entry(
             "backtest_vs_pyqlib",
