@@ -42,6 +42,7 @@ pytestmark = [
 ]
 DAILY = ("AAPL", "MSFT", "IBM", "JPM", "XOM", "GE", "WMT", "PG", "KO", "PFE", "INTC", "CSCO")
 
+# The policy practises little: what is asserted is not its skill.
 _DAILY_TOML = """\
 symbols = {symbols}
 [history]
@@ -51,6 +52,8 @@ end = 2014-12-31
 horizons = ["1d"]
 daily_min_train_sessions = 252
 daily_test_sessions = 126
+[models.tuned."1d".policy.params]
+steps = 3072
 [costs]
 half_spread_bps = 0.2
 slippage_bps = 0.2
@@ -64,6 +67,8 @@ end = 2018-04-20
 horizons = ["1h"]
 intraday_min_train_sessions = 8
 intraday_test_sessions = 6
+[models.tuned."1h".policy.params]
+steps = 3072
 """
 
 
