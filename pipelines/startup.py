@@ -10,9 +10,9 @@ _OBJECTS, _YOUNG, _OLD = 50_000, 20, 100
 def collect_seldom() -> None:
     """Let Python look for cycles of garbage seldom.
 
-    Millions of objects of the libraries live as long as the process, and with Python's own
-    thresholds the search walks through them again and again: for a sixth of the seconds in which
-    Dagster's definitions load. Memory without cycles is freed at once as ever.
+    Hundreds of thousands of objects of the libraries live as long as the process, and with
+    Python's own thresholds the search walks through them again and again: for a sixth of the
+    seconds in which Dagster's definitions load. Memory without cycles is freed at once as ever.
 
     Notes
     -----

@@ -28,6 +28,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.effort import repeats
+
 # In memory, where there is plenty: thousands of small databases wait for the disk at each commit,
 # and no test loses power. What a test that passes leaves is removed at once (pyproject.toml).
 _MEMORY = Path("/dev/shm")
@@ -41,7 +43,7 @@ if (
 settings.register_profile(
     "isobar",
     deadline=None,
-    max_examples=100 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 50,
+    max_examples=repeats(100, 50),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("isobar")

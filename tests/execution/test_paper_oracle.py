@@ -21,6 +21,7 @@ from execution.paper_conditions import PaperConditions
 from execution.paper_orders import NewOrder, OrderClass, PaperRefusal
 from execution.paper_tape import Tape
 from market.replay_data import load_bars_file
+from tests.effort import repeats
 from tests.execution.paper_rig import FRIDAY, THURSDAY, moment
 from tests.execution.test_paper_properties import PRICES, SIDES, random_bars
 
@@ -92,7 +93,7 @@ def lone_orders(draw: st.DrawFn) -> NewOrder:
     return NewOrder("AAA", draw(SIDES), quantity, kind, TimeInForce.GTC, **more)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=repeats(300, 150), deadline=None)
 @given(random_bars(), lone_orders(), st.integers(-30, 300), st.sampled_from([0.0, 0.1, 1.0]))
 def test_one_order_fills_as_by_hand(
     bars: pl.DataFrame, new: NewOrder, minute: int, share: float

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import random
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +18,7 @@ from market import calendar
 from market.errors import BrokerError
 from market.horizons import Run, scheduled_for
 from market.ledger import open_ledger
+from tests.effort import repeats
 from tests.execution.scenes import content, publish
 from tests.faults.trading_day import (
     OPEN,
@@ -36,7 +36,7 @@ from tests.faults.trading_day import (
 CLOSE = calendar.session_close(SESSION)
 DUE = scheduled_for(Run.CLOSE, SESSION)
 MINUTE = dt.timedelta(minutes=1)
-KILLS = 8 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 4
+KILLS = repeats(8, 4)
 
 
 def outage() -> BrokerError:

@@ -20,9 +20,10 @@ from market.horizons import HORIZONS
 from market.schema import Bar
 from market.timeframes import Timeframe
 from market.universe import liquid_universe
+from tests.effort import repeats
 from tests.features.planted_leaks import audit_tables, planted_leaks
 
-CUTS = choose_cuts(audit_tables(), 6, seed=4)
+CUTS = choose_cuts(audit_tables(), repeats(8, 6), seed=4)
 
 
 @pytest.mark.parametrize("leak", planted_leaks(), ids=lambda s: s.name)

@@ -18,6 +18,7 @@ from features.spec import Feature, Scope, Stage
 from market.schema import Bar
 from market.synthetic_reference import generate_reference
 from market.timeframes import Timeframe
+from tests.effort import repeats
 from tests.extended import events_of, with_premarket
 from tests.markets import market
 
@@ -92,5 +93,5 @@ def test_a_value_taken_for_known_too_early_is_caught(name: str) -> None:
         "leak", LEAKS[name], ("news",), 1, Stage.AS_OF, "bad", "none", scope=Scope.INTRADAY
     )
     subject = features_subject([leak], Timeframe.M30)
-    found = audit(subject, tables(), choose_cuts(tables(), 12, seed=1))
+    found = audit(subject, tables(), choose_cuts(tables(), repeats(24, 12), seed=1))
     assert [f.column for f in found] == ["leak"]

@@ -18,6 +18,7 @@ from market.errors import LakeError
 from market.lake import Lake
 from market.layouts import BARS_TABLE, BY_SYMBOL_TABLE, choose_layout, files_by_session, name_months
 from market.schema import BAR_SCHEMA, Bar, empty
+from tests.effort import repeats
 from tests.markets import bits, minute_bars
 
 SYMBOLS = ["A", "B", "BRK.B", "C"]
@@ -96,7 +97,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=repeats(40, 20), deadline=None)
 @given(steps=_STEPS)
 def test_every_route_reads_what_a_plain_filter_of_the_sessions_gives(steps: list) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,7 @@ from market.schema import (
     empty,
 )
 from market.timeframes import Timeframe
+from tests.effort import repeats
 from tests.markets import bits
 from tests.quality_bars import copy_row, minutes, put, scaled, walk
 
@@ -287,7 +288,7 @@ def _content(lake: Lake) -> tuple[list[object], list[object], str]:
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=repeats(25, 12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(faults=FAULTS, cuts=st.sets(st.integers(1, 59), max_size=3), data=st.data())
 def test_the_steps_of_an_ingest_do_not_matter(
     tmp_path_factory: pytest.TempPathFactory,

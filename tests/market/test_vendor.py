@@ -22,6 +22,7 @@ from market.serving import BackgroundServer
 from market.source import RemoteSource
 from market.timeframes import Timeframe
 from market.vendor import VendorSource
+from tests.effort import repeats
 from tests.flat_server import FlatServer, flat_server
 from tests.markets import bits, market
 
@@ -78,7 +79,9 @@ def test_it_is_a_remote_source(vendor: Vendor) -> None:
 
 
 @settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=repeats(25, 15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     timeframe=st.sampled_from([M1, D1]),

@@ -11,6 +11,7 @@ from backtest.simulation import COST_LINES, Simulation
 from execution.intents import PlanRules
 from market.costs import CostModel
 from tests.backtest import scenes
+from tests.effort import repeats
 from tests.oracles.bracket_loop import expected_exits
 from tests.oracles.event_loop import equity_curve
 
@@ -89,7 +90,7 @@ def actions_of(split: float | None) -> dict[str, pl.DataFrame]:
     }
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=repeats(60, 30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @everything
 def test_exits_at_the_broker_and_equity_agree_with_the_oracles(
     seed, participation, volume, volatility, split
@@ -115,7 +116,7 @@ def test_exits_at_the_broker_and_equity_agree_with_the_oracles(
     assert (replayed - simulation.equity["equity_usd"][1:]).abs().max() < CENT
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=repeats(60, 30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @everything
 def test_no_fill_is_better_than_its_bar_and_none_larger_than_its_share(
     seed, participation, volume, volatility, split
@@ -141,7 +142,7 @@ def test_no_fill_is_better_than_its_bar_and_none_larger_than_its_share(
     assert (lines.min_horizontal() >= 0.0).all()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=repeats(60, 30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 2), volatility=st.sampled_from([10.0, 30.0]))
 def test_never_both_exits_and_no_stop_above_its_level(seed, volatility):
     simulation, _ = simulate(seed, CostModel(participation=None), 100_000.0, volatility)

@@ -6,7 +6,6 @@ No seed is chosen: 0 with alpha (0 to 2 with ``ISOBAR_RELIABILITY=1``), 0 to 19 
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import polars as pl
@@ -20,6 +19,7 @@ from models.spec import Family
 from models.splits import PurgedWalkForward
 from models.walk_forward import walk_forward
 from signals.weighting import blend_walk_forward
+from tests.effort import repeats
 from tests.families import quick
 from tests.markets import dataset_of, labels_of, market, regimes_of
 
@@ -39,7 +39,7 @@ def ensemble_skill(
     return skill(scored, seed=1, periods_per_block=BLOCK_SESSIONS), scored
 
 
-@pytest.mark.parametrize("seed", range(3 if os.environ.get("ISOBAR_RELIABILITY") == "1" else 1))
+@pytest.mark.parametrize("seed", range(repeats(3, 1)))
 def test_planted_alpha_is_found(seed: int) -> None:
     of = market(seed=seed, symbols=30, sessions=1008, alpha=(("1d", 0.05),))
     splitter = PurgedWalkForward(DAILY, min_train_sessions=378, test_sessions=63)
