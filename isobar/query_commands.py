@@ -15,7 +15,7 @@ from execution.reconcile import newest_reconciliation
 from execution.state import current_state, newest_reason
 from isobar import output
 from isobar.arguments import JsonFlag
-from isobar.workspace import Workspace
+from market.lake import Lake
 from market.ledger import Ledger
 from pipelines.market_view import newest_prices
 from pipelines.resources import Stores
@@ -33,11 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def status(as_json: JsonFlag = False) -> None:
     """Show what is in the lake and the ledger, the trading state, positions and orders."""
-    workspace = Workspace()
-    stores = Stores(workspace.settings)
-    document: dict[str, Any] = {"home": str(workspace.settings.home)}
+    stores = Stores(load_settings())
+    document: dict[str, Any] = {"home": str(stores.settings.home)}
     document["lake"] = {
-        t: _coverage(workspace, t) for t in ("bars_1d", "bars_1m") if workspace.lake.exists(t)
+        t: _coverage(stores.lake, t) for t in ("bars_1d", "bars_1m") if stores.lake.exists(t)
     }
     with stores.ledger as ledger:
         document["trading_state"] = current_state(ledger).value
@@ -96,8 +95,8 @@ def _describe_profit(profit: dict[str, float] | None) -> str:
     return f"{profit['realised_usd']:,.2f} USD realised, {profit['unrealised_usd']:,.2f} open"
 
 
-def _coverage(workspace: Workspace, table: str) -> str:
-    sessions = workspace.lake.sessions(table)
+def _coverage(lake: Lake, table: str) -> str:
+    sessions = lake.sessions(table)
     return f"{len(sessions):,} sessions, {min(sessions)} to {max(sessions)}"
 
 
