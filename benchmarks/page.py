@@ -122,9 +122,9 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "ledger_reads",
             "Reads of a ledger with a million signals",
             "As typed Polars frames, medians and ranges of 21, from a warm cache. Time goes with "
-            "rows, 6 microseconds each on a quick machine and 8 to 13 on this one. The day before, "
-            "in a slower hour: the latest batch in 77 ms (SQLite) and 64 ms (PostgreSQL). On another "
-            "processor: 35 to 40 and 39 to 42 ms; in a slower hour 87 and 78 ms.",
+            "rows, 6 microseconds each on a quick machine and 8 to 13 on this one. The day "
+            "before, in a slower hour: the latest batch in 77 ms (SQLite) and 64 ms (PostgreSQL). "
+            "On another processor: 35 to 40 and 39 to 42 ms; in a slower hour 87 and 78 ms.",
         ),
         Entry(
             "premarket_run",
@@ -132,10 +132,10 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "Two years of daily bars, six weeks of minutes, 1.8 million past predictions. What "
             "is read of them is bounded: of each horizon the "
             "newest 504 sessions (120 of intraday bars); what is kept of the others: "
-            "[models.md](models.md). Half of the job is to load models and weights. The day "
-            "before, in a slower hour: 40.95 s, of which 2 s were spent after the last step and are not "
-            "any more. On another processor: 24.9 and 28.7 s; in its slower hours 38.64 and "
-            "43.12 s.",
+            "[models.md](models.md). Half of the job is to load models and weights. "
+            "The day before, in a slower hour: 40.95 s, of which 2 s were spent after the last "
+            "step and are not any more. On another processor: 24.9 and 28.7 s; in its slower hours "
+            "38.64 and 43.12 s.",
         ),
     ),
     "Backtest": (
