@@ -95,7 +95,10 @@ def plain(number: Decimal | float) -> str:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Any]:
-    """Yield a callable (what, done, total) that draws one bar per kind of work."""
+    """Yield a callable (what, done, total) that draws one bar per kind of work.
+
+    Work that begins again has its time from its new beginning.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -106,11 +109,19 @@ def progress_bars(quiet: bool = False) -> Iterator[Any]:
     )
     with Progress(*columns, console=log, transient=False, disable=quiet) as bars:
         tasks: dict[str, TaskID] = {}
+        ended: set[str] = set()
 
         def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
+            elif what in ended:
+                if done >= total:
+                    return  # Over before there was anything to watch: the time seen stays.
+                bars.reset(tasks[what], total=total)
+                ended.discard(what)
             bars.update(tasks[what], completed=done, total=total)
+            if done >= total:
+                ended.add(what)
 
         yield update
 

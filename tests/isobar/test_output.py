@@ -131,3 +131,16 @@ def test_what_takes_seconds_says_that_it_goes_on(
     monkeypatch.setattr(score_commands, "Workspace", lambda: SimpleNamespace(scoreboard=work))
     with pytest.raises(_LongWork):
         command()
+
+
+def test_work_that_begins_again_has_its_time_from_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, shown = [0.0], io.StringIO()
+    console = Console(file=shown, width=80, get_time=lambda: now[0])
+    monkeypatch.setattr(output, "log", console)
+    with output.progress_bars() as progress:
+        for at, done, total in ((0, 0, 2), (5, 2, 2), (400, 1, 1), (500, 0, 4), (507, 4, 4)):
+            now[0] = at
+            progress("1d bars", done, total)
+    assert "4/4" in shown.getvalue()
+    assert "0:00:07" in shown.getvalue()
+    assert not {"0:06:40", "0:08:27"} & set(shown.getvalue().split())
