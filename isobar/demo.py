@@ -11,6 +11,7 @@ import datetime as dt
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,12 +80,15 @@ class DemoSummary:
             *((f"signals published, {run}", f"{n:,}") for run, n in self.signals.items()),
             *((f"orders {state}", f"{n:,}") for state, n in self.orders.items()),
         ]
-        output.out.print(output.table("", ("", ""), counts))
+        counted = output.table("", ("", ""), counts)
+        counted.show_header = False
+        output.out.print(counted)
         sheets = next(iter(self.tear_sheets.values())).rsplit("/", 2)[0]
         output.out.print(f"Tear sheets: {sheets}", soft_wrap=True)
-        output.out.print(
-            f"Look further: ISOBAR_HOME={self.home} isobar signals, status, ui", soft_wrap=True
-        )
+        # As it was called: after `make demo` the command is on nobody's PATH.
+        called = sys.argv[0] if Path(sys.argv[0]).name == "isobar" else "isobar"
+        further = f"Look further: ISOBAR_HOME={self.home} {called} ui, or status, or signals"
+        output.out.print(further, soft_wrap=True)
 
     def _row(self, horizon: str) -> tuple[str, ...]:
         skill, metrics = self.skill[horizon], self.backtests[horizon]
