@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from features.compute import compute_features
 from features.lookback import ages
@@ -25,6 +26,7 @@ from market.schema import Bar
 
 Tables = Mapping[str, pl.DataFrame]
 _SHOWN = 3
+_TOGETHER = 64  # Columns that are compared at once: a copy of more would take memory.
 
 
 @dataclass(frozen=True)
@@ -219,27 +221,26 @@ def _differences(
     keys = list(subject.keys)
     if not wanted.select(keys).equals(got.select(keys)):
         return [_rows_differ(subject, wanted, got, cut)]
+    wanted, got = (_as_known(frame, subject, cut) for frame in (wanted, got))
+    unlike = _unlike(wanted, got, [c for c in wanted.columns if c not in keys])
     out: list[Finding] = []
-    for column in wanted.columns:
-        if column in keys:
-            continue
-        before, after = wanted[column], got[column]
-        if column in subject.ahead and subject.known is not None:
-            before = _if_known(before, wanted[subject.known], cut)
-            after = _if_known(after, got[subject.known], cut)
-        unlike = _unlike(before, after)
-        if unlike.any():
-            place = int(unlike.arg_true()[-1])
+    for column, places in unlike.items():
+        if places.any():
+            place = int(np.flatnonzero(places)[-1])
             key = ", ".join(str(wanted[k][place]) for k in keys)
-            with_it, without = _show(before[place]), _show(after[place])
+            with_it, without = _show(wanted[column][place]), _show(got[column][place])
             text = f"{key}: {with_it} with the future, {without} without"
-            out.append(Finding(subject.name, column, cut, int(unlike.sum()), text))
+            out.append(Finding(subject.name, column, cut, int(places.sum()), text))
     return out
 
 
-def _if_known(values: pl.Series, known: pl.Series, cut: dt.datetime) -> pl.Series:
-    nothing = pl.Series(values.name, [None], dtype=values.dtype).new_from_index(0, len(values))
-    return values.zip_with((known <= cut).fill_null(value=False), nothing)
+def _as_known(frame: pl.DataFrame, subject: Subject, cut: dt.datetime) -> pl.DataFrame:
+    """Return the frame without what lay ahead and was not known by the cut."""
+    if subject.known is None:
+        return frame
+    known = pl.when(pl.col(subject.known) <= cut)
+    ahead = [c for c in frame.columns if c in subject.ahead]
+    return frame.with_columns(known.then(pl.col(c)).alias(c) for c in ahead)
 
 
 def _rows_differ(
@@ -255,15 +256,26 @@ def _rows_differ(
     return Finding(subject.name, "rows", cut, count, example)
 
 
-def _unlike(a: pl.Series, b: pl.Series) -> pl.Series:
-    if a.dtype != b.dtype:
-        return pl.Series([True]).new_from_index(0, len(a))
-    if not a.dtype.is_float():
-        return ~a.eq_missing(b)
+def _unlike(
+    wanted: pl.DataFrame, got: pl.DataFrame, columns: Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return by column, in their order, which rows are not the same to the bit."""
+    found = {c: np.ones(wanted.height, dtype=np.bool_) for c in columns}
+    kinds, others = wanted.schema, got.schema
+    same = [c for c in columns if kinds[c] == others[c]]
+    for column in same:
+        if not kinds[column].is_float():
+            found[column] = wanted[column].ne_missing(got[column]).to_numpy()
     # To the bit: neither a rounding in the last place nor another zero is the same.
-    bits = np.uint32 if a.dtype == pl.Float32 else np.uint64
-    x, y = (s.fill_null(0.0).to_numpy().view(bits) for s in (a, b))
-    return pl.Series((x != y) | (a.is_null() != b.is_null()).to_numpy())
+    for kind, bits in ((pl.Float32, np.uint32), (pl.Float64, np.uint64)):
+        floats = [c for c in same if kinds[c] == kind]
+        for first in range(0, len(floats), _TOGETHER):
+            names = floats[first : first + _TOGETHER]
+            some = pl.col(names)
+            x, y = (f.select(some.fill_null(0.0)).to_numpy().view(bits) for f in (wanted, got))
+            p, q = (f.select(some.is_null()).to_numpy() for f in (wanted, got))
+            found |= dict(zip(names, ((x != y) | (p != q)).T, strict=True))
+    return found
 
 
 def _show(value: object) -> str:

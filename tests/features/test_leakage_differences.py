@@ -56,6 +56,18 @@ def test_each_column_is_told_once_at_the_earliest_cut_that_shows_it() -> None:
     ]
 
 
+@settings(max_examples=20)
+@given(ahead=st.sets(st.integers(0, 299)))
+def test_each_of_many_columns_is_compared(ahead: set[int]) -> None:
+    kinds = (pl.Float64, pl.Float32, pl.Int64)
+    columns = [
+        pl.col("price").shift(-1 if k in ahead else 1).cast(kinds[k % 3]).alias(f"c{k:03}")
+        for k in range(300)
+    ]
+    found = audit(look(*columns), {"prices": PRICES}, [DAYS[4]])
+    assert [f.column for f in found] == [f"c{k:03}" for k in sorted(ahead)]
+
+
 def test_of_several_values_the_newest_is_shown() -> None:
     (found,) = both([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.5, 2.5, 3.0, 4.5, 5.0])
     assert found.values == 3
